@@ -1,0 +1,88 @@
+"""The exceptions of broadcast-server.
+
+The whole tree, so that one look tells what to catch::
+
+    BroadcastServerError
+    ├── HubError                  the hub cannot do what was asked now
+    │   ├── HubStopped            it is not running (not started, stopped, or forked away)
+    │   └── HubBusy               back-pressure lasted longer than the time-out
+    ├── UsageError (ValueError)   the caller's mistake
+    │   ├── MessageTooBig         more bytes than ``max_message_bytes``
+    │   └── InvalidRoom           a room path that no client could join
+    ├── ProtocolError             the peer broke RFC 6455 (has ``code`` and ``reason``)
+    ├── ConnectFailed             the client got no connection (has ``status`` if HTTP answered)
+    └── ConnectionClosed          the connection ended (has ``code`` and ``reason``)
+
+A wrong argument type is a plain ``TypeError``, a socket that cannot be bound a plain ``OSError``.
+"""
+
+from __future__ import annotations
+
+
+class BroadcastServerError(Exception):
+    """The root of every exception that this package defines."""
+
+
+class HubError(BroadcastServerError):
+    """The hub cannot do what was asked in its present state."""
+
+
+class HubStopped(HubError):
+    """The hub is not running: not started yet, stopped, or left behind by ``fork``."""
+
+
+class HubBusy(HubError):
+    """The hub could not take the message within the time-out; nothing was sent."""
+
+
+class UsageError(BroadcastServerError, ValueError):
+    """The caller passed a value that can never work."""
+
+
+class MessageTooBig(UsageError):
+    """The message has more bytes than ``max_message_bytes``."""
+
+
+class InvalidRoom(UsageError):
+    """The room path breaks the rules for room paths."""
+
+
+class ProtocolError(BroadcastServerError):
+    """The peer broke the protocol.
+
+    Attributes:
+        code: the close code to end the connection with (RFC 6455 §7.4.1).
+        reason: a short English reason, at most 123 bytes of UTF-8.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class ConnectFailed(BroadcastServerError):
+    """No WebSocket connection came about.
+
+    Attributes:
+        status: the HTTP status if the server answered with one, else None.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ConnectionClosed(BroadcastServerError):
+    """The connection has ended.
+
+    Attributes:
+        code: the close code that the peer sent; 1005 if its Close had none, 1006 if there was
+            no Close at all (RFC 6455 §7.1.5).
+        reason: the peer's reason, possibly empty.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason

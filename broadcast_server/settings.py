@@ -1,0 +1,85 @@
+"""Every tunable of a hub with its default, checked once when the hub is made.
+
+The sentence that explains each one to a user stands in ``cli.build_parser()``, from which ``--help``,
+the man page and the reference are made; a test keeps the defaults here and there the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from .errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The limits and times of one hub. Times are in seconds, sizes in bytes.
+
+    Raises:
+        UsageError: a value is out of its range; the message says which and why.
+    """
+
+    max_message_bytes: int = 1024 * 1024
+    max_fragments: int = 131_072
+    history: int = 100
+    room_log_bytes: int = 8 * 1024 * 1024
+    total_log_bytes: int = 256 * 1024 * 1024
+    max_clients: int = 10_000
+    max_rooms: int = 10_000
+    handshake_timeout: float = 10.0
+    max_header_bytes: int = 16 * 1024
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    write_timeout: float = 20.0
+    close_timeout: float = 5.0
+    max_rate: float = 10_000
+    stop_timeout: float = 10.0
+    http_idle_timeout: float = 15.0
+    allow_origin: tuple[str, ...] = ()
+    switch_interval: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.allow_origin, str) or not isinstance(self.allow_origin, Iterable):
+            raise UsageError("allow_origin must be a sequence of origins, not one string")
+        object.__setattr__(self, "allow_origin", tuple(self.allow_origin))
+        for name in ("max_message_bytes", "max_fragments", "max_clients", "max_rooms"):
+            self._need(name, at_least=1)
+        for name in ("history", "max_rate"):
+            self._need(name, at_least=0)
+        self._need("max_header_bytes", at_least=256)
+        for name in (
+            "handshake_timeout",
+            "ping_interval",
+            "ping_timeout",
+            "write_timeout",
+            "close_timeout",
+            "http_idle_timeout",
+        ):
+            self._need(name, above=0)
+        self._need("stop_timeout", at_least=0)
+        if self.switch_interval is not None:
+            self._need("switch_interval", above=0)
+        # A publisher waits at a quarter of the ring; below this one message could fill that window
+        # alone, and no cursor could be promised to lie inside the ring.
+        if self.room_log_bytes < 4 * self.max_message_bytes:
+            raise UsageError(
+                f"room_log_bytes ({self.room_log_bytes}) must be at least four times "
+                f"max_message_bytes ({self.max_message_bytes})"
+            )
+        if self.total_log_bytes < self.room_log_bytes:
+            raise UsageError(
+                f"total_log_bytes ({self.total_log_bytes}) must be at least "
+                f"room_log_bytes ({self.room_log_bytes})"
+            )
+
+    def _need(
+        self, name: str, *, at_least: float | None = None, above: float | None = None
+    ) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+            raise UsageError(f"{name} must be a number, not {value!r}")
+        if at_least is not None and value < at_least:
+            raise UsageError(f"{name} must be at least {at_least:g}, not {value!r}")
+        if above is not None and value <= above:
+            raise UsageError(f"{name} must be more than {above:g}, not {value!r}")
