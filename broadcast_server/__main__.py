@@ -1,0 +1,10 @@
+"""``python -m broadcast_server`` is the ``broadcast-server`` command."""
+
+from __future__ import annotations
+
+import sys
+
+from broadcast_server.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
