@@ -1,0 +1,61 @@
+"""Rules that hold for every test: nothing is left behind, nothing is skipped in silence."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .support import descriptor_count, descriptors, running_hub, thread_count, wait_until
+
+if TYPE_CHECKING:
+    from broadcast_server import BroadcastHub
+
+NO_SKIP = os.environ.get("BROADCAST_SERVER_NO_SKIP") == "1"
+
+# Within this time after a test its threads and descriptors must be gone.
+LEAK_SECONDS = 5.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test after which there are more threads or descriptors than before."""
+    threads, opened = thread_count(), descriptors()
+    yield
+    if not wait_until(lambda: thread_count() <= threads, LEAK_SECONDS):
+        pytest.fail(f"threads left: {sorted(thread.name for thread in threading.enumerate())}")
+    if not wait_until(lambda: descriptor_count() <= len(opened), LEAK_SECONDS):
+        new = {number: what for number, what in descriptors().items() if number not in opened}
+        pytest.fail(f"descriptors left: {new}")
+
+
+@pytest.fixture
+def hub() -> Iterator[BroadcastHub]:
+    """A hub with the default settings on a free loopback port."""
+    with running_hub() as running:
+        yield running
+
+
+def _forbid_skip(report: Any) -> None:
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which BROADCAST_SERVER_NO_SKIP forbids: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a test into a failure where that is asked for."""
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module into a failure where that is asked for."""
+    report = yield
+    _forbid_skip(report)
+    return report
