@@ -1,16 +1,435 @@
-"""The ``broadcast-server`` command: its parser and its two commands, start and connect."""
+"""The ``broadcast-server`` command line: its two commands, ``start`` and ``connect``, and options.
+
+Every option stands once, in ``START`` or ``CONNECT`` below. The parser, the environment variables,
+``--help``, the man page and ``docs/reference/options.md`` are all made from there. Values are
+looked up after parsing, so that nobody's environment leaks into the man page: the command line
+wins over the environment, the environment over the default.
+
+argparse-manpage runs this file outside the package, in a build that has none of our dependencies:
+at its top it may import nothing but the standard library. What the commands do stands in
+``commands.py``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+PROG = "broadcast-server"
+MIB = 1024 * 1024
+
+
+def _port(text: str) -> int:
+    number = _whole(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not between 0 and 65535")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return number
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
+    return text
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return check
+
+
+# What a value stands for says how it is read.
+KINDS: dict[str, Callable[[str], Any]] = {
+    "ADDRESS": _text,
+    "BYTES": _whole,
+    "COUNT": _whole,
+    "FORMAT": _one_of("text", "json"),
+    "LEVEL": _one_of("debug", "info", "warning", "error"),
+    "NAME": _text,
+    "ORIGIN": _text,
+    "PATH": _text,
+    "PORT": _port,
+    "SECONDS": _seconds,
+}
+
+
+class Option(NamedTuple):
+    """One option of a command."""
+
+    spec: str  # its name without dashes, a space, and what its value is: a key of KINDS
+    default: Any
+    help: str
+    shown: str = ""  # how the default reads, where str() does not say it
+    many: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.partition(" ")[0]
+
+    @property
+    def metavar(self) -> str:
+        return self.spec.partition(" ")[2]
+
+    @property
+    def type(self) -> Callable[[str], Any]:
+        return KINDS[self.metavar]
+
+    @property
+    def dest(self) -> str:
+        return self.name.replace("-", "_")
+
+    def variable(self, command: str) -> str:
+        """The environment variable that sets this option of `command`."""
+        # A shell that runs both wants them apart: the hub listens on 0.0.0.0, no client can
+        # connect there.
+        apart = command == "connect" and self.name in ("host", "port")
+        return "BROADCAST_SERVER_" + ("CONNECT_" if apart else "") + self.dest.upper()
+
+    def parse_variable(self, text: str) -> Any:
+        """The value of a variable; a repeatable option takes a list parted by commas or spaces."""
+        if self.many:
+            return [self.type(word) for word in re.split(r"[\s,]+", text.strip()) if word]
+        return self.type(text)
+
+    def full_help(self) -> str:
+        return f"{self.help} (default: {self.shown or self.default})"
+
+
+def _logging_options(level: str) -> list[Option]:
+    return [
+        Option(
+            "log-level LEVEL",
+            level,
+            "least serious log records to write to standard error: debug, info, warning or error",
+        ),
+        Option(
+            "log-format FORMAT",
+            "text",
+            "form of the log: text for people, json for one JSON object a line",
+        ),
+    ]
+
+
+START: dict[str, list[Option]] = {
+    "where to listen": [
+        Option(
+            "host ADDRESS",
+            "127.0.0.1",
+            "address or host name to listen on; 0.0.0.0 lets every machine in that can reach this "
+            "one, and there is no password",
+        ),
+        Option("port PORT", 8765, "TCP port to listen on; 0 takes a free one"),
+        Option(
+            "allow-origin ORIGIN",
+            (),
+            "let web pages of this origin in, too, such as https://example.org, or * for all; may "
+            "be repeated; programs other than browsers always come in",
+            shown="only pages of the hub's own host and port",
+            many=True,
+        ),
+    ],
+    "limits": [
+        Option(
+            "max-clients COUNT",
+            10_000,
+            "clients at a time; one more is answered 503; each costs a thread and a descriptor",
+        ),
+        Option("max-rooms COUNT", 10_000, "rooms at a time; one more is answered 503"),
+        Option(
+            "max-message-bytes BYTES",
+            MIB,
+            "largest message taken; the sender of a bigger one is closed with 1009",
+            shown="1048576, 1 MiB",
+        ),
+        Option(
+            "max-fragments COUNT",
+            131_072,
+            "frames that one message may be split into; the sender of more is closed with 1009",
+        ),
+        Option(
+            "max-header-bytes BYTES",
+            16 * 1024,
+            "largest HTTP request head taken; a bigger one is answered 431",
+            shown="16384, 16 KiB",
+        ),
+        Option(
+            "max-rate COUNT",
+            10_000,
+            "messages taken from one client in a second, 0 for no limit; a faster sender is slowed "
+            "down, and nothing is lost",
+        ),
+    ],
+    "memory": [
+        Option("history COUNT", 100, "messages of each room that a newcomer may ask to be shown"),
+        Option(
+            "room-log-bytes BYTES",
+            8 * MIB,
+            "memory for the messages of one room; a client that is more than half of it behind is "
+            "closed with 1013; at least four times --max-message-bytes",
+            shown="8388608, 8 MiB",
+        ),
+        Option(
+            "total-log-bytes BYTES",
+            256 * MIB,
+            "memory for the messages of all rooms; above it empty rooms go first",
+            shown="268435456, 256 MiB",
+        ),
+    ],
+    "times": [
+        Option(
+            "handshake-timeout SECONDS",
+            10,
+            "time for the whole opening handshake; a slower client is answered 408",
+        ),
+        Option(
+            "http-idle-timeout SECONDS",
+            15,
+            "time for which an HTTP connection may wait for its next request",
+        ),
+        Option(
+            "ping-interval SECONDS",
+            20,
+            "silence after which a client is sent a ping; shorter finds dead clients sooner",
+        ),
+        Option("ping-timeout SECONDS", 20, "silence after a ping that closes the client with 1011"),
+        Option(
+            "write-timeout SECONDS",
+            20,
+            "time for which a client may take no byte while data waits for it; then it is closed",
+        ),
+        Option(
+            "close-timeout SECONDS",
+            5,
+            "time for a client to answer a close; then its connection is cut",
+        ),
+        Option(
+            "stop-timeout SECONDS",
+            10,
+            "time to deliver what was accepted and to say goodbye when the hub stops",
+        ),
+        Option(
+            "switch-interval SECONDS",
+            0.0001,
+            "time for which one thread may keep the interpreter from the others; shorter keeps "
+            "latency low beside busy threads",
+        ),
+    ],
+    "logging": _logging_options("info"),
+}
+
+CONNECT: dict[str, list[Option]] = {
+    "where to connect": [
+        Option("host ADDRESS", "127.0.0.1", "address or host name of the hub"),
+        Option("port PORT", 8765, "TCP port of the hub"),
+        Option("room PATH", "/", "room to join, such as /scores"),
+        Option("name NAME", None, "name that the hub shows for this client", shown="none"),
+    ],
+    "logging": _logging_options("warning"),
+}
+
+OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT}
+
+DESCRIPTIONS = {
+    "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
+    "it listens on as its only line on standard output, and logs to standard error.",
+    "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
+    "in the room and what they send is shown; /quit, Ctrl-D or Ctrl-C leaves. Input that is not a "
+    "terminal is sent line by line, and the command ends when the hub has accepted all of it.",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a usage error in one line, without repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        from broadcast_server import commands
+
+        commands.complain(self.prog.partition(" ")[2], message)
+        raise SystemExit(2)
+
+
+class _Version(argparse.Action):
+    """Prints the version; the package is imported only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from broadcast_server import __version__
+
+        print(f"{PROG} {__version__}")
+        raise SystemExit(0)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
-    return argparse.ArgumentParser(prog="broadcast-server")
+    """Return the parser of the whole command line. It reads nothing and changes nothing."""
+    parser = _Parser(
+        prog=PROG,
+        usage=f"{PROG} (start | connect [URL]) [options]",
+        description="Run a WebSocket broadcast hub, or join one: what one client sends, all others "
+        "in its room get. The path of a client's URL is its room. Options may stand in any order.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--start", action="store_true", help="the same as the command start")
+    parser.add_argument("--connect", action="store_true", help="the same as the command connect")
+    _add_version(parser, "show the version and exit")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
+    for command, groups in OPTIONS.items():
+        operand = " [URL]" if command == "connect" else ""
+        sub = commands.add_parser(
+            command,
+            usage=f"{PROG} {command}{operand} [options]",
+            help={"start": "run a hub", "connect": "join a room of a hub"}[command],
+            description=DESCRIPTIONS[command],
+            epilog="Each option can also be set by an environment variable: BROADCAST_SERVER_ and "
+            "its name, such as BROADCAST_SERVER_LOG_LEVEL. The command line wins. See "
+            f"{PROG}(1).",
+            allow_abbrev=False,
+        )
+        _add_version(sub, argparse.SUPPRESS)
+        if operand:
+            sub.add_argument(
+                "url",
+                metavar="URL",
+                nargs="?",
+                default=argparse.SUPPRESS,
+                help="address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
+                "--port and --room",
+            )
+        for title, options in groups.items():
+            group = sub.add_argument_group(title)
+            for option in options:
+                group.add_argument(
+                    f"--{option.name}",
+                    action="append" if option.many else "store",
+                    type=option.type,
+                    metavar=option.metavar,
+                    default=argparse.SUPPRESS,
+                    help=option.full_help(),
+                )
+    return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    build_parser().parse_args(argv)
-    return 0
+def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help=text)
+
+
+def command_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the command, in either spelling and from any place, in front.
+
+    Raises:
+        ValueError: there is no command, or more than one.
+    """
+    valued = {f"--{o.name}" for groups in OPTIONS.values() for g in groups.values() for o in g}
+    commands, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("start", "connect", "--start", "--connect"):
+            commands.append(argument.lstrip("-"))
+            continue
+        others.append(argument)
+        if argument in valued:  # its value may read like a command: --name start
+            others.extend(value for value in [next(rest, None)] if value is not None)
+        elif argument == "--":
+            others.extend(rest)
+    if not commands:
+        for argument in others:
+            if argument in ("-h", "--help", "--version"):
+                return [argument]
+    if len(commands) != 1:
+        raise ValueError("give one command, start or connect (or --start, --connect)")
+    return commands + others
+
+
+class Values(NamedTuple):
+    """What a command runs with: the value of each option by its field name, and who said so."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]  # field name -> --option or VARIABLE, for error messages
+
+
+def resolve(command: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> Values:
+    """Return the value of every option of `command`: command line, else environment, else default.
+
+    Raises:
+        ValueError: a variable has a value that its option cannot have.
+    """
+    found = Values({}, {})
+    for option in (option for group in OPTIONS[command].values() for option in group):
+        name, variable = option.dest, option.variable(command)
+        found.values[name] = option.default
+        found.sources[name] = f"--{option.name}"
+        text = environ.get(variable, "")
+        if name in given:
+            found.values[name] = given[name]
+        # Kubernetes sets BROADCAST_SERVER_PORT=tcp://… in every pod beside a service of our name.
+        elif text and not text.startswith("tcp://"):
+            try:
+                found.values[name] = option.parse_variable(text)
+            except argparse.ArgumentTypeError as error:
+                raise ValueError(f"{variable}: {error}") from None
+            found.sources[name] = variable
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status.
+
+    It takes over the signals and the logging of the process: call it where it is the program, in
+    the main thread.
+    """
+    from broadcast_server import commands
+
+    commands.open_standard_streams()
+    parser = build_parser()
+    try:
+        try:
+            arguments = command_first(sys.argv[1:] if argv is None else argv)
+        except ValueError as error:
+            parser.error(str(error))
+        given = vars(parser.parse_args(arguments))
+        command = given["command"]
+        if "url" in given and not given.keys().isdisjoint(("host", "port", "room")):
+            parser.error("give a URL or --host, --port and --room, not both")
+        try:
+            found = resolve(command, given, os.environ)
+        except ValueError as error:
+            commands.complain(command, str(error))
+            return 2
+        if command == "start":
+            status = commands.start(*found)
+        else:
+            status = commands.connect(*found, given.get("url"))
+    except SystemExit as end:  # argparse ends this way, after --help as after an error
+        status = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:  # before a command has taken the signals over
+        status = 130
+    return status if commands.flush_stdout() else status or 1

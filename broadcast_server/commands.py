@@ -1,0 +1,190 @@
+"""What ``broadcast-server start`` and ``broadcast-server connect`` do, once the options are known.
+
+Here, and nowhere in the library, the process itself is changed: its signals, its logging, its
+descriptor limit, its standard streams. All functions run on the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import resource
+import signal
+import sys
+import types
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+from broadcast_server import BroadcastHub, logs
+from broadcast_server.console import run_console
+from broadcast_server.errors import UsageError
+
+# Descriptors that no client can have: standard streams, listener, poller and wake-up pipe, and
+# some to tell one client too many that the hub is full.
+SPARE_DESCRIPTORS = 32
+
+logger = logging.getLogger(__name__)
+
+
+def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
+    """Run a hub until SIGINT or SIGTERM.
+
+    Args:
+        values: the value of each option by its field name.
+        sources: what the user would change to change it: ``--option`` or a variable's name.
+
+    Returns:
+        The exit status: 0 stopped by a signal, 1 cannot listen, 2 a value that cannot be.
+    """
+    signals = _catch_signals()
+    settings = dict(values)
+    logs.configure(settings.pop("log_level"), settings.pop("log_format"))
+    settings["max_clients"] = _make_room(settings["max_clients"])
+    try:
+        hub = BroadcastHub(**settings)
+    except UsageError as error:
+        complain("start", _in_the_users_words(str(error), sources))
+        return 2
+    try:
+        hub.start()
+    # socket has its own words for names that cannot be names: UnicodeError.
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
+        return 1
+    with contextlib.suppress(OSError):  # nobody reads our output: the hub serves all the same
+        print(f"Listening on {hub.url} (Ctrl-C to stop)", flush=True)
+    received = signals.get()
+    logger.info("%s: stopping", received.name)
+    hub.stop()
+    return 0
+
+
+def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
+    """Join a room and pass lines both ways until the user or the input ends it.
+
+    Args:
+        values: the value of each option by its field name.
+        sources: as for `start`.
+        url: the room's address; None to make it of host, port and room.
+
+    Returns:
+        The exit status: that of `run_console`, or 2 for an address that cannot be one.
+    """
+    logs.configure(values["log_level"], values["log_format"])
+    if url is None:
+        if values["port"] == 0:
+            complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
+            return 2
+        url = room_url(values["host"], values["port"], values["room"])
+    if not is_room_url(url):
+        complain("connect", f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
+        return 2
+    return run_console(
+        url, name=values["name"], stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr
+    )
+
+
+def room_url(host: str, port: int, room: str) -> str:
+    """Return the address of a room, its parts given as people write them."""
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
+    return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
+
+
+def is_room_url(url: str) -> bool:
+    """Tell whether `url` can be the address of a room."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and url.isprintable() and " " not in url
+
+
+def complain(command: str, text: str) -> None:
+    """Tell the user in one line on standard error why the command ends."""
+    with contextlib.suppress(OSError):
+        prog = f"broadcast-server {command}".rstrip()
+        print(logs.printable(f"{prog}: error: {text}"), file=sys.stderr)
+
+
+def open_standard_streams() -> None:
+    """Put /dev/null where standard input, output or error is closed.
+
+    Otherwise the first sockets would get their numbers, and a stray line of text a client.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+
+
+def flush_stdout() -> bool:
+    """Write out what standard output still holds; tell whether all of it could be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
+            with contextlib.suppress(OSError):
+                print(f"broadcast-server: error: cannot write: {error.strerror}", file=sys.stderr)
+        # The interpreter flushes once more when it ends; that must not fail a second time.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        return False
+    return True
+
+
+def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
+    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
+    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
+    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
+    caught = False
+
+    def catch(number: int, frame: types.FrameType | None) -> None:
+        nonlocal caught
+        if caught:
+            os._exit(1)
+        caught = True
+        received.put(signal.Signals(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, catch)
+    return received
+
+
+def _make_room(max_clients: int) -> int:
+    """Raise the descriptor limit as far as we may; return how many clients it really holds.
+
+    Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and refuses it. The old limit then stays.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    room = max_clients if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_DESCRIPTORS)
+    if room < max_clients:
+        logger.warning(
+            "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
+            room,
+            max_clients,
+            soft,
+        )
+        return room
+    logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
+    return max_clients
+
+
+def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:
+    """Return an error text with each setting's field name replaced by what the user can change."""
+    return re.sub(r"\b[a-z_]+\b", lambda word: sources.get(word[0], word[0]), text)

@@ -1,0 +1,65 @@
+"""How the command writes its log: one record a line, for people or for machines.
+
+Only the command configures logging; the library never does.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character escaped that could steer a terminal or forge a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-11-24T09:30:00.123Z INFO broadcast_server.hub: text``, a traceback below it if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        name, message = record.name, printable(record.getMessage())
+        line = f"{_time(record)} {record.levelname} {name}: {message}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, traceback, and what ``extra`` gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        for name, value in vars(record).items():
+            if name not in _STANDARD_FIELDS:
+                fields[name] = value
+        return json.dumps(fields, default=str)
+
+
+FORMATTERS = {"text": TextFormatter, "json": JSONFormatter}
+
+
+def configure(level: str, form: str) -> None:
+    """Send the package's records of `level` and above, and others' warnings, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FORMATTERS[form]())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("broadcast_server").setLevel(level.upper())
+    # A closed or full standard error must not become a traceback, which would go there as well.
+    logging.raiseExceptions = False
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
