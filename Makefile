@@ -1,16 +1,66 @@
 # The development of broadcast-server. `make` lists what there is.
-# Everything is installed into .venv and tests/node_modules; nothing outside the checkout changes.
+# All is installed into .venv and tests/node_modules; nothing outside the checkout changes.
 
 PYTHON ?= python3
-PORT ?= 8765
+PORT = 8765
+ARGS =
+
 BIN := .venv/bin
+NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv
+.PHONY: help .venv run test stress conformance check lint types coverage package bench guard man docs clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
 	@awk -F ':[^#]*## ' '/^[a-z.-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to type next
+	@echo
+	@echo "In another terminal, here, type:  $(BIN)/broadcast-server --connect --port $(PORT)"
+	@echo "Do so in a third one as well: what you type in one is shown in the other."
+	@echo
+	@$(BIN)/broadcast-server --start --port $(PORT)
+
+test: .venv $(NODE_MODULES) ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
+	$(BIN)/python -m pytest -m stress --timeout 600 $(ARGS)
+
+conformance: .venv ## run every case of the Autobahn suite against the hub and the client
+	$(BIN)/python tests/conformance/run.py $(ARGS)
+
+check: lint types coverage package ## what CI runs beside the tests: the four targets below
+
+lint: .venv ## ruff's rules and format, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: .venv ## mypy --strict
+	$(BIN)/mypy
+
+coverage: .venv $(NODE_MODULES) ## the tests once more, counting the lines that they reach
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+package: .venv ## build sdist and wheel, install each into an empty environment and try it
+	$(BIN)/python -m pytest -m package --timeout 300 $(ARGS)
+
+bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
+	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
+
+docs: man .venv ## make what is made from the code: the man page and docs/reference/options.md
+	$(BIN)/python docs/reference/make_options.py
+
+man: .venv ## make the man page, docs/man/broadcast-server.1
+	$(BIN)/python setup.py --quiet build_manpages
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 
@@ -19,3 +69,12 @@ help: ## list the targets
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@
+
+tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json)
+	cd tests && npm ci --no-audit --no-fund
+	@touch $@
+
+clean: ## remove everything that make has made
+	rm -rf .venv build dist *.egg-info tests/node_modules tests/benchmarks/build
+	rm -rf .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""Writes ``docs/reference/options.md`` from the option table of ``broadcast_server/cli.py``.
+
+Run it as ``make docs``; a test fails when the committed page differs.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from broadcast_server import cli
+
+HEAD = """\
+<!-- Made by make_options.py from broadcast_server/cli.py: edit that, then run `make docs`. -->
+# Options
+
+Each option can be given on the command line or by its environment variable; the command line wins.
+An empty variable counts as unset, and so does one that begins `tcp://`. The limits of `start` are
+also keywords of `BroadcastHub`, under the name of the option with underscores:
+`--ping-interval 5` is `BroadcastHub(ping_interval=5)`. The defaults are the same, but for
+`switch_interval`, which a library leaves alone.
+"""
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    parts = [HEAD]
+    for command, groups in cli.OPTIONS.items():
+        parts.append(f"\n## `broadcast-server {command}`\n\n{cli.DESCRIPTIONS[command]}\n")
+        for title, options in groups.items():
+            parts.append(f"\n### {title.capitalize()}\n\n")
+            parts.append("| option | what it sets | default | variable |\n|---|---|---|---|\n")
+            for option in options:
+                default = option.shown or f"`{option.default}`"
+                parts.append(
+                    f"| `--{option.name} {option.metavar}` | {option.help} | {default} "
+                    f"| `{option.variable(command)}` |\n"
+                )
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    pathlib.Path(__file__).with_name("options.md").write_text(page(), encoding="utf-8")
