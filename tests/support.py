@@ -29,6 +29,9 @@ CLOSE, PING, PONG = 0x8, 0x9, 0xA
 SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 SAMPLE_ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
+PYTHON = sys.executable
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
 MASK = b"\x11\x22\x33\x44"
 
 
@@ -382,9 +385,5 @@ def resident_bytes(pid: int) -> int:
 
 def python_environment() -> dict[str, str]:
     """Return an environment for a Python subprocess that finds the checkout first."""
-    root = str(pathlib.Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-PYTHON = sys.executable
