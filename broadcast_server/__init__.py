@@ -6,4 +6,50 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    BroadcastServerError,
+    ConnectFailed,
+    ConnectionClosed,
+    HubBusy,
+    HubError,
+    HubStopped,
+    InvalidRoom,
+    MessageTooBig,
+    ProtocolError,
+    UsageError,
+)
+from .hub import BroadcastHub
+from .messages import Member, Message
+
+if TYPE_CHECKING:
+    from .client import BroadcastClient
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BroadcastClient",
+    "BroadcastHub",
+    "BroadcastServerError",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "HubBusy",
+    "HubError",
+    "HubStopped",
+    "InvalidRoom",
+    "Member",
+    "Message",
+    "MessageTooBig",
+    "ProtocolError",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A hub alone does not pay for importing the client's half.
+    if name == "BroadcastClient":
+        from .client import BroadcastClient
+
+        return BroadcastClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,9 +19,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from broadcast_server import BroadcastHub, logs
-from broadcast_server.console import run_console
-from broadcast_server.errors import UsageError
+from . import logs
+from .errors import UsageError
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe, and
 # some to tell one client too many that the hub is full.
@@ -40,6 +39,8 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     Returns:
         The exit status: 0 stopped by a signal, 1 cannot listen, 2 a value that cannot be.
     """
+    from . import BroadcastHub
+
     signals = _catch_signals()
     settings = dict(values)
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
@@ -75,6 +76,8 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     Returns:
         The exit status: that of `run_console`, or 2 for an address that cannot be one.
     """
+    from .console import run_console
+
     logs.configure(values["log_level"], values["log_format"])
     if url is None:
         if values["port"] == 0:

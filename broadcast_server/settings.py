@@ -1,6 +1,6 @@
 """Every tunable of a hub with its default, checked once when the hub is made.
 
-The sentence that explains each one to a user stands in ``cli.build_parser()``, from which ``--help``,
+The sentence that explains each one to a user stands in ``cli.build_parser()``, from which the help,
 the man page and the reference are made; a test keeps the defaults here and there the same.
 """
 
@@ -40,7 +40,8 @@ class Settings:
     switch_interval: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.allow_origin, str) or not isinstance(self.allow_origin, Iterable):
+        origins: object = self.allow_origin
+        if isinstance(origins, str) or not isinstance(origins, Iterable):
             raise UsageError("allow_origin must be a sequence of origins, not one string")
         object.__setattr__(self, "allow_origin", tuple(self.allow_origin))
         for name in ("max_message_bytes", "max_fragments", "max_clients", "max_rooms"):

@@ -1,0 +1,245 @@
+"""One client's state after the hand-over: its socket, its cursor, and what is only for it.
+
+Three parties meet here. The reader thread owns the reading side and says when it waits for input.
+The fan-out owns the writing side and everything under its banner. Any thread may queue a frame
+that is for this client alone. The socket is closed by the last of reader and fan-out to let go of
+it: a descriptor that is closed earlier could be reused by the kernel while the other still writes.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+
+from . import frames
+from .messages import Member
+from .rooms import Room
+
+# Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping some
+# costs little and pleases peers that count.
+MAX_WAITING_PONGS = 16
+
+
+class Connection:
+    """One client.
+
+    Args:
+        number: unique in the hub; what log entries carry as their origin.
+        member: how users see the client.
+        room: the room that it is in.
+        sock: its socket, blocking and without a time-out.
+        echo: it wants its own messages, too.
+    """
+
+    __slots__ = (
+        "_owners",
+        "blocked",
+        "blocked_since",
+        "close_sent",
+        "closing",
+        "cursor",
+        "deadline",
+        "dropped",
+        "due",
+        "end_code",
+        "end_reason",
+        "ended",
+        "exclude",
+        "final",
+        "hard_deadline",
+        "lock",
+        "member",
+        "number",
+        "personal",
+        "personal_bytes",
+        "pinged",
+        "plain",
+        "quiet_since",
+        "reader_gone",
+        "replaying",
+        "rest",
+        "rest_is_close",
+        "room",
+        "send",
+        "sock",
+        "urgent",
+        "waiting",
+    )
+
+    def __init__(
+        self, number: int, member: Member, room: Room, sock: socket.socket, *, echo: bool
+    ) -> None:
+        self.number = number
+        self.member = member
+        self.room = room
+        self.sock = sock
+        self.send = sock.send  # looked up once: the fan-out calls it for each delivery
+        # Entries of this origin are not sent to this client; no entry has the origin -1.
+        self.exclude = -1 if echo else number
+
+        # Written by the reader, read by the fan-out's heartbeat: a single store each.
+        self.waiting = False  # the reader is blocked in recv()
+        self.quiet_since = time.monotonic()  # when it began to wait
+
+        # Guards everything up to the next blank line. Taken after a room's lock.
+        self.lock = threading.Lock()
+        self.personal: deque[tuple[int, bytes, bool]] = deque()  # stamp, frame, whether it is Close
+        self.personal_bytes = 0
+        self.urgent: list[bytes] = []
+        self.closing = False  # a Close is queued or sent: nothing more is accepted
+        self.ended = False  # why it ends is known; the reader takes no more messages
+        self.end_code = frames.ABNORMAL
+        self.end_reason = ""
+        self._owners = 1
+        self.plain = False  # in step, nothing personal: all it needs is the log
+
+        # The fan-out's own, touched by no other thread after the hand-over.
+        self.cursor = 0  # position of the next log entry to begin
+        self.rest: memoryview | None = None  # what is unsent of the frame in progress
+        self.rest_is_close = False
+        self.final: bytes | None = (
+            None  # the Close of an eviction: follows `rest`, nothing else does
+        )
+        self.blocked = False  # the socket took less than it was offered
+        self.blocked_since = 0.0  # when it last took something
+        self.replaying = False  # has not caught up with the room since it joined
+        self.close_sent = False
+        self.reader_gone = False
+        self.dropped = False
+        self.deadline: float | None = None  # when to cut the connection off
+        self.hard_deadline = 0.0  # what progress cannot extend the deadline beyond
+        self.pinged = 0.0  # when the last ping was queued
+        self.due = float("inf")  # its place in the fan-out's timers
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.member.id} in {self.member.room}>"
+
+    # -- Any thread ----------------------------------------------------------------------------
+
+    def queue(self, frame: bytes, limit_bytes: int | None = None) -> bool | None:
+        """Queue a frame that goes out after all that is in the log now. Then ``attend`` to it.
+
+        Args:
+            frame: the whole frame.
+            limit_bytes: how much may wait already, at most.
+
+        Returns:
+            True if it was queued, False if too much waits, None if the connection is closing.
+        """
+        # The stamp is taken and queued under the room's lock, and the fan-out reads the head under
+        # it before it looks here: so a message that is published later cannot go out earlier.
+        with self.room.lock, self.lock:
+            if self.closing:
+                return None
+            if limit_bytes is not None and self.personal_bytes + len(frame) > limit_bytes:
+                if self.personal:
+                    return False
+            self._queue_locked(frame, False)
+            return True
+
+    def queue_close(self, code: int, reason: str, *, echo_code: int | None = None) -> bool:
+        """Queue the Close that ends this connection; the first one counts.
+
+        Args:
+            code: how the connection ended, as the leave callback is told.
+            reason: the reason, likewise.
+            echo_code: the code to send where it differs: the echo of a Close that the peer sent.
+
+        Returns:
+            False if the connection is closing already.
+        """
+        with self.room.lock, self.lock:
+            if self.closing:
+                return False
+            self._end_locked(code, reason)
+            if echo_code is None:
+                frame = frames.encode_close(code, reason)
+            else:
+                frame = frames.encode_close(echo_code)
+            self._queue_locked(frame, True)
+            self.closing = True
+            return True
+
+    def _queue_locked(self, frame: bytes, is_close: bool) -> None:
+        assert self.lock.locked()
+        self.personal.append((self.room.head, frame, is_close))
+        self.personal_bytes += len(frame)
+        self.plain = False
+
+    def queue_urgent(self, frame: bytes) -> None:
+        """Queue a ping or pong: it goes out at the next frame boundary. Then ``attend`` to it."""
+        with self.lock:
+            if self.closing:
+                return
+            if len(self.urgent) >= MAX_WAITING_PONGS:
+                self.urgent[-1] = frame
+            else:
+                self.urgent.append(frame)
+            self.plain = False
+
+    def end(self, code: int, reason: str) -> None:
+        """Note why the connection ends; the first cause counts."""
+        with self.lock:
+            self._end_locked(code, reason)
+
+    def _end_locked(self, code: int, reason: str) -> None:
+        assert self.lock.locked()
+        if not self.ended:
+            self.ended = True
+            self.end_code = code
+            self.end_reason = reason
+
+    def share(self) -> None:
+        """Make the fan-out the second owner of the socket. The reader, before the hand-over."""
+        with self.lock:
+            self._owners += 1
+
+    def release(self) -> None:
+        """Let go of the socket. The reader and the fan-out, once each; the last one closes it."""
+        with self.lock:
+            self._owners -= 1
+            last = self._owners == 0
+        if last:
+            self.sock.close()
+
+    def abort(self) -> None:
+        """End both directions now; whoever waits on the socket wakes up."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster
+
+    # -- The fan-out's thread ------------------------------------------------------------------
+
+    def take_urgent(self) -> bytes:
+        """Return the frames that wait for the next frame boundary, joined."""
+        with self.lock:
+            joined = b"".join(self.urgent)
+            self.urgent.clear()
+            return joined
+
+    def take_personal(self) -> None:
+        """Make the next personal frame the frame in progress."""
+        with self.lock:
+            _, frame, self.rest_is_close = self.personal.popleft()
+            self.personal_bytes -= len(frame)
+        self.rest = memoryview(frame)
+
+    def evict(self, code: int, reason: str) -> None:
+        """Give up on the client: after the frame in progress it gets this Close and nothing else."""
+        with self.lock:
+            self._end_locked(code, reason)
+            self.personal.clear()
+            self.personal_bytes = 0
+            self.urgent.clear()
+            self.closing = True
+            self.plain = False
+        self.final = frames.encode_close(code, reason)
+
+    def try_plain(self) -> bool:
+        """Note that only the log is left to send, unless something personal waits."""
+        with self.lock:
+            self.plain = not (self.personal or self.urgent or self.closing)
+            return self.plain

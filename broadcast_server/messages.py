@@ -1,0 +1,132 @@
+"""What travels through a hub: the message as users see it, and as the log keeps it.
+
+``Message`` and ``Member`` are what callbacks and iteration hand out. ``Draft`` is an accepted message
+on its way to an id, ``Entry`` the same with its id in a room's log. The bytes that go to clients
+are made once, in ``encode``, and shared by all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+from . import frames
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One client in a room.
+
+    Attributes:
+        id: unique in its hub, for ``hub.send`` and ``hub.disconnect``.
+        name: what the client called itself, or None.
+        room: the room's path.
+        address: "host:port" of the peer.
+    """
+
+    id: str
+    name: str | None
+    room: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        data: ``str`` for a text message, ``bytes`` for a binary one.
+        room: the room's path.
+        sender: who sent it; None for the hub's own program, or where the wire does not tell.
+        time: when it was accepted (at a client: when it arrived), aware, in UTC.
+        id: ``milliseconds-sequence``, growing within a room; None where the wire carries none.
+    """
+
+    data: str | bytes
+    room: str
+    sender: Member | None
+    time: datetime.datetime
+    id: str | None
+
+
+class Draft:
+    """An accepted message without an id: who sent it (0 for nobody) and its bytes on the wire."""
+
+    __slots__ = ("frame", "origin")
+
+    def __init__(self, origin: int, frame: bytes) -> None:
+        self.origin = origin
+        self.frame = frame
+
+
+class Entry:
+    """A message in a room's log.
+
+    Attributes:
+        origin: the number of the client that sent it, 0 for nobody.
+        frame: the WebSocket frame that every member gets.
+        ms, seq: the two halves of the id.
+        end: the bytes of all frames of this log up to and with this one, since the room began.
+    """
+
+    __slots__ = ("end", "frame", "ms", "origin", "seq")
+
+    def __init__(self, origin: int, frame: bytes, ms: int, seq: int, end: int) -> None:
+        self.origin = origin
+        self.frame = frame
+        self.ms = ms
+        self.seq = seq
+        self.end = end
+
+
+def encode(data: str | bytes) -> bytes:
+    """Return the frame of a message: text for ``str``, binary for ``bytes``.
+
+    Raises:
+        TypeError: the data is neither.
+        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    if isinstance(data, str):
+        return frames.encode_frame(frames.TEXT, data.encode("utf-8"))
+    if isinstance(data, bytes):
+        return frames.encode_frame(frames.BINARY, data)
+    raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+
+
+def format_id(ms: int, seq: int) -> str:
+    """Return the id as users see it."""
+    return f"{ms}-{seq}"
+
+
+def parse_id(text: str) -> tuple[int, int]:
+    """Return the two halves of an id.
+
+    Raises:
+        ValueError: the text is not an id.
+    """
+    ms, dash, seq = text.partition("-")
+    for half in (ms, seq):
+        # str.isdigit() alone would also take other scripts' digits; 20 places hold any 64-bit number.
+        if not (dash and half.isascii() and half.isdigit() and len(half) <= 20):
+            raise ValueError(f"not a message id: {text!r}")
+    return int(ms), int(seq)
+
+
+def time_of(ms: int) -> datetime.datetime:
+    """Return the time that an id carries."""
+    seconds, rest = divmod(ms, 1000)
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(
+        microsecond=rest * 1000
+    )
+
+
+def to_messages(
+    room: str, sender: Member | None, drafts: list[Draft], ids: tuple[int, int, int]
+) -> list[Message]:
+    """Return accepted drafts as users see them; ids: milliseconds, first sequence number, count."""
+    ms, first, _ = ids
+    time_accepted = time_of(ms)
+    return [
+        Message(frames.data_of(draft.frame), room, sender, time_accepted, format_id(ms, seq))
+        for seq, draft in enumerate(drafts, first)
+    ]
