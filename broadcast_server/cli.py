@@ -281,10 +281,9 @@ class _Version(argparse.Action):
     """Prints the version; the package is imported only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from broadcast_server import __version__
+        from broadcast_server import __version__, commands
 
-        print(f"{PROG} {__version__}")
-        raise SystemExit(0)
+        raise SystemExit(0 if commands.write_stdout(f"{PROG} {__version__}\n") else 1)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -432,4 +431,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:  # before a command has taken the signals over
         status = 130
-    return status if commands.flush_stdout() else status or 1
+    return status if commands.write_stdout() else status or 1

@@ -57,8 +57,8 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         why = getattr(error, "strerror", None) or error
         complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
         return 1
-    with contextlib.suppress(OSError):  # nobody reads our output: the hub serves all the same
-        print(f"Listening on {hub.url} (Ctrl-C to stop)", flush=True)
+    # If nobody reads that, the hub serves all the same.
+    write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
     received = signals.get()
     logger.info("%s: stopping", received.name)
     hub.stop()
@@ -110,7 +110,7 @@ def is_room_url(url: str) -> bool:
 
 
 def complain(command: str, text: str) -> None:
-    """Tell the user in one line on standard error why the command ends."""
+    """Tell the user in one line on standard error what `command` could not do; "" for either."""
     with contextlib.suppress(OSError):
         prog = f"broadcast-server {command}".rstrip()
         print(logs.printable(f"{prog}: error: {text}"), file=sys.stderr)
@@ -131,15 +131,17 @@ def open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
-def flush_stdout() -> bool:
-    """Write out what standard output still holds; tell whether all of it could be written."""
+def write_stdout(text: str = "") -> bool:
+    """Write a text, and what the stream still holds, to standard output; tell whether it went out.
+
+    If not, whatever follows goes nowhere: nothing that is written later can fail again.
+    """
     try:
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
-            with contextlib.suppress(OSError):
-                print(f"broadcast-server: error: cannot write: {error.strerror}", file=sys.stderr)
-        # The interpreter flushes once more when it ends; that must not fail a second time.
+            complain("", f"cannot write to standard output: {error.strerror}")
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

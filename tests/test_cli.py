@@ -1,0 +1,610 @@
+"""The ``broadcast-server`` command, first its pure parts, then as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from broadcast_server import cli, commands, logs
+from broadcast_server.settings import Settings
+
+from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
+
+SECONDS = 20  # bound of every wait for a process
+
+
+def environment(variables: Mapping[str, str] = {}) -> dict[str, str]:
+    """Return an environment in which only these variables of ours are set."""
+    without = ("BROADCAST_SERVER_", "PYTHONUNBUFFERED")  # users have buffers
+    return {k: v for k, v in python_environment().items() if not k.startswith(without)} | variables
+
+
+def run(
+    *arguments: str,
+    variables: Mapping[str, str] = {},
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [PYTHON, "-m", "broadcast_server", *arguments],
+        env=environment(variables),
+        text=True,
+        timeout=SECONDS,
+        **{"stdin": subprocess.DEVNULL, "capture_output": True} | options,
+    )
+
+
+def assert_fails(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """Check that a command ended with this status and one line that has these words."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("broadcast-server")
+    for word in words:
+        assert word in line
+
+
+class Running:
+    """A hub that runs as a process, with the address from its first line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        self.process = process
+        self.line = process.stdout.readline()
+        found = re.fullmatch(r"Listening on ws://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
+        assert found, (self.line, process.poll())
+        self.host, self.port = found[1], int(found[2])
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+        """Send a signal; return exit status, the rest of standard output, and the log."""
+        self.process.send_signal(number)
+        output, log = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, output, log
+
+
+@contextlib.contextmanager
+def hub_process(
+    *arguments: str,
+    variables: Mapping[str, str] = {},
+    **options: Any,
+) -> Iterator[Running]:
+    """Run a hub as a process."""
+    with subprocess.Popen(
+        [PYTHON, "-m", "broadcast_server", *arguments],
+        env=environment(variables),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    ) as process:
+        try:
+            yield Running(process)
+        finally:
+            process.kill()
+
+
+# The table of options.
+
+
+def test_start_options_are_the_settings() -> None:
+    """Every setting of the library is an option of ``start``, with the same default."""
+    options = {o.dest: o.default for group in cli.START.values() for o in group}
+    command_only = {"log_level", "log_format"}
+    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert options.keys() - command_only == fields.keys() | {"host", "port"}
+    differing = {name for name in fields if options[name] != fields[name]}
+    # The command is a process of its own and may set this for all of it.
+    assert differing == {"switch_interval"}
+
+
+@pytest.mark.parametrize("command", cli.OPTIONS)
+def test_option_help_is_a_phrase_with_its_default(command: str) -> None:
+    """Help is one lower-case phrase, then the default."""
+    for option in (option for group in cli.OPTIONS[command].values() for option in group):
+        text = option.full_help()
+        assert re.fullmatch(r"[a-zHT][^.]*(\.\w[^.]*)* \(default: [^()]+\)", text), text
+        assert option.metavar in cli.KINDS
+
+
+def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The man page is the same on every machine."""
+    before = cli.build_parser().format_help()
+    monkeypatch.setenv("BROADCAST_SERVER_PORT", "1")
+    assert cli.build_parser().format_help() == before
+    assert vars(cli.build_parser().parse_args(["start"])).keys() <= {"command", "start", "connect"}
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("start", "start"),
+        ("--start --port 8000", "start --port 8000"),
+        ("--port 8000 --start", "start --port 8000"),
+        ("--port 8000 start --host h", "start --port 8000 --host h"),
+        ("--connect --name start", "connect --name start"),
+        ("--name=start connect", "connect --name=start"),
+        ("ws://h/ connect", "connect ws://h/"),
+        ("connect -- start", "connect -- start"),
+        ("--start --help", "start --help"),
+        ("--port 1 --version", "--version"),
+        ("-h", "-h"),
+    ],
+)
+def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -> None:
+    """Both spellings work in any place."""
+    assert cli.command_first(given.split()) == parsed.split()
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "--port 8000", "--start --connect", "start connect", "--start connect", "--name start"],
+)
+def test_command_first_refuses_none_and_two(given: str) -> None:
+    """Without exactly one command nothing is guessed."""
+    with pytest.raises(ValueError, match="start or connect"):
+        cli.command_first(given.split())
+
+
+def test_resolve_prefers_command_line_to_environment_to_default() -> None:
+    """Each source is looked at in turn, and it is known which one spoke."""
+    variables = {"BROADCAST_SERVER_PORT": "1", "BROADCAST_SERVER_HOST": "::1"}
+    found = cli.resolve("start", {"port": 2}, variables)
+    assert found.values["port"] == 2 and found.sources["port"] == "--port"
+    assert found.values["host"] == "::1" and found.sources["host"] == "BROADCAST_SERVER_HOST"
+    assert found.values["history"] == 100 and found.sources["history"] == "--history"
+
+
+@pytest.mark.parametrize("text", ["", "tcp://10.0.0.7:8765"])
+def test_resolve_ignores_values_that_nobody_meant_for_us(text: str) -> None:
+    """Kubernetes sets such variables, compose files leave empty ones."""
+    found = cli.resolve("start", {}, {"BROADCAST_SERVER_PORT": text})
+    assert found.values["port"] == 8765 and found.sources["port"] == "--port"
+
+
+def test_resolve_keeps_the_client_and_the_hub_apart() -> None:
+    """The hub may listen where no client can connect."""
+    variables = {"BROADCAST_SERVER_HOST": "0.0.0.0", "BROADCAST_SERVER_CONNECT_PORT": "81"}
+    values = cli.resolve("connect", {}, variables).values
+    assert (values["host"], values["port"]) == ("127.0.0.1", 81)
+
+
+def test_resolve_splits_a_list() -> None:
+    """A repeatable option takes several values from one variable."""
+    variables = {"BROADCAST_SERVER_ALLOW_ORIGIN": "https://a.example, https://b.example"}
+    found = cli.resolve("start", {}, variables)
+    assert found.values["allow_origin"] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("port", "abc"),
+        ("port", "-1"),
+        ("port", "65536"),
+        ("host", "\udcff"),
+        ("ping-interval", "nan"),
+        ("ping-interval", "soon"),
+        ("max-clients", "1.5"),
+        ("log-level", "loud"),
+    ],
+)
+def test_bad_value_names_its_source(
+    option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same value is refused in the command line and in the environment."""
+    variable = "BROADCAST_SERVER_" + option.upper().replace("-", "_")
+    with pytest.raises(ValueError, match=f"{variable}: "):
+        cli.resolve("start", {}, {variable: text})
+    assert cli.main(["start", f"--{option}={text}"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"start: error: argument --{option}: " in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty address would be every interface of the machine."""
+    assert cli.main(["start", "--host", ""]) == 2
+    assert "--host: it is empty" in capsys.readouterr().err
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        (("127.0.0.1", 8765, "/"), "ws://127.0.0.1:8765/"),
+        (("::1", 80, "scores"), "ws://[::1]:80/scores"),
+        (("hub.example", 80, "/a b/ü?#%"), "ws://hub.example:80/a%20b/%C3%BC%3F%23%25"),
+    ],
+)
+def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
+    """A room is quoted, an IPv6 address put in brackets."""
+    assert commands.room_url(*parts) == url
+    assert commands.is_room_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "localhost:8765", "http://h/", "ws://", "ws:///x", "ws://h:0/", "ws://h:x/",
+     "ws://h:70000/", "ws://h/a b", "ws://h/\x1b[2J"],
+)  # fmt: skip
+def test_is_room_url_refuses_what_cannot_be_one(url: str) -> None:
+    """What is not an address is told before a connection is tried."""
+    assert not commands.is_room_url(url)
+
+
+# The log.
+
+
+def record_of(message: str, **extra: Any) -> logging.LogRecord:
+    fields = {"name": "broadcast_server.hub", "levelname": "INFO", "msg": message, "created": 0.25}
+    return logging.makeLogRecord(fields | extra)
+
+
+def test_text_log_escapes_what_a_peer_could_have_sent() -> None:
+    """A client's name can neither forge a line nor steer the terminal."""
+    line = logs.TextFormatter().format(record_of("n\nm\x1b[2J\u202e é"))
+    assert line == "1970-01-01T00:00:00.250Z INFO broadcast_server.hub: n\\nm\\x1b[2J\\u202e é"
+
+
+@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JSONFormatter()])
+def test_log_has_the_traceback(formatter: logging.Formatter) -> None:
+    """A failure in user code can be found by its log."""
+    try:
+        raise KeyError("gone")
+    except KeyError as error:
+        record = record_of("failed", exc_info=(KeyError, error, error.__traceback__))
+    assert "KeyError: 'gone'" in formatter.format(record)
+
+
+def test_json_log_is_one_object_a_line() -> None:
+    """A machine gets every field of a record, also those of ``extra``."""
+    line = logs.JSONFormatter().format(record_of("a\nb", client="c1"))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "info",
+        "logger": "broadcast_server.hub",
+        "message": "a\nb",
+        "client": "c1",
+    }
+
+
+# Standard streams.
+
+
+def test_write_stdout_tells_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed write the stream leads nowhere, so that the interpreter's own cannot fail."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert not commands.write_stdout("text")
+        assert commands.write_stdout("more")
+
+
+def test_complain_survives_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody left to tell."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        commands.complain("start", "nothing")
+
+
+# As a process: information.
+
+
+def test_version_is_printed() -> None:
+    """With or without a command, in any place."""
+    import broadcast_server
+
+    for arguments in ["--version"], ["start", "--port", "1", "--version"], ["--version", "connect"]:
+        result = run(*arguments)
+        expected = (0, f"broadcast-server {broadcast_server.__version__}\n", "")
+        assert (result.returncode, result.stdout, result.stderr) == expected
+
+
+@pytest.mark.parametrize("command", cli.OPTIONS)
+def test_help_has_every_option(command: str) -> None:
+    """Help comes on standard output, whatever the environment says."""
+    result = run(command, "--help", variables={"BROADCAST_SERVER_PORT": "abc"})
+    assert (result.returncode, result.stderr) == (0, "")
+    for option in (option for group in cli.OPTIONS[command].values() for option in group):
+        assert f"--{option.name} {option.metavar}" in result.stdout
+    general = run("--help").stdout
+    assert "--start " in general and "--connect " in general and "--version " in general
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--start", "--connect"], ["start", "connect"], ["serve"], ["--port", "1"]]
+)
+def test_without_one_command_it_is_a_usage_error(arguments: list[str]) -> None:
+    """One line says what to give."""
+    assert_fails(run(*arguments), 2, "give one command, start or connect")
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    """Options are not abbreviated: a later one might make the short form mean another."""
+    assert_fails(run("start", "--max-client", "5"), 2, "error: ", "--max-client 5")
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_full_disk_is_told(variables: dict[str, str]) -> None:
+    """What could not be written is not passed over."""
+    with open("/dev/full", "w") as full:
+        options = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        result = run("--version", variables=variables, **options)
+    assert result.returncode == 1
+    assert re.fullmatch(r"broadcast-server: error: cannot write .*No space.*\n", result.stderr)
+
+
+def test_closed_pipe_is_no_traceback() -> None:
+    """`broadcast-server --help | head -1` stays quiet."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        result = run("--help", capture_output=False, stdout=stream, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+# As a process: the hub.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "--port", "0"],
+        ["--port", "0", "start"],
+        ["--start", "--port=0"],
+        ["--port", "0", "--start"],
+    ],
+)
+def test_start_prints_the_real_address(arguments: list[str]) -> None:
+    """Port 0 takes a free one, which the only line on standard output tells."""
+    with hub_process(*arguments) as hub:
+        assert hub.host == "127.0.0.1"
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()
+        status, output, _ = hub.end()
+        assert (status, output) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_says_goodbye_to_the_clients(number: signal.Signals) -> None:
+    """Every client gets 1001, and the command succeeds."""
+    with hub_process("start", "--port", "0") as hub:
+        with RawClient.connect(port=hub.port) as one, RawClient.connect(port=hub.port) as two:
+            hub.process.send_signal(number)
+            for client in one, two:
+                assert client.recv_close()[0] == 1001
+                client.send_close(1001)
+                client.recv_eof()
+        assert hub.process.wait(SECONDS) == 0
+
+
+def test_second_signal_ends_at_once() -> None:
+    """Who cannot wait for a client that does not answer presses Ctrl-C again."""
+    patient = ["--close-timeout", "50", "--stop-timeout", "50"]
+    with hub_process("start", "--port", "0", *patient) as hub:
+        with RawClient.connect(port=hub.port) as client:
+            hub.process.send_signal(signal.SIGINT)
+            assert client.recv_close()[0] == 1001
+            hub.process.send_signal(signal.SIGINT)
+            assert hub.process.wait(SECONDS) == 1
+
+
+def test_environment_sets_options() -> None:
+    """Every option can come from a variable; what Kubernetes sets is not ours."""
+    variables = {
+        "BROADCAST_SERVER_PORT": "0",
+        "BROADCAST_SERVER_HOST": "tcp://10.0.0.7:8765",
+        "BROADCAST_SERVER_MAX_MESSAGE_BYTES": "5",
+    }
+    with hub_process("start", variables=variables) as hub:
+        with RawClient.connect(port=hub.port) as client:
+            client.send("123456")
+            assert client.recv_close()[0] == 1009
+
+
+def test_command_line_wins_over_environment() -> None:
+    """What is typed now counts more than what was set before."""
+    with hub_process("start", "--port", "0", variables={"BROADCAST_SERVER_PORT": "1"}) as hub:
+        assert hub.port > 1
+
+
+def test_json_log_is_json_throughout() -> None:
+    """Joins and leaves are logged, one JSON object a line."""
+    with hub_process("start", "--port", "0", "--log-format", "json") as hub:
+        with RawClient.connect(port=hub.port, path="/scores?name=ann") as client:
+            client.leave()
+        status, _, log = hub.end()
+    assert status == 0
+    messages = [json.loads(line)["message"] for line in log.splitlines()]
+    assert any("/scores" in message and "joined" in message for message in messages), messages
+    assert any("/scores" in message and "left" in message for message in messages), messages
+
+
+def test_log_level_silences() -> None:
+    """At level error a hub that works logs nothing."""
+    with hub_process("start", "--port", "0", "--log-level", "error") as hub:
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()
+        assert hub.end() == (0, "", "")
+
+
+def test_descriptor_limit_bounds_the_clients() -> None:
+    """The soft limit is raised to the hard one, and the log says what that one holds."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
+
+    with hub_process("start", "--port", "0", preexec_fn=limit) as hub:
+        assert resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE) == (100, 100)
+        _, _, log = hub.end()
+    expected = 100 - commands.SPARE_DESCRIPTORS
+    assert f"max-clients is {expected} instead of 10000" in log
+
+
+def test_port_in_use_is_one_line() -> None:
+    """The user is told which address is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("start", "--port", port, "--log-level", "error")
+        assert_fails(result, 1, "cannot listen on 127.0.0.1", port, "in use")
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "256.1.1.1", "x" * 70, "192.0.2.1"])
+def test_bad_host_is_one_line(host: str) -> None:
+    """An address that is not this machine's, or no address at all."""
+    result = run("start", "--host", host, "--port", "0", "--log-level", "error")
+    assert_fails(result, 1, f"cannot listen on {host} port 0: ")
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "abc", "1e3", "99999999999999999999"])
+def test_bad_port_is_one_line(port: str) -> None:
+    """Numbers beyond 16 bits and words are refused alike."""
+    assert_fails(run("start", "--port", port), 2, "--port: ", port)
+    variables = {"BROADCAST_SERVER_PORT": port}
+    assert_fails(run("start", variables=variables), 2, "BROADCAST_SERVER_PORT: ", port)
+
+
+def test_value_that_cannot_be_names_its_source() -> None:
+    """A limit that makes no sense is told in the words in which it was given."""
+    quiet = ["start", "--port", "0", "--log-level", "error"]
+    assert_fails(run(*quiet, "--max-rooms", "0"), 2, "--max-rooms must be at least 1")
+    result = run(*quiet, variables={"BROADCAST_SERVER_ROOM_LOG_BYTES": "5"})
+    assert_fails(result, 2, "BROADCAST_SERVER_ROOM_LOG_BYTES (5) must be", "--max-message-bytes")
+
+
+def test_hub_runs_without_standard_streams() -> None:
+    """No client gets the number of a closed standard stream."""
+    shell = 'exec "$@" <&- >&- 2>&-'
+    command = [PYTHON, "-m", "broadcast_server", "start", "--port", "0"]
+    with subprocess.Popen(["sh", "-c", shell, "sh", *command], env=environment()) as process:
+
+        def descriptors() -> dict[str, str]:
+            found, folder = {}, f"/proc/{process.pid}/fd"
+            for name in os.listdir(folder):
+                with contextlib.suppress(OSError):
+                    found[name] = os.readlink(f"{folder}/{name}")
+            return found
+
+        try:
+            assert wait_until(
+                lambda: any(what.startswith("socket:") for what in descriptors().values()), SECONDS
+            )
+            assert {descriptors()[number] for number in "012"} == {"/dev/null"}
+            # It may still be about to listen: the signal is taken all the same.
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def test_hub_serves_though_nobody_reads_its_output() -> None:
+    """A closed pipe costs the line with the address and nothing else."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        [PYTHON, "-m", "broadcast_server", "start", "--port", "0"],
+        env=environment(),
+        text=True,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writer)
+        try:
+            assert process.stderr
+            log = iter(process.stderr.readline, "")
+            port = next(int(m[1]) for line in log if (m := re.search(r"ws://.*:(\d+)/", line)))
+            with RawClient.connect(port=port) as client:
+                client.leave()
+            process.send_signal(signal.SIGTERM)
+            _, rest = process.communicate(timeout=SECONDS)
+            assert process.returncode == 0 and "Traceback" not in rest
+        finally:
+            process.kill()
+
+
+# As a process: the client.
+
+
+@pytest.mark.parametrize("spelling", ["connect", "--connect"])
+def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
+    """A pipe is sent line by line, and at its end all of it has been accepted."""
+    with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
+        result = run(
+            spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [listener.recv_message(), listener.recv_message()] == ["one", "two"]
+
+
+def test_connect_takes_a_url_and_a_name() -> None:
+    """The other side sees the name."""
+    joined: list[Any] = []
+    with running_hub(on_join=joined.append) as hub:
+        assert run("connect", f"{hub.url}den", "--name", "ann").returncode == 0
+        assert [(member.name, member.room) for member in joined] == [("ann", "/den")]
+
+
+def test_connect_takes_its_port_from_the_environment() -> None:
+    """The client has variables of its own."""
+    joined: list[Any] = []
+    with running_hub(on_join=joined.append) as hub:
+        variables = {
+            "BROADCAST_SERVER_CONNECT_PORT": str(hub.port),
+            "BROADCAST_SERVER_PORT": "1",
+            "BROADCAST_SERVER_ROOM": "/env",
+        }
+        assert run("connect", variables=variables).returncode == 0
+        assert [member.room for member in joined] == ["/env"]
+
+
+def test_connect_without_a_hub_is_one_line() -> None:
+    """A closed port and a name that is none."""
+    with socket.socket() as bound:  # bound and not listening: nobody else can take it
+        bound.bind(("127.0.0.1", 0))
+        port = str(bound.getsockname()[1])
+        assert_fails(run("connect", "--port", port), 1, port)
+    assert_fails(run("connect", "--host", "no-such-host.invalid"), 1, "no-such-host.invalid")
+
+
+def test_connect_refused_by_http_is_one_line() -> None:
+    """A path that is no room."""
+    with running_hub() as hub:
+        assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["http://127.0.0.1/"], "http://127.0.0.1/"),
+        (["127.0.0.1"], "127.0.0.1"),
+        (["--port", "0"], "--port"),
+        (["ws://127.0.0.1/", "--port", "80"], "not both"),
+        (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
+    ],
+)
+def test_connect_to_what_is_no_address_is_a_usage_error(arguments: list[str], word: str) -> None:
+    """Mistakes that can be seen without a network."""
+    assert_fails(run("connect", *arguments), 2, "connect: error: ", word)

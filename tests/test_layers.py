@@ -1,0 +1,135 @@
+"""The modules of the package import downwards only, and each library where it belongs."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+import websocket_server
+
+import broadcast_server
+from broadcast_server import handler, hub
+
+from .support import RawClient, running_hub, wait_until
+
+PACKAGE = pathlib.Path(broadcast_server.__file__).parent
+
+# Each module may import those to its right in this list of lists, and no other: a line may use the
+# lines below it.
+LAYERS = [
+    ["__main__"],
+    ["cli"],
+    ["commands"],
+    ["console", "logs"],
+    ["__init__"],
+    ["hub", "client"],
+    ["handler"],
+    ["fanout"],
+    ["connection"],
+    ["rooms"],
+    ["backplane"],
+    ["policies"],
+    ["batches"],
+    ["messages"],
+    ["frames"],
+    ["settings"],
+    ["errors"],
+]
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+
+# These only compute: bytes and values in, bytes and values out.
+PURE = ["rooms", "policies", "batches", "messages", "frames", "settings", "errors"]
+DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
+
+# The standard library at the top of cli.py is all that argparse-manpage has when it runs the file.
+OWNERS = {"websocket_server": {"hub", "handler"}, "websocket": {"client"}, "h11": {"handler"}}
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def walk_running(node: ast.AST) -> list[ast.AST]:
+    """Return the nodes that exist when the program runs: not those only a type checker sees."""
+    found = [node]
+    for child in ast.iter_child_nodes(node):
+        if not is_type_checking(child):
+            found += walk_running(child)
+    return found
+
+
+def imports_of(module: str) -> set[str]:
+    """Return what a module imports, its own package's modules as ``.name``."""
+    found = set()
+    for node in walk_running(tree_of(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            if source in (".", "broadcast_server"):
+                # A name that is no module stands in __init__.
+                found |= {
+                    f".{alias.name if alias.name in RANK else '__init__'}" for alias in node.names
+                }
+            else:
+                found.add(source)
+    return {
+        name.replace("broadcast_server.", ".") if name.startswith("broadcast_server.") else name
+        for name in found
+    }
+
+
+def test_every_module_has_a_layer() -> None:
+    """A new module must say where it stands."""
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(RANK)
+
+
+@pytest.mark.parametrize("module", RANK)
+def test_imports_go_downwards(module: str) -> None:
+    """No module imports one of its own layer or of a layer above."""
+    own = {name[1:] for name in imports_of(module) if name.startswith(".")}
+    assert {name for name in own if RANK[name] <= RANK[module]} == set()
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_library_is_imported_only_by_its_owners(library: str) -> None:
+    """What we take from a library goes through one place."""
+    users = {m for m in RANK for name in imports_of(m) if name.split(".")[0] == library}
+    assert users and users <= OWNERS[library]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_module_does_no_io_and_starts_no_thread(module: str) -> None:
+    """The decisions can be tested without a socket, a clock or a thread."""
+    assert {name.split(".")[0] for name in imports_of(module)} & DOING_IO == set()
+    words = {node.id for node in walk_running(tree_of(module)) if isinstance(node, ast.Name)}
+    words |= {n.attr for n in walk_running(tree_of(module)) if isinstance(n, ast.Attribute)}
+    assert words & {"Thread", "Timer", "open", "sleep", "print"} == set()
+
+
+def test_top_of_cli_needs_only_the_standard_library() -> None:
+    """argparse-manpage runs cli.py alone, in a build that has nothing else."""
+    import sys
+
+    top = [n for n in tree_of("cli").body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    for node in top:
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        assert not getattr(node, "level", 0)
+        assert {str(name).split(".")[0] for name in modules} <= sys.stdlib_module_names
+
+
+def test_websocket_server_classes_are_the_running_ones() -> None:
+    """The hub's server and its handlers are websocket-server's, subclassed once each."""
+    assert issubclass(handler.Handler, websocket_server.WebSocketHandler)
+    assert issubclass(hub.Server, websocket_server.WebsocketServer)
+    with running_hub() as running, RawClient.connect(port=running.port):
+        server = running._server
+        assert isinstance(server, websocket_server.WebsocketServer)
+        assert server.RequestHandlerClass is handler.Handler
+        assert wait_until(lambda: len(server.clients) == 1)
+        assert isinstance(server.clients[0]["handler"], handler.Handler)
