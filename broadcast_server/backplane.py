@@ -37,8 +37,8 @@ class MemoryBackplane:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        # Guards _ms, _seq, _closed, messages, and the order of appends: a room's log must grow in the
-        # order of its ids, so the lock is held over both. Taken before a room's lock.
+        # Guards _ms, _seq, _closed, messages, and the order of appends: a room's log must grow in
+        # the order of its ids, so the lock is held over both. Taken before a room's lock.
         self._lock = threading.Lock()
         self._ms = 0
         self._seq = 0
@@ -46,7 +46,8 @@ class MemoryBackplane:
         self.messages = 0
 
     def submit(self, room: Log, drafts: Sequence[Draft], done: Done) -> None:
-        """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a lock.
+        """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a
+        lock.
 
         Raises:
             HubStopped: ``close()`` was called; nothing was accepted.

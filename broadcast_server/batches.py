@@ -1,7 +1,8 @@
 """A run of log entries joined once for all the clients that need it.
 
-Most clients get ``data`` as it is, one object for all. A client whose own messages are among them gets the
-slices between those. After a send that took less, ``locate`` tells where the client is now.
+Most clients get ``data`` as it is, one object for all. A client whose own messages are among them
+gets the slices between those. After a send that took less, ``locate`` tells where the client is
+now.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ class Batch:
         """
         offset = sent
         if ranges is not None:
-            # Where in `data` the last byte that was taken lies; what is skipped behind it is skipped
-            # again by the next batch.
+            # Where in `data` the last byte that was taken lies; what is skipped behind it is
+            # skipped again by the next batch.
             offset = 0
             for start, stop in ranges:
                 length = min(sent, stop - start)

@@ -17,8 +17,8 @@ from . import frames
 from .messages import Member
 from .rooms import Room
 
-# Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping some
-# costs little and pleases peers that count.
+# Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
+# some costs little and pleases peers that count.
 MAX_WAITING_PONGS = 16
 
 
@@ -228,7 +228,8 @@ class Connection:
         self.rest = memoryview(frame)
 
     def evict(self, code: int, reason: str) -> None:
-        """Give up on the client: after the frame in progress it gets this Close and nothing else."""
+        """Give up on the client: after the frame in progress it gets this Close and nothing
+        else."""
         with self.lock:
             self._end_locked(code, reason)
             self.personal.clear()

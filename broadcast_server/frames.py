@@ -3,9 +3,9 @@
 ``FrameDecoder`` takes what the socket gave, in pieces of any size, and returns whole messages and
 control frames. It serves the hub's side only: frames come in masked and go out unmasked. Each limit
 is checked as soon as the header that breaks it is there, before its payload is waited for, and text
-is checked as UTF-8 while it arrives. An error does not raise: what came before it is still returned,
-and ``decoder.failure`` then tells the close code, so that nothing valid is lost because of a bad
-frame behind it in the same segment.
+is checked as UTF-8 while it arrives. An error does not raise: what came before it is still
+returned, and ``decoder.failure`` then tells the close code, so that nothing valid is lost because
+of a bad frame behind it in the same segment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ ABNORMAL = 1006  # the connection ended without a Close frame, never on the wire
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
-# The header of every message short enough for one length byte; made once, looked up for each message.
+# The header of every message short enough for one length byte; made once, looked up for each
+# message.
 _SHORT_HEADERS = {
     opcode: [bytes((FIN | opcode, length)) for length in range(126)]
     for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
@@ -92,6 +93,7 @@ class FrameDecoder:
     """
 
     __slots__ = (
+        "_final",
         "_fragments",
         "_left",
         "_mask",
@@ -100,7 +102,6 @@ class FrameDecoder:
         "_message",
         "_opcode",
         "_tail",
-        "_final",
         "_utf8",
         "closed",
         "failure",
@@ -182,7 +183,8 @@ class FrameDecoder:
             position = header_end
 
     def _start_frame(self, data: bytes, position: int, events: list[tuple[int, bytes]]) -> int:
-        """Check one header (and take a whole control frame); return where to go on, -1 for "more"."""
+        """Check one header (and take a whole control frame); return where to go on, -1 for
+        "more"."""
         available = len(data) - position
         first = data[position]
         # Everything that one byte can get wrong is refused without waiting for the second.

@@ -1,7 +1,7 @@
 """One client's session on its reader thread: HTTP, the upgrade, then one message after the other.
 
-``HubHandler`` is websocket-server's ``WebSocketHandler`` with its life cycle in use: ``setup``, then
-``handle`` calls ``handshake`` until the upgrade is done and ``read_next_message`` until
+``HubHandler`` is websocket-server's ``WebSocketHandler`` with its life cycle in use: ``setup``,
+then ``handle`` calls ``handshake`` until the upgrade is done and ``read_next_message`` until
 ``keep_alive`` is False, then ``finish``. What those do is written anew; docs/topics/dependencies.md
 says why. Everything in this module runs on the client's reader thread, and none of it writes to the
 socket after the hand-over.
@@ -19,19 +19,19 @@ from .backplane import Ids
 from .connection import Connection
 from .core import Core
 from .errors import HubBusy, HubStopped
-from .fanout import BATCH_BYTES
 from .frames import FrameDecoder
 from .handshake import BadRequest, HttpConnection
 from .messages import Draft, Member, to_messages
 from .policies import Join, Refusal, Request, decide
 from .rooms import ENTRY_BYTES, WAIT_SECONDS
+from .writer import BATCH_BYTES
 
-# The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger unless it
-# has a handler already: so it has one for that moment.
+# The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
+# unless it has a handler already: so it has one for that moment.
 _placeholder = logging.NullHandler()
 logging.getLogger().addHandler(_placeholder)
 try:
-    from websocket_server.websocket_server import (  # type: ignore[import-untyped]
+    from websocket_server.websocket_server import (
         WebSocketHandler,
         WebsocketServer,
     )
@@ -209,7 +209,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
     # -- Messages ------------------------------------------------------------------------------
 
     def _take(self, client: Connection, data: bytes) -> None:
-        """Decode what arrived, publish the messages in batches, serve control frames in their place."""
+        """Decode what arrived, publish the messages in batches, serve control frames in their
+        place."""
         drafts: list[Draft] = []
         cost = 0
         decoder = self._decoder
@@ -273,7 +274,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 self._call(self.core.on_message, message)
 
     def _wait_for_rate(self, client: Connection, count: int) -> None:
-        """Take tokens for what was published; wait until there is no debt. Bursts of a second pass."""
+        """Take tokens for what was published; wait until there is no debt. Bursts of a second
+        pass."""
         rate = self.core.settings.max_rate
         if not rate:
             return

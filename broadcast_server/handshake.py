@@ -161,8 +161,8 @@ class HttpConnection:
 
 
 def linger(sock: socket.socket) -> None:
-    """Say that nothing more comes and let the peer finish, within bounds: closing a socket that holds
-    unread bytes would reset the connection, and the peer might never see the answer."""
+    """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
+    holds unread bytes would reset the connection, and the peer might never see the answer."""
     deadline = time.monotonic() + _LINGER_SECONDS
     left = _LINGER_BYTES
     try:

@@ -37,8 +37,8 @@ class BroadcastHub:
     """A hub that relays each message of a client to all other clients of its room.
 
     All methods may be called from any thread, also in callbacks. Callbacks run on the reader thread
-    of the client that they are about, without a lock: a slow one delays that client only, and what one
-    raises is logged.
+    of the client that they are about, without a lock: a slow one delays that client only, and what
+    one raises is logged.
 
     Example::
 
@@ -48,7 +48,8 @@ class BroadcastHub:
     Args:
         host: the address or name to listen on.
         port: the TCP port; 0 for any free one, see ``hub.port``.
-        on_message: called with each ``Message`` of a client once it is accepted; not for ``broadcast``.
+        on_message: called with each ``Message`` of a client once it is accepted; not for
+        ``broadcast``.
         on_join: called with the ``Member`` that has joined.
         on_leave: called with the ``Member`` that has left, the close code and the reason.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
@@ -145,12 +146,13 @@ class BroadcastHub:
     def stop(self, timeout: float | None = None) -> None:
         """Say goodbye and end everything that ``start`` began.
 
-        Nobody is admitted any more, what was accepted is flushed, each client gets Close 1001 and may
-        answer; then the connections are closed. Called in a callback it does not wait for the
+        Nobody is admitted any more, what was accepted is flushed, each client gets Close 1001 and
+        may answer; then the connections are closed. Called in a callback it does not wait for the
         callback's own thread. Does nothing if the hub does not run.
 
         Args:
-            timeout: seconds for all of it, default ``stop_timeout``; it returns within one more second.
+            timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
+            second.
         """
         timeout = self._settings.stop_timeout if timeout is None else max(0.0, timeout)
         deadline = time.monotonic() + timeout
@@ -344,18 +346,18 @@ class BroadcastHub:
         """
         core, server = self._running_parts()
         rooms = core.rooms.all()
-        fanout = core.fanout
+        writer = core.fanout.writer
         return {
             "messages": core.backplane.messages,
             "encodes": core.encodes,
-            "joins": fanout.joins,
-            "sends": fanout.sends,
-            "deliveries": fanout.deliveries,
-            "bytes_out": fanout.bytes_out,
-            "evictions": fanout.evictions,
+            "joins": writer.joins,
+            "sends": writer.sends,
+            "deliveries": writer.deliveries,
+            "bytes_out": writer.bytes_out,
+            "evictions": writer.evictions,
             "clients": server.client_count,
             "rooms": len(rooms),
-            "log_bytes": sum(room.cost for room in rooms),
+            "log_bytes": sum(room.held_bytes() for room in rooms),
         }
 
     # -- Inside --------------------------------------------------------------------------------

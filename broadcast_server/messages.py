@@ -1,8 +1,8 @@
 """What travels through a hub: the message as users see it, and as the log keeps it.
 
-``Message`` and ``Member`` are what callbacks and iteration hand out. ``Draft`` is an accepted message
-on its way to an id, ``Entry`` the same with its id in a room's log. The bytes that go to clients
-are made once, in ``encode``, and shared by all of them.
+``Message`` and ``Member`` are what callbacks and iteration hand out. ``Draft`` is an accepted
+message on its way to an id, ``Entry`` the same with its id in a room's log. The bytes that go to
+clients are made once, in ``encode``, and shared by all of them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def parse_id(text: str) -> tuple[int, int]:
     """
     ms, dash, seq = text.partition("-")
     for half in (ms, seq):
-        # str.isdigit() alone would also take other scripts' digits; 20 places hold any 64-bit number.
+        # str.isdigit() alone would also take other scripts' digits; 20 places hold any 64-bit
+        # number.
         if not (dash and half.isascii() and half.isdigit() and len(half) <= 20):
             raise ValueError(f"not a message id: {text!r}")
     return int(ms), int(seq)

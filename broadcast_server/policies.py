@@ -1,7 +1,7 @@
 """Who may join what: a parsed HTTP request in, a decision out. No I/O, no state.
 
-The order of the checks is the order of the answers: a path that is no room is 404 even for an upgrade,
-a foreign origin is 403 before the hub looks at what it asked for.
+The order of the checks is the order of the answers: a path that is no room is 404 even for an
+upgrade, a foreign origin is 403 before the hub looks at what it asked for.
 """
 
 from __future__ import annotations

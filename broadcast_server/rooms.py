@@ -25,12 +25,12 @@ from .messages import Draft, Entry, Member
 if TYPE_CHECKING:
     from .connection import Connection
 
-# What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages cannot
-# fill the memory.
+# What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages
+# cannot fill the memory.
 ENTRY_BYTES = 256
 
-# A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its client
-# or the hub is gone, even if nobody woke it.
+# A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
+# client or the hub is gone, even if nobody woke it.
 WAIT_SECONDS = 0.1
 
 
@@ -146,7 +146,8 @@ class Room:
             self._resume_locked()
 
     def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None:
-        """Put a batch, whose place is reserved, at the head. Called by the backplane under its lock."""
+        """Put a batch, whose place is reserved, at the head. Called by the backplane under its
+        lock."""
         with self.lock:
             entries = self._entries
             end = entries[-1].end if entries else self._dropped_bytes
@@ -164,6 +165,11 @@ class Room:
         if self._paused and self._lag_locked() < self.ring_bytes // 8:
             self._paused = False
             self._space.notify_all()
+
+    def held_bytes(self) -> int:
+        """Return what the log costs now."""
+        with self.lock:
+            return self.cost
 
     # -- Reading the log: the lock is held, or the thread is the fan-out -----------------------
 
@@ -250,7 +256,8 @@ class Room:
                 self._base = base
 
     def id_before(self, position: int) -> tuple[int, int]:
-        """Return the id of the last message before a position, or the oldest known one before it."""
+        """Return the id of the last message before a position, or the oldest known one before
+        it."""
         index = position - self._base
         if index > 0:
             return self._entries[index - 1].ms, self._entries[index - 1].seq
@@ -265,8 +272,8 @@ def cost_of(drafts: Sequence[Draft]) -> int:
 class Rooms:
     """All rooms of a hub by path, the least recently opened first. Any thread.
 
-    A room is made when somebody first joins it or publishes to it. It is dropped only when its place
-    or its memory is needed and nobody is in it.
+    A room is made when somebody first joins it or publishes to it. It is dropped only when its
+    place or its memory is needed and nobody is in it.
 
     Args:
         ring_bytes: the size of each room's log.

@@ -1,7 +1,7 @@
 """The listening half of a hub: websocket-server's ``WebsocketServer`` with its defects mended.
 
-In use as they are: the constructor with its listening socket, the accept loop (``serve_forever``), one
-thread for each client, and the handler's life cycle. The list of clients with ``_new_client_``,
+In use as they are: the constructor with its listening socket, the accept loop (``serve_forever``),
+one thread for each client, and the handler's life cycle. The list of clients with ``_new_client_``,
 ``_client_left_`` and ``handler_to_client`` is the same, but under a lock and without searching. The
 threads are known, so that a stop can wait for them.
 """
@@ -57,8 +57,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
-        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and _handed_over.
-        # Nothing else is taken while it is held.
+        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
+        # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
