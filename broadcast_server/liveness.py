@@ -1,0 +1,97 @@
+"""Which clients are still there: heartbeats, and deadlines for those that take nothing.
+
+The ping clock runs only while the reader is blocked in ``recv``: a client whose reader is held
+back by back-pressure, its rate or a callback is not dead. Everything here runs on the fan-out's
+thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+
+from . import frames
+from .connection import Connection
+from .settings import Settings
+from .timers import NEVER, Timers
+from .writer import ClientWriter
+
+logger = logging.getLogger(__name__)
+
+_PING = frames.encode_frame(frames.PING, b"")
+
+
+class Liveness:
+    """Looks after the clients of one hub.
+
+    Args:
+        settings: the hub's times.
+        timers: where a client's next look is kept.
+        writer: sends pings and ends connections.
+    """
+
+    def __init__(self, settings: Settings, timers: Timers, writer: ClientWriter) -> None:
+        self._settings = settings
+        self._timers = timers
+        self._writer = writer
+
+    def begin(self, connection: Connection) -> None:
+        """Start the ping clock of a client that was handed over."""
+        self._timers.schedule(connection, connection.quiet_since + self._ping_interval())
+
+    def check(self, connection: Connection, now: float) -> None:
+        """See to a client's deadlines, and make the next appointment."""
+        if connection.dropped:
+            return
+        if connection.deadline is not None:
+            if now >= connection.deadline:
+                self._writer.drop(connection)
+            else:
+                self._timers.schedule(connection, connection.deadline)
+            return
+        due = self._check_heartbeat(connection, now)
+        if connection.blocked and connection.deadline is None:
+            limit = connection.blocked_since + self._settings.write_timeout
+            if now >= limit:
+                self._writer.evict_slow(connection)
+                return
+            due = min(due, limit)
+        self._timers.schedule(connection, due)
+
+    def _check_heartbeat(self, connection: Connection, now: float) -> float:
+        """Ping a client that is quiet, end one that does not answer; return when to look again.
+
+        The clock runs only while the reader is blocked in ``recv``: a client whose reader is held
+        back by back-pressure, its rate or a callback is not dead.
+        """
+        interval = self._settings.ping_interval
+        quiet_since = connection.quiet_since
+        if not connection.waiting or connection.blocked:
+            return now + interval
+        if connection.pinged > quiet_since:
+            limit = connection.pinged + self._settings.ping_timeout
+            if now < limit:
+                return limit
+            if _has_input(connection.sock):
+                return now + interval  # the pong is here, its reader has not run yet
+            logger.info("%s has not answered a ping", connection.member.id)
+            self._writer.evict(connection, 1011, "ping timeout")
+            return NEVER
+        if now < quiet_since + interval:
+            return quiet_since + self._ping_interval()
+        connection.pinged = now
+        connection.queue_urgent(_PING)
+        self._writer.attend(connection)
+        return now + self._settings.ping_timeout
+
+    def _ping_interval(self) -> float:
+        # Up to a quarter more, so that clients that came together are not pinged together for ever.
+        return self._settings.ping_interval * random.uniform(1.0, 1.25)
+
+
+def _has_input(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
