@@ -29,7 +29,8 @@ stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
 	$(BIN)/python -m pytest -m stress --timeout 600 $(ARGS)
 
 conformance: .venv ## run every case of the Autobahn suite against the hub and the client
-	$(BIN)/python tests/conformance/run.py $(ARGS)
+	$(BIN)/python -m tests.conformance.run --role server $(ARGS)
+	$(BIN)/python -m tests.conformance.run --role client $(ARGS)
 
 check: lint types coverage package ## what CI runs beside the tests: the four targets below
 

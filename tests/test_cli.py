@@ -76,7 +76,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def hub_process(
+def hub_command(
     *arguments: str,
     variables: Mapping[str, str] = {},
     **options: Any,
@@ -380,7 +380,7 @@ def test_closed_pipe_is_no_traceback() -> None:
 )
 def test_start_prints_the_real_address(arguments: list[str]) -> None:
     """Port 0 takes a free one, which the only line on standard output tells."""
-    with hub_process(*arguments) as hub:
+    with hub_command(*arguments) as hub:
         assert hub.host == "127.0.0.1"
         with RawClient.connect(port=hub.port) as client:
             client.leave()
@@ -391,7 +391,7 @@ def test_start_prints_the_real_address(arguments: list[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_says_goodbye_to_the_clients(number: signal.Signals) -> None:
     """Every client gets 1001, and the command succeeds."""
-    with hub_process("start", "--port", "0") as hub:
+    with hub_command("start", "--port", "0") as hub:
         with RawClient.connect(port=hub.port) as one, RawClient.connect(port=hub.port) as two:
             hub.process.send_signal(number)
             for client in one, two:
@@ -404,7 +404,7 @@ def test_signal_says_goodbye_to_the_clients(number: signal.Signals) -> None:
 def test_second_signal_ends_at_once() -> None:
     """Who cannot wait for a client that does not answer presses Ctrl-C again."""
     patient = ["--close-timeout", "50", "--stop-timeout", "50"]
-    with hub_process("start", "--port", "0", *patient) as hub:
+    with hub_command("start", "--port", "0", *patient) as hub:
         with RawClient.connect(port=hub.port) as client:
             hub.process.send_signal(signal.SIGINT)
             assert client.recv_close()[0] == 1001
@@ -419,7 +419,7 @@ def test_environment_sets_options() -> None:
         "BROADCAST_SERVER_HOST": "tcp://10.0.0.7:8765",
         "BROADCAST_SERVER_MAX_MESSAGE_BYTES": "5",
     }
-    with hub_process("start", variables=variables) as hub:
+    with hub_command("start", variables=variables) as hub:
         with RawClient.connect(port=hub.port) as client:
             client.send("123456")
             assert client.recv_close()[0] == 1009
@@ -427,13 +427,13 @@ def test_environment_sets_options() -> None:
 
 def test_command_line_wins_over_environment() -> None:
     """What is typed now counts more than what was set before."""
-    with hub_process("start", "--port", "0", variables={"BROADCAST_SERVER_PORT": "1"}) as hub:
+    with hub_command("start", "--port", "0", variables={"BROADCAST_SERVER_PORT": "1"}) as hub:
         assert hub.port > 1
 
 
 def test_json_log_is_json_throughout() -> None:
     """Joins and leaves are logged, one JSON object a line."""
-    with hub_process("start", "--port", "0", "--log-format", "json") as hub:
+    with hub_command("start", "--port", "0", "--log-format", "json") as hub:
         with RawClient.connect(port=hub.port, path="/scores?name=ann") as client:
             client.leave()
         status, _, log = hub.end()
@@ -445,7 +445,7 @@ def test_json_log_is_json_throughout() -> None:
 
 def test_log_level_silences() -> None:
     """At level error a hub that works logs nothing."""
-    with hub_process("start", "--port", "0", "--log-level", "error") as hub:
+    with hub_command("start", "--port", "0", "--log-level", "error") as hub:
         with RawClient.connect(port=hub.port) as client:
             client.leave()
         assert hub.end() == (0, "", "")
@@ -457,7 +457,7 @@ def test_descriptor_limit_bounds_the_clients() -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
 
-    with hub_process("start", "--port", "0", preexec_fn=limit) as hub:
+    with hub_command("start", "--port", "0", preexec_fn=limit) as hub:
         assert resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE) == (100, 100)
         _, _, log = hub.end()
     expected = 100 - commands.SPARE_DESCRIPTORS

@@ -49,6 +49,7 @@ import logging, sys, threading
 root = logging.getLogger()
 before = (root.level, list(root.handlers), logging.raiseExceptions, sys.getswitchinterval())
 import broadcast_server
+from broadcast_server import BroadcastClient, BroadcastHub
 assert (root.level, root.handlers, logging.raiseExceptions, sys.getswitchinterval()) == before
 assert threading.active_count() == 1
 assert not logging.getLogger("broadcast_server").handlers
