@@ -20,11 +20,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import logs
-from .errors import UsageError
+from .errors import HubStopped, UsageError
 
-# Descriptors that no client can have: standard streams, listener, poller and wake-up pipe, and
-# some to tell one client too many that the hub is full.
-SPARE_DESCRIPTORS = 32
+# Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
+OWN_DESCRIPTORS = 32
+# How many more are kept for connections that are no clients, or not yet: at most so many, and at
+# most a quarter of all. Without them, a full hub could not even say so.
+MAX_SPARE_DESCRIPTORS = 256
+# How often the command looks whether the hub still works.
+CHECK_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +41,8 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         sources: what the user would change to change it: ``--option`` or a variable's name.
 
     Returns:
-        The exit status: 0 stopped by a signal, 1 cannot listen, 2 a value that cannot be.
+        The exit status: 0 stopped by a signal, 1 cannot listen or has failed, 2 a value that
+        cannot be.
     """
     from . import BroadcastHub
 
@@ -59,7 +64,17 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 1
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
-    received = signals.get()
+    while True:
+        try:
+            received = signals.get(timeout=CHECK_SECONDS)
+            break
+        except queue.Empty:
+            try:
+                hub.stats()
+            except HubStopped:
+                # A process that ends is started again; one that only looks alive is not.
+                complain("start", "the hub has failed, its log says why")
+                return 1
     logger.info("%s: stopping", received.name)
     hub.stop()
     return 0
@@ -177,8 +192,9 @@ def _make_room(max_clients: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    room = max_clients if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_DESCRIPTORS)
-    if room < max_clients:
+    spare = min(MAX_SPARE_DESCRIPTORS, soft // 4)
+    room = max(1, soft - OWN_DESCRIPTORS - spare)
+    if soft != resource.RLIM_INFINITY and room < max_clients:
         logger.warning(
             "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
             room,

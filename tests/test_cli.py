@@ -460,7 +460,7 @@ def test_descriptor_limit_bounds_the_clients() -> None:
     with hub_command("start", "--port", "0", preexec_fn=limit) as hub:
         assert resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE) == (100, 100)
         _, _, log = hub.end()
-    expected = 100 - commands.SPARE_DESCRIPTORS
+    expected = 100 - commands.OWN_DESCRIPTORS - 25
     assert f"max-clients is {expected} instead of 10000" in log
 
 
@@ -493,6 +493,32 @@ def test_value_that_cannot_be_names_its_source() -> None:
     assert_fails(run(*quiet, "--max-rooms", "0"), 2, "--max-rooms must be at least 1")
     result = run(*quiet, variables={"BROADCAST_SERVER_ROOM_LOG_BYTES": "5"})
     assert_fails(result, 2, "BROADCAST_SERVER_ROOM_LOG_BYTES (5) must be", "--max-message-bytes")
+
+
+def test_hub_that_has_failed_ends_the_command() -> None:
+    """Whatever watches the process can only start it again if it ends."""
+    program = """
+import sys
+import broadcast_server
+from broadcast_server import cli, commands
+
+class FailedHub(broadcast_server.BroadcastHub):
+    def stats(self):
+        raise broadcast_server.HubStopped("failed")
+
+broadcast_server.BroadcastHub = FailedHub
+commands.CHECK_SECONDS = 0.001
+sys.exit(cli.main(["start", "--port", "0", "--log-level", "error"]))
+"""
+    result = subprocess.run(
+        [PYTHON, "-c", program],
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "broadcast-server start: error: the hub has failed, its log says why\n"
 
 
 def test_hub_runs_without_standard_streams() -> None:
