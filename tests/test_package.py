@@ -18,9 +18,8 @@ import pytest
 
 import broadcast_server
 
-from .support import PYTHON, python_environment
+from .support import PYTHON, ROOT, python_environment
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
 SECONDS = 280  # bound of every process that builds or installs
 
