@@ -265,6 +265,10 @@ class FrameDecoder:
                 self._utf8.decode(piece)
             except UnicodeDecodeError:
                 raise ProtocolError(1007, "text is not UTF-8") from None
+            # Python waits for the third byte of a surrogate before it says that there is none.
+            pending = self._utf8.getstate()[0]
+            if len(pending) == 2 and pending >= b"\xed\xa0" and pending[0] == 0xED:
+                raise ProtocolError(1007, "text is not UTF-8")
         assert self._message is not None
         self._message += piece
         if not self._left:

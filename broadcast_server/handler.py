@@ -59,7 +59,10 @@ class Server(Protocol):
     def _new_client_(self, handler: HubHandler) -> int | None:
         """Put a client on the list; return its number, None if the hub is full or stopping."""
 
-    def hand_over(self, handler: HubHandler, connection: Connection) -> None:
+    def set_connection(self, handler: HubHandler, connection: Connection) -> None:
+        """Let a client be found by its id, from the moment when it becomes a member."""
+
+    def hand_over(self, handler: HubHandler) -> None:
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
 
 
@@ -168,6 +171,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 client = Connection(number, member, room, self.request, echo=join.echo)
                 if join.since is not None and join.since > core.backplane.newest():
                     return Refusal(410, "this hub has not given out that id yet")
+                self.server.set_connection(self, client)
                 # From here on nothing that is published is lost to it.
                 if room.join(client, join.history, join.since):
                     break
@@ -192,7 +196,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self._refilled = time.monotonic()
         self._discarded = 0
         client.share()
-        self.server.hand_over(self, client)
+        self.server.hand_over(self)
         self.core.fanout.activate(client)
         if self.core.stopping and client.queue_close(1001, "the hub stops"):
             self.core.fanout.attend(client)

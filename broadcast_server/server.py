@@ -156,19 +156,25 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             if last is not client:
                 self.clients[client["place"]] = last
                 last["place"] = client["place"]
-            if handler.client is not None:
-                self._by_id.pop(handler.client.member.id, None)
+            connection = client.get("connection")
+            if connection is not None:
+                self._by_id.pop(connection.member.id, None)
 
     def handler_to_client(self, handler: HubHandler) -> dict[str, Any] | None:
         """Return what the list has about a handler."""
         with self._registry_lock:
             return self._by_handler.get(handler)
 
-    def hand_over(self, handler: HubHandler, connection: Connection) -> None:
+    def set_connection(self, handler: HubHandler, connection: Connection) -> None:
+        """Let a client be found by its id, from the moment when it becomes a member."""
+        with self._registry_lock:
+            self._by_handler[handler]["connection"] = connection
+            self._by_id[connection.member.id] = connection
+
+    def hand_over(self, handler: HubHandler) -> None:
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
         with self._registry_lock:
             self._handed_over.add(handler.request)
-            self._by_id[connection.member.id] = connection
 
     # -- Any thread ----------------------------------------------------------------------------
 

@@ -307,7 +307,9 @@ class ClientWriter:
 
     def attend(self, connection: Connection) -> None:
         """Serve a client for which something was queued."""
-        if connection.dropped or connection.blocked or connection.close_sent:
+        if connection not in self.connections:
+            return  # not handed over yet: it is served when it is; or dropped
+        if connection.blocked or connection.close_sent:
             return
         if connection in connection.room.in_step:
             self.fall_behind(connection)
