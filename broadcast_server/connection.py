@@ -85,7 +85,8 @@ class Connection:
 
         # Guards everything up to the next blank line. Taken after a room's lock.
         self.lock = threading.Lock()
-        self.personal: deque[tuple[int, bytes, bool]] = deque()  # stamp, frame, whether it is Close
+        # Stamp, frame, whether it is Close. Made when first needed: an empty deque is 600 bytes.
+        self.personal: deque[tuple[int, bytes, bool]] | None = None
         self.personal_bytes = 0
         self.urgent: list[bytes] = []
         self.closing = False  # a Close is queued or sent: nothing more is accepted
@@ -164,6 +165,8 @@ class Connection:
 
     def _queue_locked(self, frame: bytes, is_close: bool) -> None:
         assert self.lock.locked()
+        if self.personal is None:
+            self.personal = deque()
         self.personal.append((self.room.head, frame, is_close))
         self.personal_bytes += len(frame)
         self.plain = False
@@ -223,6 +226,7 @@ class Connection:
     def take_personal(self) -> None:
         """Make the next personal frame the frame in progress."""
         with self.lock:
+            assert self.personal is not None
             _, frame, self.rest_is_close = self.personal.popleft()
             self.personal_bytes -= len(frame)
         self.rest = memoryview(frame)
@@ -232,7 +236,7 @@ class Connection:
         else."""
         with self.lock:
             self._end_locked(code, reason)
-            self.personal.clear()
+            self.personal = None
             self.personal_bytes = 0
             self.urgent.clear()
             self.closing = True
