@@ -171,16 +171,22 @@ class Connection:
         self.personal_bytes += len(frame)
         self.plain = False
 
-    def queue_urgent(self, frame: bytes) -> None:
-        """Queue a ping or pong: it goes out at the next frame boundary. Then ``attend`` to it."""
+    def queue_urgent(self, frame: bytes) -> bool:
+        """Queue a ping or pong: it goes out at the next frame boundary.
+
+        Returns:
+            Whether to ``attend`` to it: False if others wait already, or nothing goes out any more.
+        """
         with self.lock:
             if self.closing:
-                return
+                return False
+            first = not self.urgent
             if len(self.urgent) >= MAX_WAITING_PONGS:
                 self.urgent[-1] = frame
             else:
                 self.urgent.append(frame)
             self.plain = False
+            return first
 
     def end(self, code: int, reason: str) -> None:
         """Note why the connection ends; the first cause counts."""

@@ -145,23 +145,29 @@ class FrameDecoder:
         position = 0
         end = len(data)
         from_bytes = int.from_bytes
-        short_limit = min(125, self._max_message_bytes)
+        limit = self._max_message_bytes
         while position < end:
             if self._left:
                 position = self._take_payload(data, position, events)
                 continue
             if not self._opcode:
-                # The fast path: whole, unfragmented, masked messages of at most 125 bytes.
+                # The fast path: whole, unfragmented, masked messages. Whatever is not one, or is
+                # wrong, is left to the rest.
                 while end - position >= 6:
                     first = data[position]
                     length = data[position + 1] - MASKED
                     start = position + 6
+                    if not 0 <= length < 126:
+                        if length != 126 or end - position < 8:
+                            break
+                        length = data[position + 2] << 8 | data[position + 3]
+                        start = position + 8
+                        if length < 126:
+                            break
                     stop = start + length
-                    if not 0 <= length <= short_limit or (first != 0x81 and first != 0x82):
+                    if stop > end or length > limit or (first != 0x81 and first != 0x82):
                         break
-                    if stop > end:
-                        break
-                    key = data[position + 2 : start] * ((length + 3) >> 2)
+                    key = data[start - 4 : start] * ((length + 3) >> 2)
                     payload = (
                         from_bytes(data[start:stop], "little") ^ from_bytes(key[:length], "little")
                     ).to_bytes(length, "little")

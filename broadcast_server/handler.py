@@ -233,8 +233,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 self._publish(client, drafts, cost)
                 drafts, cost = [], 0
             if opcode == frames.PING:
-                client.queue_urgent(frames.encode_frame(frames.PONG, payload))
-                self.core.fanout.attend(client)
+                # A flood of pings is a sender like any other.
+                self._wait_for_rate(client, 1)
+                if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
+                    self.core.fanout.attend(client)
             elif opcode == frames.CLOSE:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)

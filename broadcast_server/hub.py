@@ -172,6 +172,10 @@ class BroadcastHub:
             if connection.queue_close(1001, "the hub stops"):
                 connection.room.leave(connection)
                 core.fanout.attend(connection)
+        # Called in a callback, this thread will not read the answer to its own client's Close.
+        own = server.own_connection()
+        if own is not None:
+            core.fanout.leave(own)
         core.fanout.finish(deadline)
         ended = core.fanout.join(max(0.0, deadline - time.monotonic()) + 0.3)
         # The last half second is for threads that only have to notice.

@@ -194,6 +194,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         with self._registry_lock:
             return list(self._by_id.values())
 
+    def own_connection(self) -> Connection | None:
+        """Return the client whose reader thread the caller is on, if it is on one."""
+        current = threading.current_thread()
+        with self._registry_lock:
+            for handler, client in self._by_handler.items():
+                if self._sessions.get(handler.request) is current:
+                    connection: Connection | None = client.get("connection")
+                    return connection
+        return None
+
     def stop_admitting(self) -> None:
         """Refuse whoever comes from now on; requests are still answered."""
         with self._registry_lock:
