@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import decode
 import harness
 from harness import OURS, WEBSOCKETS, median
 
-from broadcast_server import BroadcastHub
+from broadcast_server import BroadcastHub, frames
 
 # The aim of `make bench` is 20 and 2; a guard needs room for a noisy machine.
 LEAST_RATIO = 10
@@ -83,9 +84,26 @@ def counted(hub: BroadcastHub, before: dict[str, int], deliveries: int) -> dict[
     return {key: after[key] - before[key] for key in after}
 
 
+@contextmanager
+def encodings() -> Iterator[list[int]]:
+    """Note the opcode of each frame that is made; the hub's own counter counts messages."""
+    made: list[int] = []
+    original = frames.encode_frame
+
+    def encode_frame(opcode: int, payload: bytes) -> bytes:
+        made.append(opcode)
+        return original(opcode, payload)
+
+    frames.encode_frame = encode_frame
+    try:
+        yield made
+    finally:
+        frames.encode_frame = original
+
+
 def guard_counts(guard: Guard) -> None:
     """Count the work for messages that come one at a time, and for a burst."""
-    with BroadcastHub(port=0, max_rate=0) as hub, ExitStack() as stack:
+    with BroadcastHub(port=0, max_rate=0) as hub, encodings() as made, ExitStack() as stack:
         clients = [stack.enter_context(join(hub)) for _ in range(CLIENTS)]
         before = hub.stats()
         for _ in range(MESSAGES):
@@ -100,6 +118,10 @@ def guard_counts(guard: Guard) -> None:
             found["messages"] == found["encodes"] == MESSAGES,
             f"{what}{found['encodes']} encodes, must be {MESSAGES}",
         )
+        guard.check(
+            made.count(frames.TEXT) <= MESSAGES,
+            f"{what}{made.count(frames.TEXT)} frames made, at most {MESSAGES}",
+        )
         guard.check(found["sends"] <= most, f"{what}{found['sends']} sends, at most {most}")
         guard.check(
             found["deliveries"] == most and found["bytes_out"] == most * len(FRAME),
@@ -108,6 +130,7 @@ def guard_counts(guard: Guard) -> None:
         )
         guard.check(found["joins"] <= MESSAGES, f"{what}{found['joins']} joins, at most {MESSAGES}")
 
+        made.clear()
         before = hub.stats()
         sender = stack.enter_context(join(hub))
         sender.sendall(b"".join(decode.masked_frame(PAYLOAD, number) for number in range(BURST)))
@@ -119,6 +142,10 @@ def guard_counts(guard: Guard) -> None:
         guard.check(
             found["messages"] == found["encodes"] == BURST,
             f"{what}{found['encodes']} encodes, must be {BURST}",
+        )
+        guard.check(
+            made.count(frames.TEXT) <= BURST,
+            f"{what}{made.count(frames.TEXT)} frames made, at most {BURST}",
         )
         most = BURST * CLIENTS // 4
         guard.check(found["sends"] <= most, f"{what}{found['sends']} sends, at most {most}")
