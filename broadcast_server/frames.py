@@ -1,7 +1,7 @@
 """RFC 6455 frames from bytes and back, without any I/O.
 
 ``FrameDecoder`` takes what the socket gave, in pieces of any size, and returns whole messages and
-control frames. It serves the hub's side only: frames come in masked and go out unmasked. Each limit
+control frames. The hub's side takes masked frames only, the client's only unmasked ones. Each limit
 is checked as soon as the header that breaks it is there, before its payload is waited for, and text
 is checked as UTF-8 while it arrives. An error does not raise: what came before it is still
 returned, and ``decoder.failure`` then tells the close code, so that nothing valid is lost because
@@ -79,13 +79,15 @@ def is_sendable_close_code(code: int) -> bool:
 
 
 class FrameDecoder:
-    """Turns the bytes of one client into messages and control frames.
+    """Turns the bytes of one peer into messages and control frames.
 
     Not thread-safe: one thread feeds it.
 
     Args:
         max_message_bytes: the largest payload of one message, fragments added up; else 1009.
         max_fragments: the largest number of frames of one message; else 1009.
+        masked: whether the peer must mask its frames, as a client must, or must not, as a server
+            (RFC 6455 §5.1); else 1002.
 
     Attributes:
         failure: what the peer did wrong, with the close code, once it did; nothing is decoded then.
@@ -95,6 +97,7 @@ class FrameDecoder:
     __slots__ = (
         "_final",
         "_fragments",
+        "_key_bytes",
         "_left",
         "_mask",
         "_max_fragments",
@@ -107,7 +110,8 @@ class FrameDecoder:
         "failure",
     )
 
-    def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
+    def __init__(self, max_message_bytes: int, max_fragments: int, *, masked: bool = True) -> None:
+        self._key_bytes = 4 if masked else 0
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self.failure: ProtocolError | None = None
@@ -150,9 +154,9 @@ class FrameDecoder:
             if self._left:
                 position = self._take_payload(data, position, events)
                 continue
-            if not self._opcode:
-                # The fast path: whole, unfragmented, masked messages. Whatever is not one, or is
-                # wrong, is left to the rest.
+            # The fast path: whole, unfragmented, masked messages. Whatever is not one, or is wrong,
+            # is left to the rest.
+            if self._key_bytes and not self._opcode:
                 while end - position >= 6:
                     first = data[position]
                     length = data[position + 1] - MASKED
@@ -209,17 +213,19 @@ class FrameDecoder:
         if available < 2:
             return -1
         second = data[position + 1]
-        if second < MASKED:
-            raise ProtocolError(1002, "frame is not masked")
-        length = second - MASKED
+        key_bytes = self._key_bytes
+        if (second >= MASKED) != bool(key_bytes):
+            raise ProtocolError(1002, f"frame is {'not ' if key_bytes else ''}masked")
+        length = second & ~MASKED
         if opcode >= CLOSE:
             if length > MAX_CONTROL_BYTES:
                 raise ProtocolError(1002, "control frame is too long")
-            stop = position + 6 + length
+            start = position + 2 + key_bytes
+            stop = start + length
             if stop > len(data):
                 return -1
-            mask = data[position + 2 : position + 6]
-            self._take_control(opcode, _unmask(data[position + 6 : stop], mask), events)
+            mask = data[position + 2 : start]
+            self._take_control(opcode, _unmask(data[start:stop], mask), events)
             return stop
         start = position + 2
         if length == 126:
@@ -243,19 +249,19 @@ class FrameDecoder:
             raise ProtocolError(1009, f"message has more than {self._max_message_bytes} bytes")
         if self._fragments >= self._max_fragments:
             raise ProtocolError(1009, f"message has more than {self._max_fragments} fragments")
-        if len(data) < start + 4:
+        if len(data) < start + key_bytes:
             return -1
         if opcode:
             self._opcode = opcode
             self._message = bytearray()
             self._utf8 = _new_utf8_decoder() if opcode == TEXT else None
         self._fragments += 1
-        self._mask = data[start : start + 4]
+        self._mask = data[start : start + key_bytes]
         self._left = length
         self._final = final
         if not length:
             self._end_frame(events)
-        return start + 4
+        return start + key_bytes
 
     def _take_payload(self, data: bytes, position: int, events: list[tuple[int, bytes]]) -> int:
         """Take what is there of the data frame in progress; return where it ends."""
@@ -263,7 +269,7 @@ class FrameDecoder:
         piece = _unmask(data[position:stop], self._mask)
         self._left -= len(piece)
         if self._left:
-            turn = len(piece) & 3
+            turn = len(piece) & 3  # of no effect where there is no mask
             self._mask = self._mask[turn:] + self._mask[:turn]
         if self._utf8 is not None:
             # Decoding piece by piece finds a bad byte as soon as it is here (RFC 6455 §8.1).
@@ -308,6 +314,8 @@ class FrameDecoder:
 
 
 def _unmask(data: bytes, mask: bytes) -> bytes:
+    if not mask:
+        return data
     # One exclusive-or of two big integers: about 30 times a loop over the bytes.
     length = len(data)
     key = (mask * ((length + 3) >> 2))[:length]

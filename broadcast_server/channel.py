@@ -1,0 +1,108 @@
+"""A connected socket that one thread reads and another one writes.
+
+Neither call holds the other up: the socket does not block, whoever has to wait does so outside the
+lock. The lock is there for TLS, whose state two threads must not use at once; the waiting is there
+for TLS as well, where a read may have to wait until the socket can be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import select
+import socket
+import ssl
+import sys
+import termios
+import threading
+
+from .deadlines import Deadline
+
+RECV_BYTES = 64 * 1024
+# A big write on TLS would hide its progress until the end.
+SEND_BYTES = 16 * 1024
+
+
+class Channel:
+    """What passes bytes in both directions at once.
+
+    Args:
+        sock: a connected socket, plain or TLS after its handshake; it belongs to the channel now.
+
+    Attributes:
+        received, sent: bytes so far.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        # Guards every call into `_sock`, `received` and `sent`.
+        self._lock = threading.Lock()
+        self.received = 0
+        self.sent = 0
+
+    def recv(self, deadline: Deadline) -> bytes:
+        """Wait for bytes; b"" at the end of the stream. Reader thread.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+            OSError: the connection is broken.
+        """
+        while True:
+            try:
+                with self._lock:
+                    data = self._sock.recv(RECV_BYTES)
+                    self.received += len(data)
+                return data
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(select.POLLIN, deadline)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """Write all of it. Writer thread.
+
+        Raises:
+            TimeoutError: the deadline has passed; a part may have been written.
+            OSError: the connection is broken.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                with self._lock:
+                    # After a TLS write that wanted to wait the same bytes must come first.
+                    count = self._sock.send(rest[:SEND_BYTES])
+                    self.sent += count
+                rest = rest[count:]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(select.POLLOUT, deadline)
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline)
+
+    def progress(self) -> tuple[int, int, int]:
+        """Return numbers that change when bytes move: received, sent, not yet taken by the peer.
+
+        Any thread. Where the system does not tell the last one it is 0.
+        """
+        unsent = b"\0\0\0\0"
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            unsent = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, unsent)
+        return self.received, self.sent, int.from_bytes(unsent, sys.byteorder)
+
+    def abort(self) -> None:
+        """End the connection now: both threads' calls return or fail. Any thread."""
+        with self._lock, contextlib.suppress(OSError):
+            # Not SSLSocket's own: that one would take the TLS state away from the other threads.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the descriptor back. Only when neither thread uses the channel any more."""
+        with self._lock, contextlib.suppress(OSError):
+            self._sock.close()
+
+    def _wait(self, event: int, deadline: Deadline) -> None:
+        poller = select.poll()
+        poller.register(self._sock, event)
+        left = deadline.left()
+        if not poller.poll(None if left is None else left * 1000):
+            raise TimeoutError("no byte could be moved in time")

@@ -1,0 +1,478 @@
+"""``BroadcastClient``: one member of one room, from any program and any of its threads.
+
+websocket-client resolves, connects, speaks TLS and HTTP up to the 101, and makes the frames that go
+out. After that two threads share the connection. The *writer* sends what is queued, so that nobody
+who only wants to read ever waits for the network. The *reader* takes frames apart and queues
+messages; when that queue is full it stops reading, and the hub finds out, as it should. Frames come
+in through the hub's own decoder: it bounds a message before its payload is there, and joins
+fragments in linear time.
+
+A Close that the peer echoes is proof that it has read all that was sent before, since it reads in
+order. ``close()`` waits for that proof as long as bytes move.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime
+import logging
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+
+import websocket
+
+from . import frames
+from .channel import Channel
+from .deadlines import Deadline
+from .errors import ConnectFailed, ConnectionClosed, ProtocolError, UsageError
+from .messages import Message
+
+# What send() queues before it waits.
+SEND_AHEAD_BYTES = 1024 * 1024
+# What the writer gives to the socket at once: many short messages in one system call.
+BATCH_BYTES = 64 * 1024
+# What the reader queues before it waits, and what an entry of that queue costs beside its payload.
+READ_AHEAD_BYTES = 8 * 1024 * 1024
+ENTRY_BYTES = 256
+MAX_FRAGMENTS = 131_072
+# How often close() looks whether bytes have moved.
+LOOK_SECONDS = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+class BroadcastClient:
+    """A connection to one room. It is used once: connect, talk, close.
+
+    All methods may be called from any thread; of several threads that receive, each message goes to
+    one. A context manager: it connects on entering and closes on leaving.
+
+    Args:
+        url: ``ws://host:port/room`` or ``wss://…``; the query parameters of the hub are understood
+            (``echo=1``, ``history=N``, ``since=ID``).
+        name: what the client calls itself, sent as the query parameter ``name``.
+        headers: more header lines for the opening handshake.
+        open_timeout: seconds that each step of connecting may take.
+        close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
+        max_message_bytes: the largest message that is taken; a larger one ends the connection with
+            close code 1009.
+
+    Raises:
+        UsageError: the URL or a header cannot be one.
+
+    Attributes:
+        url: the address, with the name in it.
+        close_code, close_reason: what the peer's Close said, 1006 if the connection ended without
+            one (RFC 6455 §7.1.5); None and "" before the end.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        open_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        max_message_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        self.url = _complete_url(url, name)
+        self._headers = dict(headers or {})
+        for key, value in self._headers.items():
+            if any(ord(c) < 32 or ord(c) == 127 for c in f"{key}{value}"):
+                raise UsageError(f"header {key!r} has a control character")
+        self._open_timeout = open_timeout
+        self._close_timeout = close_timeout
+        self._room = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/"
+        self._decoder = frames.FrameDecoder(max_message_bytes, MAX_FRAGMENTS, masked=False)
+        self._channel: Channel | None = None
+        self._reader = threading.Thread(target=self._read, name="client-reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="client-writer", daemon=True)
+        self.close_code: int | None = None
+        self.close_reason = ""
+
+        # Guards everything below, and close_code and close_reason.
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # for the writer: there is something to send
+        self._room_to_send = threading.Condition(self._lock)  # for send()
+        self._arrived = threading.Condition(self._lock)  # for recv()
+        self._room_to_read = threading.Condition(self._lock)  # for the reader
+
+        self._outbox: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._outbox_bytes = 0
+        self._pong: bytes | None = None  # of the newest ping that is not answered (§5.5.3)
+        self._close: bytes | None = None  # payload of our Close once it is queued; nothing follows
+        self._close_at: int | None = None  # how many bytes are sent once Close is sent
+        self._writing = False  # the writer runs and its socket takes bytes
+
+        self._inbox: collections.deque[tuple[int, bytes, float]] = collections.deque()
+        self._inbox_bytes = 0
+        self._taken = 0  # messages that were received, for close() to see that something moves
+        self._discarding = False  # close() was called: a full inbox holds nobody up
+        self._ended = False  # the peer sends no more messages
+        self._left = False  # we have asked for the end: it is no surprise to who receives
+        self._echoed = False  # the peer has answered our Close with the same
+        self._failure: ProtocolError | None = None
+
+    # Any thread.
+
+    def connect(self) -> BroadcastClient:
+        """Connect and join the room; return the client.
+
+        Raises:
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+            UsageError: the client has been connected before.
+        """
+        with self._lock:
+            if self._channel is not None or self._ended:
+                raise UsageError("a client connects once; make a new one")
+            sock = _open(self.url, self._headers, self._open_timeout)
+            self._channel = Channel(sock)
+            self._writing = True
+        self._writer.start()
+        self._reader.start()
+        return self
+
+    def send(self, data: str | bytes, timeout: float | None = None) -> None:
+        """Queue a message: text for ``str``, binary for ``bytes``.
+
+        It waits while 1 MiB is queued that the peer does not take. Queued is not yet accepted by
+        the hub: `close` tells whether all was.
+
+        Args:
+            data: the message.
+            timeout: seconds to wait for room in the queue; None for as long as it takes.
+
+        Raises:
+            TypeError: the data is neither ``str`` nor ``bytes``.
+            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+            TimeoutError: there was no room in time; nothing was queued.
+            ConnectionClosed: the connection has ended, or `close` was called.
+        """
+        if isinstance(data, str):
+            item = (frames.TEXT, data.encode("utf-8"))
+        elif isinstance(data, bytes):
+            item = (frames.BINARY, data)
+        else:
+            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+        deadline = Deadline(timeout)
+        with self._lock:
+            while self._may_send_locked() and self._outbox_bytes >= SEND_AHEAD_BYTES:
+                if not self._room_to_send.wait(deadline.left()):
+                    raise TimeoutError("the peer does not take the messages in time")
+            if not self._may_send_locked():
+                raise self._closed_locked()
+            self._outbox.append(item)
+            self._outbox_bytes += len(item[1])
+            self._work.notify()
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """Wait for the next message.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            TimeoutError: none came in time.
+            ConnectionClosed: the connection has ended, and every message before that was taken.
+            ProtocolError: as before, because the peer broke the protocol.
+        """
+        deadline = Deadline(timeout)
+        with self._lock:
+            while not self._inbox:
+                if self._ended or self._channel is None:
+                    raise self._failure or self._closed_locked()
+                if not self._arrived.wait(deadline.left()):
+                    raise TimeoutError("no message in time")
+            opcode, payload, at = self._inbox.popleft()
+            self._taken += 1
+            was_full = self._inbox_bytes >= READ_AHEAD_BYTES
+            self._inbox_bytes -= len(payload) + ENTRY_BYTES
+            if was_full and self._inbox_bytes < READ_AHEAD_BYTES:
+                self._room_to_read.notify()
+        data = payload.decode("utf-8") if opcode == frames.TEXT else payload
+        moment = datetime.datetime.fromtimestamp(at, datetime.timezone.utc)
+        return Message(data, self._room, None, moment, None)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield messages until the connection is closed in peace: by us, or with 1000 or 1001.
+
+        Raises:
+            ConnectionClosed: it ended in any other way.
+            ProtocolError: the peer broke the protocol.
+        """
+        while True:
+            try:
+                message = self.recv()
+            except ConnectionClosed as error:
+                if self._left or error.code in (1000, 1001):
+                    return
+                raise
+            yield message
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended; messages that came before may still be received."""
+        return self._ended
+
+    def close(
+        self,
+        code: int = 1000,
+        reason: str = "",
+        timeout: float | None = None,
+        *,
+        keep_reading: bool = False,
+    ) -> bool:
+        """Send all that is queued, then Close; wait for its echo and end the connection.
+
+        It may be called again: the first call's code counts.
+
+        Args:
+            code: the close code (RFC 6455 §7.4).
+            reason: a short text for the peer; what exceeds 123 bytes is cut off.
+            timeout: seconds this may take at most; None for as long as bytes move, that is until
+                ``close_timeout`` seconds pass without one.
+            keep_reading: another thread goes on receiving, so wait for it when the queue of
+                messages is full; else what does not fit into it is thrown away.
+
+        Returns:
+            True if the peer echoed the Close: then it has read everything that was sent. False if
+            it closed by itself, said nothing, or there was no connection.
+
+        Raises:
+            UsageError: the code must not be sent.
+        """
+        if not frames.is_sendable_close_code(code):
+            raise UsageError(f"{code} is no close code that may be sent")
+        with self._lock:
+            if self._channel is None:
+                self._ended = True
+                return False
+            self._left = True
+            self._discarding = not keep_reading
+            self._room_to_read.notify()
+            if not self._ended:
+                self._queue_close_locked(code, reason)
+        self._await_end(self._channel, Deadline(timeout), timeout is None)
+        return self._echoed
+
+    def __enter__(self) -> BroadcastClient:
+        return self.connect()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Who leaves because of an error does not want to wait for a long queue.
+        self.close(timeout=None if kind is None else self._close_timeout)
+
+    def _await_end(self, channel: Channel, deadline: Deadline, while_moving: bool) -> None:
+        """Wait until both threads have ended; cut the connection when it takes too long."""
+        seen: object = None
+        silence = Deadline(self._close_timeout)
+        while self._reader.is_alive():
+            moved = (*channel.progress(), self._taken)
+            if moved != seen:
+                seen = moved
+                silence = Deadline(self._close_timeout)
+            left = (silence if while_moving else deadline).left()
+            if left == 0:
+                logger.debug("%s: no answer to Close", self.url)
+                with self._lock:
+                    self._discarding = True
+                    self._room_to_read.notify()
+                channel.abort()
+                self._reader.join(self._close_timeout)
+                return
+            self._reader.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
+
+    def _may_send_locked(self) -> bool:
+        return self._writing and self._close is None
+
+    def _closed_locked(self) -> ConnectionClosed:
+        if self._channel is None:
+            return ConnectionClosed(frames.ABNORMAL, "not connected")
+        if self.close_code is None:
+            return ConnectionClosed(frames.ABNORMAL, "closed here" if self._left else "lost")
+        return ConnectionClosed(self.close_code, self.close_reason)
+
+    def _queue_close_locked(self, code: int, reason: str) -> None:
+        if self._close is None:
+            self._close = frames.encode_close(code, reason)[2:]
+            self._outbox.append((frames.CLOSE, self._close))
+            self._work.notify()
+            self._room_to_send.notify_all()
+
+    # The writer thread.
+
+    def _write(self) -> None:
+        assert self._channel is not None
+        channel = self._channel
+        try:
+            while batch := self._next_batch(channel):
+                channel.send(batch, Deadline(None))
+        except OSError as error:
+            # The reader finds the connection's end, too, and before it what the peer had to say.
+            logger.debug("%s: cannot send: %s", self.url, error)
+        finally:
+            with self._lock:
+                self._writing = False
+                self._outbox.clear()
+                self._room_to_send.notify_all()
+
+    def _next_batch(self, channel: Channel) -> bytes:
+        """Wait for something to send and return it as frames; b"" when there will be no more."""
+        with self._lock:
+            while self._pong is None and not self._outbox:
+                if self._ended or self._close is not None:
+                    return b""
+                self._work.wait()
+            batch = []
+            if self._pong is not None:
+                batch.append((frames.PONG, self._pong))
+                self._pong = None
+            size = 0
+            while self._outbox and size < BATCH_BYTES:
+                batch.append(self._outbox.popleft())
+                size += len(batch[-1][1])
+            self._outbox_bytes -= size
+            self._room_to_send.notify_all()
+        data = b"".join(
+            websocket.ABNF.create_frame(payload, opcode).format() for opcode, payload in batch
+        )
+        if batch[-1][0] == frames.CLOSE:
+            with self._lock:
+                self._close_at = channel.sent + len(data)
+        return data
+
+    # The reader thread.
+
+    def _read(self) -> None:
+        assert self._channel is not None
+        channel = self._channel
+        try:
+            while not self._ended:
+                data = channel.recv(Deadline(None))
+                if not data:
+                    break
+                self._take(channel, data)
+        except OSError as error:
+            logger.debug("%s: cannot receive: %s", self.url, error)
+        with self._lock:
+            self._end_locked(frames.ABNORMAL, "")
+            answering = self._close is not None
+        # The Close that we owe goes out; the peer's end of stream comes after it (§7.1.1).
+        if answering:
+            deadline = Deadline(self._close_timeout)
+            self._writer.join(deadline.left())
+            with contextlib.suppress(OSError):
+                while channel.recv(deadline):
+                    pass
+        channel.abort()
+        self._writer.join()
+        channel.close()
+
+    def _take(self, channel: Channel, data: bytes) -> None:
+        """Queue what arrived; answer what wants an answer."""
+        now = time.time()
+        events = self._decoder.feed(data)
+        with self._lock:
+            for opcode, payload in events:
+                if opcode == frames.TEXT or opcode == frames.BINARY:
+                    while self._inbox_bytes >= READ_AHEAD_BYTES and not self._discarding:
+                        self._room_to_read.wait()
+                    if self._inbox_bytes < READ_AHEAD_BYTES:
+                        self._inbox.append((opcode, payload, now))
+                        self._inbox_bytes += len(payload) + ENTRY_BYTES
+                        self._arrived.notify()
+                elif opcode == frames.PING:
+                    self._pong = payload
+                    self._work.notify()
+                elif opcode == frames.CLOSE:
+                    self._take_close_locked(channel, payload)
+            self._failure = self._decoder.failure
+            if self._failure is not None:
+                self._outbox.clear()
+                self._queue_close_locked(self._failure.code, self._failure.reason)
+                self._end_locked(frames.ABNORMAL, "")
+
+    def _take_close_locked(self, channel: Channel, payload: bytes) -> None:
+        code, reason = frames.parse_close(payload)
+        if self._close is not None and self._close_at is not None:
+            own_code, own_reason = frames.parse_close(self._close)
+            # A Close of the peer's own may cross ours: it proves nothing. Such a one comes before
+            # ours is all sent, or has another code or a reason of its own.
+            is_sent = channel.sent >= self._close_at
+            self._echoed = is_sent and code == own_code and reason in ("", own_reason)
+        if self._close is None:
+            # §5.5.1. The peer reads nothing that would come before the answer.
+            self._outbox.clear()
+            self._queue_close_locked(1000 if code == frames.NO_CODE else code, "")
+        self._end_locked(code, reason)
+
+    def _end_locked(self, code: int, reason: str) -> None:
+        """Note how the connection has ended; the first to know counts."""
+        if not self._ended:
+            self._ended = True
+            self.close_code, self.close_reason = code, reason
+            self._work.notify()
+            self._arrived.notify_all()
+            self._room_to_send.notify_all()
+
+
+def _complete_url(url: str, name: str | None) -> str:
+    """Return the URL in ASCII and with the name in its query."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise UsageError(f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
+    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
+    if name is not None:
+        query += f"{'&' if query else ''}name={urllib.parse.quote(name, safe='')}"
+    path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+
+
+def _open(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
+    """Return a socket that is a WebSocket connection from its next byte on."""
+    connecting = websocket.WebSocket(enable_multithread=False)
+    connecting.settimeout(timeout)
+    # The time-out of a socket is for one read. A server that sends its header byte by byte would
+    # keep us longer, hence a watch over the whole.
+    watch = threading.Timer(timeout, connecting.abort)
+    watch.daemon = True
+    watch.start()
+    try:
+        connecting.connect(url, header=dict(headers), suppress_origin=True)
+    except websocket.WebSocketBadStatusException as error:
+        text = f"{url} answered with HTTP status {error.status_code}"
+        raise ConnectFailed(text, error.status_code) from error
+    # What is no HTTP at all makes the library stumble in several ways.
+    except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+        raise ConnectFailed(f"cannot connect to {url}: {_why(error, timeout)}") from error
+    finally:
+        watch.cancel()
+        watch.join()
+    assert connecting.sock is not None
+    return connecting.sock
+
+
+def _why(error: Exception, timeout: float) -> str:
+    if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
+        return f"no answer in {timeout:g} s"
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, OSError):  # the library's word for a name that does not resolve
+        error = cause
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"this is no WebSocket server ({str(error) or type(error).__name__})"
