@@ -271,9 +271,9 @@ class _Parser(argparse.ArgumentParser):
     """Tells a usage error in one line, without repeating the usage."""
 
     def error(self, message: str) -> NoReturn:
-        from broadcast_server import commands
+        from broadcast_server import streams
 
-        commands.complain(self.prog.partition(" ")[2], message)
+        streams.complain(self.prog.partition(" ")[2], message)
         raise SystemExit(2)
 
 
@@ -281,9 +281,9 @@ class _Version(argparse.Action):
     """Prints the version; the package is imported only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from broadcast_server import __version__, commands
+        from broadcast_server import __version__, streams
 
-        raise SystemExit(0 if commands.write_stdout(f"{PROG} {__version__}\n") else 1)
+        raise SystemExit(0 if streams.write_stdout(f"{PROG} {__version__}\n") else 1)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -405,9 +405,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
-    from broadcast_server import commands
+    from broadcast_server import commands, streams
 
-    commands.open_standard_streams()
+    streams.open_standard_streams()
     parser = build_parser()
     try:
         try:
@@ -421,7 +421,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             found = resolve(command, given, os.environ)
         except ValueError as error:
-            commands.complain(command, str(error))
+            streams.complain(command, str(error))
             return 2
         if command == "start":
             status = commands.start(*found)
@@ -431,4 +431,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:  # before a command has taken the signals over
         status = 130
-    return status if commands.write_stdout() else status or 1
+    return status if streams.write_stdout() else status or 1

@@ -17,16 +17,13 @@ import collections
 import contextlib
 import datetime
 import logging
-import socket
 import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 
-import websocket
-
-from . import frames
+from . import dialer, frames
 from .channel import Channel
 from .deadlines import Deadline
 from .errors import ConnectFailed, ConnectionClosed, ProtocolError, UsageError
@@ -36,8 +33,9 @@ from .messages import Message
 SEND_AHEAD_BYTES = 1024 * 1024
 # What the writer gives to the socket at once: many short messages in one system call.
 BATCH_BYTES = 64 * 1024
-# What the reader queues before it waits, and what an entry of that queue costs beside its payload.
+# What the reader queues before it waits.
 READ_AHEAD_BYTES = 8 * 1024 * 1024
+# What an entry of a queue costs beside its payload.
 ENTRY_BYTES = 256
 MAX_FRAGMENTS = 131_072
 # How often close() looks whether bytes have moved.
@@ -67,8 +65,9 @@ class BroadcastClient:
 
     Attributes:
         url: the address, with the name in it.
-        close_code, close_reason: what the peer's Close said, 1006 if the connection ended without
-            one (RFC 6455 §7.1.5); None and "" before the end.
+        close_code, close_reason: what the peer's Close said; 1006 (RFC 6455 §7.1.5) and what has
+            happened if there was none; None and "" before the end.
+        timed_out: whether `close` has given up waiting for the peer.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class BroadcastClient:
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
     ) -> None:
-        self.url = _complete_url(url, name)
+        self.url = dialer.complete_url(url, name)
         self._headers = dict(headers or {})
         for key, value in self._headers.items():
             if any(ord(c) < 32 or ord(c) == 127 for c in f"{key}{value}"):
@@ -95,14 +94,16 @@ class BroadcastClient:
         self._writer = threading.Thread(target=self._write, name="client-writer", daemon=True)
         self.close_code: int | None = None
         self.close_reason = ""
+        self.timed_out = False
 
-        # Guards everything below, and close_code and close_reason.
+        # Guards everything below, and how the connection has ended.
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # for the writer: there is something to send
         self._room_to_send = threading.Condition(self._lock)  # for send()
         self._arrived = threading.Condition(self._lock)  # for recv()
         self._room_to_read = threading.Condition(self._lock)  # for the reader
 
+        self._connecting = False  # connect() was called, and has not failed
         self._outbox: collections.deque[tuple[int, bytes]] = collections.deque()
         self._outbox_bytes = 0
         self._pong: bytes | None = None  # of the newest ping that is not answered (§5.5.3)
@@ -129,13 +130,29 @@ class BroadcastClient:
             UsageError: the client has been connected before.
         """
         with self._lock:
-            if self._channel is not None or self._ended:
+            if self._connecting or self._ended:
                 raise UsageError("a client connects once; make a new one")
-            sock = _open(self.url, self._headers, self._open_timeout)
-            self._channel = Channel(sock)
-            self._writing = True
-        self._writer.start()
-        self._reader.start()
+            self._connecting = True
+        try:
+            sock = dialer.dial(self.url, self._headers, self._open_timeout)
+        except BaseException:
+            self._connecting = False  # it may try again
+            raise
+        channel = Channel(sock)
+        try:
+            with self._lock:
+                if self._left:
+                    raise ConnectFailed(f"{self.url}: closed while it connected")
+                self._channel = channel
+                self._writing = True
+                # Under the lock, so that close() finds them alive; the reader joins the writer.
+                self._writer.start()
+                self._reader.start()
+        except BaseException:  # closed, or no thread is to be had
+            with self._lock:
+                self._end_locked(frames.ABNORMAL, "never connected")
+            channel.close()
+            raise
         return self
 
     def send(self, data: str | bytes, timeout: float | None = None) -> None:
@@ -168,7 +185,7 @@ class BroadcastClient:
             if not self._may_send_locked():
                 raise self._closed_locked()
             self._outbox.append(item)
-            self._outbox_bytes += len(item[1])
+            self._outbox_bytes += len(item[1]) + ENTRY_BYTES
             self._work.notify()
 
     def recv(self, timeout: float | None = None) -> Message:
@@ -250,10 +267,10 @@ class BroadcastClient:
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
         with self._lock:
+            self._left = True
             if self._channel is None:
                 self._ended = True
                 return False
-            self._left = True
             self._discarding = not keep_reading
             self._room_to_read.notify()
             if not self._ended:
@@ -286,6 +303,8 @@ class BroadcastClient:
             if left == 0:
                 logger.debug("%s: no answer to Close", self.url)
                 with self._lock:
+                    self.timed_out = not self._echoed
+                    self._end_locked(frames.ABNORMAL, "no answer to Close")
                     self._discarding = True
                     self._room_to_read.notify()
                 channel.abort()
@@ -294,7 +313,7 @@ class BroadcastClient:
             self._reader.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
 
     def _may_send_locked(self) -> bool:
-        return self._writing and self._close is None
+        return self._writing and self._close is None and not self._ended
 
     def _closed_locked(self) -> ConnectionClosed:
         if self._channel is None:
@@ -309,6 +328,9 @@ class BroadcastClient:
             self._outbox.append((frames.CLOSE, self._close))
             self._work.notify()
             self._room_to_send.notify_all()
+
+    def _drop_messages_locked(self) -> None:
+        self._outbox = collections.deque(i for i in self._outbox if i[0] == frames.CLOSE)
 
     # The writer thread.
 
@@ -341,12 +363,10 @@ class BroadcastClient:
             size = 0
             while self._outbox and size < BATCH_BYTES:
                 batch.append(self._outbox.popleft())
-                size += len(batch[-1][1])
+                size += len(batch[-1][1]) + ENTRY_BYTES
             self._outbox_bytes -= size
             self._room_to_send.notify_all()
-        data = b"".join(
-            websocket.ABNF.create_frame(payload, opcode).format() for opcode, payload in batch
-        )
+        data = b"".join(dialer.masked_frame(opcode, payload) for opcode, payload in batch)
         if batch[-1][0] == frames.CLOSE:
             with self._lock:
                 self._close_at = channel.sent + len(data)
@@ -357,16 +377,23 @@ class BroadcastClient:
     def _read(self) -> None:
         assert self._channel is not None
         channel = self._channel
+        why = "the client has failed"
         try:
             while not self._ended:
                 data = channel.recv(Deadline(None))
                 if not data:
+                    why = "the stream has ended without a Close"
                     break
                 self._take(channel, data)
         except OSError as error:
-            logger.debug("%s: cannot receive: %s", self.url, error)
+            why = error.strerror or str(error)
+        finally:
+            self._leave(channel, why)
+
+    def _leave(self, channel: Channel, why: str) -> None:
+        """End the connection in order; the descriptor is given back here."""
         with self._lock:
-            self._end_locked(frames.ABNORMAL, "")
+            self._end_locked(frames.ABNORMAL, why)
             answering = self._close is not None
         # The Close that we owe goes out; the peer's end of stream comes after it (§7.1.1).
         if answering:
@@ -399,9 +426,9 @@ class BroadcastClient:
                     self._take_close_locked(channel, payload)
             self._failure = self._decoder.failure
             if self._failure is not None:
-                self._outbox.clear()
+                self._drop_messages_locked()
                 self._queue_close_locked(self._failure.code, self._failure.reason)
-                self._end_locked(frames.ABNORMAL, "")
+                self._end_locked(frames.ABNORMAL, self._failure.reason)
 
     def _take_close_locked(self, channel: Channel, payload: bytes) -> None:
         code, reason = frames.parse_close(payload)
@@ -411,10 +438,9 @@ class BroadcastClient:
             # ours is all sent, or has another code or a reason of its own.
             is_sent = channel.sent >= self._close_at
             self._echoed = is_sent and code == own_code and reason in ("", own_reason)
-        if self._close is None:
-            # §5.5.1. The peer reads nothing that would come before the answer.
-            self._outbox.clear()
-            self._queue_close_locked(1000 if code == frames.NO_CODE else code, "")
+        # §5.5.1. The peer reads nothing that would come before the answer.
+        self._drop_messages_locked()
+        self._queue_close_locked(1000 if code == frames.NO_CODE else code, "")
         self._end_locked(code, reason)
 
     def _end_locked(self, code: int, reason: str) -> None:
@@ -425,54 +451,3 @@ class BroadcastClient:
             self._work.notify()
             self._arrived.notify_all()
             self._room_to_send.notify_all()
-
-
-def _complete_url(url: str, name: str | None) -> str:
-    """Return the URL in ASCII and with the name in its query."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
-        raise UsageError(f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    if name is not None:
-        query += f"{'&' if query else ''}name={urllib.parse.quote(name, safe='')}"
-    path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, query, ""))
-
-
-def _open(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
-    """Return a socket that is a WebSocket connection from its next byte on."""
-    connecting = websocket.WebSocket(enable_multithread=False)
-    connecting.settimeout(timeout)
-    # The time-out of a socket is for one read. A server that sends its header byte by byte would
-    # keep us longer, hence a watch over the whole.
-    watch = threading.Timer(timeout, connecting.abort)
-    watch.daemon = True
-    watch.start()
-    try:
-        connecting.connect(url, header=dict(headers), suppress_origin=True)
-    except websocket.WebSocketBadStatusException as error:
-        text = f"{url} answered with HTTP status {error.status_code}"
-        raise ConnectFailed(text, error.status_code) from error
-    # What is no HTTP at all makes the library stumble in several ways.
-    except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
-        raise ConnectFailed(f"cannot connect to {url}: {_why(error, timeout)}") from error
-    finally:
-        watch.cancel()
-        watch.join()
-    assert connecting.sock is not None
-    return connecting.sock
-
-
-def _why(error: Exception, timeout: float) -> str:
-    if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
-        return f"no answer in {timeout:g} s"
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, OSError):  # the library's word for a name that does not resolve
-        error = cause
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"this is no WebSocket server ({str(error) or type(error).__name__})"

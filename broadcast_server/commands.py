@@ -13,14 +13,14 @@ import queue
 import re
 import resource
 import signal
-import sys
 import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 from . import logs
-from .errors import HubStopped, UsageError
+from .errors import ConnectFailed, HubStopped, UsageError
+from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
@@ -89,22 +89,30 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: that of `run_console`, or 2 for an address that cannot be one.
+        The exit status: that of `Console.run`, 1 if there is no connection, 2 for an address that
+        cannot be one.
     """
-    from .console import run_console
+    from .client import BroadcastClient
+    from .console import SILENCE_SECONDS, Console
 
+    # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
     if url is None:
         if values["port"] == 0:
             complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
             return 2
         url = room_url(values["host"], values["port"], values["room"])
-    if not is_room_url(url):
-        complain("connect", f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
+    try:
+        client = BroadcastClient(url, name=values["name"], close_timeout=SILENCE_SECONDS)
+        client.connect()
+    except UsageError as error:
+        complain("connect", str(error))
         return 2
-    return run_console(
-        url, name=values["name"], stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr
-    )
+    except ConnectFailed as error:
+        complain("connect", str(error))
+        return 1
+    return Console(client, _catch_signals()).run()
 
 
 def room_url(host: str, port: int, room: str) -> str:
@@ -112,56 +120,6 @@ def room_url(host: str, port: int, room: str) -> str:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
     return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
-
-
-def is_room_url(url: str) -> bool:
-    """Tell whether `url` can be the address of a room."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return usable and url.isprintable() and " " not in url
-
-
-def complain(command: str, text: str) -> None:
-    """Tell the user in one line on standard error what `command` could not do; "" for either."""
-    with contextlib.suppress(OSError):
-        prog = f"broadcast-server {command}".rstrip()
-        print(logs.printable(f"{prog}: error: {text}"), file=sys.stderr)
-
-
-def open_standard_streams() -> None:
-    """Put /dev/null where standard input, output or error is closed.
-
-    Otherwise the first sockets would get their numbers, and a stray line of text a client.
-    """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        os.set_inheritable(descriptor, True)
-        descriptor = os.dup(descriptor)
-    os.close(descriptor)
-    sys.stdin = sys.stdin or open(os.devnull)
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-
-
-def write_stdout(text: str = "") -> bool:
-    """Write a text, and what the stream still holds, to standard output; tell whether it went out.
-
-    If not, whatever follows goes nowhere: nothing that is written later can fail again.
-    """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
-            complain("", f"cannot write to standard output: {error.strerror}")
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-        return False
-    return True
 
 
 def _catch_signals() -> queue.SimpleQueue[signal.Signals]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs
+from broadcast_server import cli, commands, logs, streams
 from broadcast_server.settings import Settings
 
 from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
@@ -238,17 +238,6 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
     """A room is quoted, an IPv6 address put in brackets."""
     assert commands.room_url(*parts) == url
-    assert commands.is_room_url(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "h", "localhost:8765", "http://h/", "ws://", "ws:///x", "ws://h:0/", "ws://h:x/",
-     "ws://h:70000/", "ws://h/a b", "ws://h/\x1b[2J"],
-)  # fmt: skip
-def test_is_room_url_refuses_what_cannot_be_one(url: str) -> None:
-    """What is not an address is told before a connection is tried."""
-    assert not commands.is_room_url(url)
 
 
 # The log.
@@ -307,7 +296,7 @@ def test_complain_survives_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> N
     os.close(reader)
     with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) as stream:
         monkeypatch.setattr("sys.stderr", stream)
-        commands.complain("start", "nothing")
+        streams.complain("start", "nothing")
 
 
 # As a process: information.

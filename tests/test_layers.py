@@ -34,7 +34,7 @@ PURE = ["rooms", "policies", "batches", "messages", "frames", "settings", "error
 DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
 
 # Each library is imported in one place.
-OWNERS = {"websocket_server": "handler", "websocket": "client", "h11": "handshake"}
+OWNERS = {"websocket_server": "handler", "websocket": "dialer", "h11": "handshake"}
 
 
 def tree_of(module: str) -> ast.Module:

@@ -1,0 +1,227 @@
+"""``broadcast-server connect`` after it has connected: lines in, lines out.
+
+Three threads. The *main* one reads standard input and sends its lines. The *printer* writes what
+others send. The *leaver* waits for a signal and ends the connection, whatever the other two wait
+for. Each end of the connection ends the printer, which then wakes the main thread.
+
+At the end of the input the exit status 0 says that the hub has accepted all of it: it has answered
+our Close, and it reads in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import queue
+import select
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .client import BroadcastClient
+from .errors import ConnectionClosed, ProtocolError
+from .frames import ABNORMAL
+from .logs import printable
+from .streams import complain, write_stdout
+
+# How long the hub may be silent at the end of the input, and how long leaving may take in all when
+# somebody wants to leave now.
+SILENCE_SECONDS = 60.0
+LEAVE_SECONDS = 2.0
+
+READ_BYTES = 64 * 1024
+WRITE_CHARACTERS = 64 * 1024
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class Console:
+    """A user, or a pipe, that is connected to a room. It owns the standard streams.
+
+    Args:
+        client: a connected client; it is closed in the end.
+        signals: gives something when the user wants to leave.
+    """
+
+    def __init__(self, client: BroadcastClient, signals: queue.SimpleQueue[Any]) -> None:
+        self._client = client
+        self._signals = signals
+        self._typed = sys.stdin.isatty()
+        self._shown = sys.stdout.isatty()
+        self._wake_reader, self._wake_writer = os.pipe()
+        # The main thread's own.
+        self._sent = 0
+        self._unsent = False  # lines were read that could not be sent
+        self._bad_input = False
+        self._warned = False
+        # Written by the printer, read by the main thread when the printer has ended.
+        self._output_failed = False
+        self._failure: ProtocolError | None = None
+
+    def run(self) -> int:
+        """Pass lines both ways until the user, the input, the hub or the output ends it.
+
+        Returns:
+            The exit status: 0 left, and all input was accepted; 1 no answer, or a standard stream
+            failed; 3 the connection has ended before its time.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        printer = threading.Thread(target=self._print, name="printer", daemon=True)
+        leaver = threading.Thread(target=self._leave_on_signal, name="leaver", daemon=True)
+        printer.start()
+        leaver.start()
+        self._hint(f"Connected to {self._client.url}. Enter sends a line, /quit leaves.")
+        if self._send_input():
+            accepted = self._client.close(keep_reading=True)
+        else:
+            accepted = self._client.close(timeout=LEAVE_SECONDS)
+        printer.join()
+        self._signals.put(None)
+        leaver.join()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+        return self._tell_end(accepted)
+
+    # The main thread.
+
+    def _send_input(self) -> bool:
+        """Send line after line; tell whether the input came to its end, or the user to theirs."""
+        for line in self._lines():
+            text = self._decode(line)
+            if self._typed:
+                if text == "/quit":
+                    return True
+                if not text:
+                    continue
+            try:
+                self._client.send(text)
+            except ConnectionClosed:
+                self._unsent = True
+                return False
+            self._sent += 1
+        return not self._bad_input and not self._client.closed
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines of standard input until it ends, cannot be read, or we are woken."""
+        descriptor = sys.stdin.fileno()
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.register(self._wake_reader, select.POLLIN)
+        rest = bytearray()  # of a line whose end has not come
+        while self._wake_reader not in dict(poller.poll()):
+            try:
+                data = os.read(descriptor, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EIO:  # which says that the terminal has gone
+                    self._complain_of_input(f"cannot read standard input: {error.strerror}")
+                    return
+                data = b""
+            if not data:
+                if rest:
+                    yield bytes(rest)
+                return
+            *lines, tail = data.split(b"\n")
+            if lines:
+                lines[0] = bytes(rest) + lines[0]
+                rest.clear()
+            rest += tail
+            for line in lines:
+                yield line.removesuffix(b"\r")
+            if len(rest) > MAX_LINE_BYTES:
+                self._complain_of_input(f"a line has more than {MAX_LINE_BYTES} bytes")
+                return
+        self._unsent = bool(rest)
+
+    def _decode(self, line: bytes) -> str:
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            if not self._warned:
+                self._warned = True
+                self._hint("warning: the input is not UTF-8; bad bytes are replaced", always=True)
+            return line.decode(errors="replace")
+
+    def _complain_of_input(self, text: str) -> None:
+        self._bad_input = True
+        complain("connect", text)
+
+    def _hint(self, text: str, *, always: bool = False) -> None:
+        """Tell something that is no error to who sits at a terminal."""
+        if always or (self._typed and sys.stderr.isatty()):
+            with contextlib.suppress(OSError):
+                print(printable(text), file=sys.stderr, flush=True)
+
+    def _tell_end(self, accepted: bool) -> int:
+        """Say how the connection has ended, if that is worth a word; return the exit status."""
+        client = self._client
+        if self._output_failed or self._bad_input:
+            return 1
+        if accepted:
+            if self._unsent:
+                complain("connect", "left before all of the input was sent")
+                return 1
+            return 0
+        if client.timed_out:
+            complain("connect", "the hub does not answer any more; it may not have accepted all")
+            return 1
+        if self._failure is not None:
+            complain("connect", f"the hub broke the protocol: {self._failure}")
+            return 3
+        if client.close_code == ABNORMAL:
+            complain("connect", f"the connection was lost: {client.close_reason}")
+            return 3
+        text = f"the hub closed the connection: {client.close_code} {client.close_reason}"
+        if client.close_code in (1000, 1001) and (self._typed or not self._sent):
+            self._hint(text)
+            return 0
+        complain("connect", text)
+        return 3
+
+    # The printer.
+
+    def _print(self) -> None:
+        """Write messages until there will be no more, as many at once as there are."""
+        lines: list[str] = []
+        size = 0
+        try:
+            while True:
+                try:
+                    message = self._client.recv(timeout=None if not lines else 0)
+                except TimeoutError:
+                    pass
+                else:
+                    lines.append(self._line_of(message.data))
+                    size += len(lines[-1])
+                    if size < WRITE_CHARACTERS:
+                        continue
+                if not write_stdout("".join(lines)):
+                    self._output_failed = True
+                    return
+                lines, size = [], 0
+        except ConnectionClosed:
+            pass
+        except ProtocolError as error:
+            self._failure = error
+        finally:
+            if lines and not write_stdout("".join(lines)):
+                self._output_failed = True
+            os.write(self._wake_writer, b"!")
+
+    def _line_of(self, data: str | bytes) -> str:
+        if isinstance(data, bytes):
+            return f"[binary message, {len(data)} bytes]\n"
+        if not self._shown:
+            return data + "\n"
+        # What steers a terminal is for its user, not for others in the room.
+        return "\t".join(printable(part) for part in data.split("\t")) + "\n"
+
+    # The leaver.
+
+    def _leave_on_signal(self) -> None:
+        if self._signals.get() is not None:
+            self._client.close(timeout=LEAVE_SECONDS)
