@@ -414,11 +414,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = command_first(sys.argv[1:] if argv is None else argv)
         except ValueError as error:
             parser.error(str(error))
-        given = vars(parser.parse_args(arguments))
+        namespace, unknown = parser.parse_known_args(arguments)
+        given = vars(namespace)
         command = given["command"]
-        if "url" in given and not given.keys().isdisjoint(("host", "port", "room")):
-            parser.error("give a URL or --host, --port and --room, not both")
         try:
+            if unknown:
+                raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
+            if "url" in given and not given.keys().isdisjoint(("host", "port", "room")):
+                raise ValueError("give a URL or --host, --port and --room, not both")
             found = resolve(command, given, os.environ)
         except ValueError as error:
             streams.complain(command, str(error))

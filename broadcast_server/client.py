@@ -1,11 +1,10 @@
 """``BroadcastClient``: one member of one room, from any program and any of its threads.
 
-websocket-client resolves, connects, speaks TLS and HTTP up to the 101, and makes the frames that go
-out. After that two threads share the connection. The *writer* sends what is queued, so that nobody
-who only wants to read ever waits for the network. The *reader* takes frames apart and queues
-messages; when that queue is full it stops reading, and the hub finds out, as it should. Frames come
-in through the hub's own decoder: it bounds a message before its payload is there, and joins
-fragments in linear time.
+websocket-client makes the connection and the frames that go out. Then two threads share the socket.
+The *writer* sends what is queued, so that nobody who only wants to read waits for the network. The
+*reader* queues messages; when that queue is full it stops reading, and the hub finds out, as it
+should. Frames come in through the hub's own decoder: it bounds a message before its payload is
+there, and joins fragments in linear time.
 
 A Close that the peer echoes is proof that it has read all that was sent before, since it reads in
 order. ``close()`` waits for that proof as long as bytes move.
@@ -38,6 +37,7 @@ READ_AHEAD_BYTES = 8 * 1024 * 1024
 # What an entry of a queue costs beside its payload.
 ENTRY_BYTES = 256
 MAX_FRAGMENTS = 131_072
+MAX_PONGS = 64
 # How often close() looks whether bytes have moved.
 LOOK_SECONDS = 0.25
 
@@ -82,9 +82,10 @@ class BroadcastClient:
     ) -> None:
         self.url = dialer.complete_url(url, name)
         self._headers = dict(headers or {})
-        for key, value in self._headers.items():
-            if any(ord(c) < 32 or ord(c) == 127 for c in f"{key}{value}"):
-                raise UsageError(f"header {key!r} has a control character")
+        if any(
+            ord(c) < 32 or ord(c) == 127 for item in self._headers.items() for c in "".join(item)
+        ):
+            raise UsageError("a header has a control character")
         self._open_timeout = open_timeout
         self._close_timeout = close_timeout
         self._room = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/"
@@ -106,7 +107,8 @@ class BroadcastClient:
         self._connecting = False  # connect() was called, and has not failed
         self._outbox: collections.deque[tuple[int, bytes]] = collections.deque()
         self._outbox_bytes = 0
-        self._pong: bytes | None = None  # of the newest ping that is not answered (§5.5.3)
+        # Of pings not yet answered. Who sends more of them gets only the newest answered (§5.5.3).
+        self._pongs: collections.deque[bytes] = collections.deque(maxlen=MAX_PONGS)
         self._close: bytes | None = None  # payload of our Close once it is queued; nothing follows
         self._close_at: int | None = None  # how many bytes are sent once Close is sent
         self._writing = False  # the writer runs and its socket takes bytes
@@ -352,21 +354,19 @@ class BroadcastClient:
     def _next_batch(self, channel: Channel) -> bytes:
         """Wait for something to send and return it as frames; b"" when there will be no more."""
         with self._lock:
-            while self._pong is None and not self._outbox:
+            while not self._pongs and not self._outbox:
                 if self._ended or self._close is not None:
                     return b""
                 self._work.wait()
-            batch = []
-            if self._pong is not None:
-                batch.append((frames.PONG, self._pong))
-                self._pong = None
+            batch = [(frames.PONG, payload) for payload in self._pongs]
+            self._pongs.clear()
             size = 0
             while self._outbox and size < BATCH_BYTES:
                 batch.append(self._outbox.popleft())
                 size += len(batch[-1][1]) + ENTRY_BYTES
             self._outbox_bytes -= size
             self._room_to_send.notify_all()
-        data = b"".join(dialer.masked_frame(opcode, payload) for opcode, payload in batch)
+        data = b"".join([dialer.masked_frame(*item) for item in batch])
         if batch[-1][0] == frames.CLOSE:
             with self._lock:
                 self._close_at = channel.sent + len(data)
@@ -420,7 +420,7 @@ class BroadcastClient:
                         self._inbox_bytes += len(payload) + ENTRY_BYTES
                         self._arrived.notify()
                 elif opcode == frames.PING:
-                    self._pong = payload
+                    self._pongs.append(payload)
                     self._work.notify()
                 elif opcode == frames.CLOSE:
                     self._take_close_locked(channel, payload)
