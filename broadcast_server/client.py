@@ -81,11 +81,7 @@ class BroadcastClient:
         max_message_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.url = dialer.complete_url(url, name)
-        self._headers = dict(headers or {})
-        if any(
-            ord(c) < 32 or ord(c) == 127 for item in self._headers.items() for c in "".join(item)
-        ):
-            raise UsageError("a header has a control character")
+        self._headers = dialer.checked_headers(headers or {})
         self._open_timeout = open_timeout
         self._close_timeout = close_timeout
         self._room = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/"

@@ -35,6 +35,18 @@ def complete_url(url: str, name: str | None) -> str:
     return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
 
 
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of header lines.
+
+    Raises:
+        UsageError: one of them would be more than one line (RFC 9110 §5.5).
+    """
+    for key, value in headers.items():
+        if any(ord(c) < 32 or ord(c) == 127 for c in key + value):
+            raise UsageError(f"header {key!r} has a control character")
+    return dict(headers)
+
+
 def dial(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
     """Return a socket that is a WebSocket connection from its next byte on.
 
