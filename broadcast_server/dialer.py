@@ -75,8 +75,9 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
     try:
         connecting.connect(url, header=dict(headers), suppress_origin=True)  # type: ignore[no-untyped-call]
     except websocket.WebSocketBadStatusException as error:
-        text = f"{url} answered with HTTP status {error.status_code}"
-        raise ConnectFailed(text, error.status_code) from error
+        status = error.status_code  # None, whatever its type says, if there was no status line
+        why = f"HTTP status {status}" if status else "no HTTP at all"
+        raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
     # What is no HTTP at all makes the library stumble in several ways.
     except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
         why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)

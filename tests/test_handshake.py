@@ -155,7 +155,7 @@ GOOD_UPGRADES = {
         UPGRADE, CONNECTION, KEY, VERSION, first="GET http://hub.test/ HTTP/1.1"
     ),
     "empty length": request(UPGRADE, CONNECTION, KEY, VERSION, "Content-Length: 0"),
-    "header of another charset": request(UPGRADE, CONNECTION, KEY, VERSION, "X-Name: caf\xe9"),
+    "header of another charset": request(UPGRADE, CONNECTION, KEY, VERSION, "X-Name: \xe9t\xe9"),
 }
 
 

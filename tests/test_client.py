@@ -1,0 +1,594 @@
+"""``BroadcastClient``: what it sends, takes, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+
+from broadcast_server import (
+    BroadcastClient,
+    ConnectFailed,
+    ConnectionClosed,
+    ProtocolError,
+    UsageError,
+)
+from broadcast_server import (
+    client as client_module,
+)
+
+from .raw_server import SECONDS, connected_pair, listener
+from .support import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    accept_for,
+    running_hub,
+    wait_until,
+)
+
+T = TypeVar("T")
+
+
+def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+    """Call a function on a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *arguments, **options)
+    pool.shutdown(wait=False)
+    return future
+
+
+def stall(client: BroadcastClient) -> bytes:
+    """Send big messages until the connection takes no more; return one of them."""
+    data = bytes(1 << 19)
+    with pytest.raises(TimeoutError):
+        while True:
+            client.send(data, timeout=0.2)
+    return data
+
+
+# -- With a hub --------------------------------------------------------------------------------
+
+
+def test_what_one_sends_the_others_get() -> None:
+    """Text is text and bytes are bytes, and the sender does not hear itself."""
+    with running_hub() as hub:
+        url = f"{hub.url}scores"
+        with BroadcastClient(url) as ann, BroadcastClient(url) as bob, BroadcastClient(url) as eve:
+            for data in ("1:0", b"\x00\xff", "", b"", "ü" * 100_000, bytes(1 << 20)):
+                ann.send(data)
+                for other in (bob, eve):
+                    message = other.recv(timeout=SECONDS)
+                    assert (message.data, message.room) == (data, "/scores")
+            bob.send("for ann")
+            assert ann.recv(timeout=SECONDS).data == "for ann"
+
+
+def test_message_tells_when_it_came_and_no_more_than_the_wire_does() -> None:
+    """Plain frames carry neither sender nor id."""
+    with running_hub() as hub, BroadcastClient(f"{hub.url}a%20b") as client:
+        before = datetime.datetime.now(datetime.timezone.utc)
+        hub.broadcast("x", room="/a b")
+        message = client.recv(timeout=SECONDS)
+        assert (message.data, message.room, message.sender, message.id) == ("x", "/a b", None, None)
+        assert before <= message.time <= datetime.datetime.now(datetime.timezone.utc)
+
+
+def test_name_and_query_reach_the_hub() -> None:
+    """A name is quoted, and a query that is there stays."""
+    joined: list[Any] = []
+    with running_hub(on_join=joined.append) as hub:
+        with BroadcastClient(f"{hub.url}?echo=1", name="Änne & co") as client:
+            client.send("back")
+            assert client.recv(timeout=SECONDS).data == "back"
+        assert [member.name for member in joined] == ["Änne & co"]
+
+
+def test_close_says_that_all_was_accepted() -> None:
+    """When it returns True the hub has passed every message to its callback."""
+    seen: list[Any] = []
+    with running_hub(on_message=seen.append, max_rate=0) as hub:
+        client = BroadcastClient(hub.url).connect()
+        for number in range(5000):
+            client.send(str(number))
+        assert client.close() is True
+        assert [message.data for message in seen] == [str(number) for number in range(5000)]
+        assert (client.close_code, client.closed, client.timed_out) == (1000, True, False)
+
+
+def test_iteration_ends_quietly_when_the_hub_stops() -> None:
+    """1001 is a goodbye; what came before it is still there."""
+    with running_hub() as hub:
+        client = BroadcastClient(hub.url).connect()
+        for number in range(3):
+            hub.broadcast(str(number))
+        hub.stop()
+        assert [message.data for message in client] == ["0", "1", "2"]
+        assert client.close_code == 1001
+        assert client.close() is False
+
+
+def test_refused_upgrade_has_its_status() -> None:
+    """The text is for people and the status for programs."""
+    with running_hub(max_clients=1) as hub, BroadcastClient(hub.url):
+        with pytest.raises(ConnectFailed, match="HTTP status 503") as caught:
+            BroadcastClient(hub.url).connect()
+        assert caught.value.status == 503
+
+
+def test_many_threads_send_and_receive_through_one_client() -> None:
+    """Each message is sent once and received by one of the threads."""
+    with running_hub(max_rate=0) as hub, BroadcastClient(f"{hub.url}?echo=1") as client:
+        got: list[str | bytes] = []
+
+        def send(sender: int) -> None:
+            for number in range(200):
+                client.send(f"{sender} {number}")
+
+        def receive() -> None:
+            for _ in range(200):
+                got.append(client.recv(timeout=SECONDS).data)
+
+        calls = [in_thread(send, sender) for sender in range(4)]
+        calls += [in_thread(receive) for _ in range(4)]
+        for call in calls:
+            call.result(SECONDS)
+        assert sorted(got) == sorted(f"{s} {n}" for s in range(4) for n in range(200))
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "localhost:8765", "http://h/", "ws://", "ws:///x", "ws://h:0/", "ws://h:x/",
+     "ws://h:70000/", "ws://h/a b", "ws://h/\x1b[2J", "ws://\u00fc..x/"],
+)  # fmt: skip
+def test_url_that_cannot_be_one_is_refused(url: str) -> None:
+    """What is not an address is told before a connection is tried."""
+    with pytest.raises(UsageError):
+        BroadcastClient(url)
+
+
+def test_url_is_made_ascii() -> None:
+    """A host becomes IDNA, a path and a query are quoted, and what is quoted stays so."""
+    client = BroadcastClient("ws://b\u00fccher.example/\u00fc%20x?a=\u00e4", name="a/b")
+    assert client.url == "ws://xn--bcher-kva.example/%C3%BC%20x?a=%C3%A4&name=a%2Fb"
+
+
+def test_header_lines_are_sent_and_cannot_be_two() -> None:
+    """Extra lines reach the server; no origin is claimed, since we are no browser."""
+    with pytest.raises(UsageError, match="control character"):
+        BroadcastClient("ws://h/", headers={"X-A": "1\r\nX-B: 2"})
+    with connected_pair(headers={"X-Token": "secret"}) as (client, server):
+        assert "\r\nX-Token: secret\r\n" in server.head
+        assert "Origin" not in server.head
+        in_thread(server.accept_close)
+        assert client.close() is True
+
+
+def test_closed_port_is_connect_failed() -> None:
+    """The reason is the system's, and there is no status."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        client = BroadcastClient(f"ws://127.0.0.1:{bound.getsockname()[1]}/")
+        with pytest.raises(ConnectFailed, match="refused") as caught:
+            client.connect()
+        assert caught.value.status is None
+        with pytest.raises(ConnectFailed):  # it may try again
+            client.connect()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\r\n\r\n", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\xff" * 100,
+     b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+     b"Sec-WebSocket-Accept: wrong\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_websocket_server_is_connect_failed(answer: bytes) -> None:
+    """Whatever answers: one exception."""
+    with listener() as listening:
+
+        def serve() -> None:
+            sock, _ = listening.read_head()
+            with sock:
+                sock.sendall(answer)
+
+        served = in_thread(serve)
+        with pytest.raises(ConnectFailed, match="cannot connect"):
+            BroadcastClient(listening.url).connect()
+        served.result(SECONDS)
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_server_that_does_not_answer_is_given_up(drip: bool) -> None:
+    """Neither silence nor a header that comes byte by byte holds up longer than the time-out."""
+    done = threading.Event()
+    with listener() as listening:
+
+        def serve() -> None:
+            sock, _ = listening.read_head()
+            with sock:
+                while drip and not done.wait(0.05):
+                    sock.send(b"H")
+                done.wait(SECONDS)
+
+        served = in_thread(serve)
+        try:
+            with pytest.raises(ConnectFailed, match=r"no answer in 0\.3 s|cannot connect"):
+                BroadcastClient(listening.url, open_timeout=0.3).connect()
+        finally:
+            done.set()
+        served.exception(SECONDS)  # a broken pipe, if it was cut while it dripped
+
+
+def test_client_connects_once() -> None:
+    """A second connect(), or one after close(), is the caller's mistake."""
+    with running_hub() as hub:
+        with BroadcastClient(hub.url) as client, pytest.raises(UsageError):
+            client.connect()
+        unused = BroadcastClient(hub.url)
+        assert unused.close() is False
+        with pytest.raises(UsageError):
+            unused.connect()
+
+
+def test_close_while_connecting_wins() -> None:
+    """Nothing is left of a connection that nobody wants any more."""
+    with listener() as listening:
+        client = BroadcastClient(listening.url)
+        connecting = in_thread(client.connect)
+        sock, head = listening.read_head()
+        assert client.close() is False
+        with sock:
+            key = next(x for x in head.split("\r\n") if x.startswith("Sec-WebSocket-Key")).split()
+            sock.sendall(
+                b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + accept_for(key[1]).encode() + b"\r\n\r\n"
+            )
+            with pytest.raises(ConnectFailed, match="closed while"):
+                connecting.result(SECONDS)
+            assert sock.recv(1) == b""
+
+
+def test_use_before_connecting_is_connection_closed() -> None:
+    """There is nothing to send to or to receive from."""
+    client = BroadcastClient("ws://127.0.0.1:1/")
+    with pytest.raises(ConnectionClosed, match="not connected"):
+        client.send("x")
+    with pytest.raises(ConnectionClosed, match="not connected"):
+        client.recv()
+
+
+# -- Sending -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65_535, 65_536, 1 << 20])
+def test_frames_are_whole_and_masked(length: int) -> None:
+    """One frame a message, whatever its length."""
+    with connected_pair() as (client, server):
+        client.send(b"x" * length)
+        client.send("y" * length)
+        assert server.recv_frame() == (BINARY, b"x" * length)
+        assert server.recv_frame() == (TEXT, b"y" * length)
+
+
+def test_what_is_no_message_is_refused() -> None:
+    """Other types, and text that UTF-8 cannot carry; the connection goes on."""
+    with connected_pair() as (client, server):
+        for data in (1, None, bytearray(b"x"), ["x"]):
+            with pytest.raises(TypeError):
+                client.send(data)  # type: ignore[arg-type]
+        with pytest.raises(UnicodeEncodeError):
+            client.send("\ud800")
+        client.send("fine")
+        assert server.recv_frame() == (TEXT, b"fine")
+
+
+def test_send_waits_for_room_and_no_longer_than_its_timeout() -> None:
+    """A peer that does not read holds the sender up; when it reads, all arrives in order."""
+    with connected_pair() as (client, server):
+        data = stall(client)
+        waiting = in_thread(client.send, "last")
+        received = 0
+        while (frame := server.recv_frame()) != (TEXT, b"last"):
+            assert frame == (BINARY, data)
+            received += 1
+        waiting.result(SECONDS)
+        assert received >= 2
+
+
+def test_send_that_waits_ends_with_the_connection() -> None:
+    """Nobody waits for room in a queue that will never be sent."""
+    with connected_pair() as (client, server):
+        stall(client)
+        waiting = in_thread(client.send, "x")
+        server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.sock.close()
+        with pytest.raises(ConnectionClosed):
+            waiting.result(SECONDS)
+
+
+# -- Receiving ---------------------------------------------------------------------------------
+
+
+def test_fragments_are_joined_with_control_frames_between() -> None:
+    """A ping inside a message is answered before the message is whole (RFC 6455 §5.4)."""
+    with connected_pair() as (client, server):
+        server.send_frame(TEXT, "\u00fc".encode()[:1], fin=False)
+        server.ping(b"between")
+        server.send_frame(CONTINUATION, "\u00fc".encode()[1:], fin=False)
+        server.send_frame(CONTINUATION, "!")
+        assert client.recv(timeout=SECONDS).data == "\u00fc!"
+
+
+def test_pings_are_answered_in_order() -> None:
+    """Each one, as long as they do not come in masses."""
+    with connected_pair() as (_client, server):
+        for number in range(20):
+            server.send_frame(PING, str(number))
+        for number in range(20):
+            assert server.recv_frame() == (PONG, str(number).encode())
+
+
+def test_flood_of_pings_is_not_queued() -> None:
+    """Who sends pings and reads no pongs gets the newest answered, and takes no memory."""
+    with connected_pair() as (client, server):
+        stall(client)
+        for number in range(5000):
+            server.send_frame(PING, str(number).zfill(100))
+        last = str(4999).zfill(100).encode()
+        assert wait_until(lambda: bool(client._pongs) and client._pongs[-1] == last)
+        assert len(client._pongs) == client_module.MAX_PONGS
+        while server.recv_frame() != (PONG, last):
+            pass
+
+
+def test_recv_waits_no_longer_than_its_timeout() -> None:
+    """The connection is as good after it as before."""
+    with connected_pair() as (client, server):
+        for timeout in (0, 0.05):
+            with pytest.raises(TimeoutError):
+                client.recv(timeout=timeout)
+        server.send_frame(TEXT, "now")
+        assert client.recv(timeout=SECONDS).data == "now"
+
+
+def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not receive bounds what is queued; nothing is lost when it does."""
+    monkeypatch.setattr(client_module, "READ_AHEAD_BYTES", 100_000)
+    with connected_pair() as (client, server):
+        count = 2000
+
+        def send_all() -> None:
+            for number in range(count):
+                server.send_frame(BINARY, number.to_bytes(2, "big") * 5000)
+
+        sending = in_thread(send_all)
+        assert wait_until(lambda: client._inbox_bytes >= 100_000)
+        for number in range(count):
+            assert client._inbox_bytes <= 100_000 + 10_000 + client_module.ENTRY_BYTES
+            data = client.recv(timeout=SECONDS).data
+            assert data == number.to_bytes(2, "big") * 5000
+        sending.result(SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"\x81\x81\0\0\0\0x", 1002),  # masked
+        (b"\xc1\x01x", 1002),  # a reserved bit
+        (b"\x83\x01x", 1002),  # a reserved opcode
+        (b"\x80\x01x", 1002),  # a continuation of nothing
+        (b"\x09\x00", 1002),  # a fragmented ping
+        (b"\x88\x01x", 1002),  # a Close of one byte
+        (b"\x88\x02\x03\xee", 1002),  # 1006 on the wire
+        (b"\x81\x01\xff", 1007),  # no UTF-8
+        (b"\x01\x01\xff", 1007),  # no UTF-8, before the message is whole
+        (b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),  # a length of almost 2**63
+        (b"\x82\x7e\x10\x01", 1009),  # one byte above the limit
+    ],
+)
+def test_peer_that_breaks_the_protocol_is_told_so(raw: bytes, code: int) -> None:
+    """What came before is received, then ProtocolError; the peer gets the code."""
+    with connected_pair(max_message_bytes=4096) as (client, server):
+        server.send_frame(TEXT, "good")
+        server.sock.sendall(raw)
+        assert server.recv_close()[0] == code
+        server.sock.shutdown(socket.SHUT_WR)
+        assert client.recv(timeout=SECONDS).data == "good"
+        with pytest.raises(ProtocolError) as caught:
+            client.recv(timeout=SECONDS)
+        assert caught.value.code == code
+        with pytest.raises(ProtocolError):
+            next(iter(client))
+        assert client.close_code == 1006
+
+
+# -- The end -----------------------------------------------------------------------------------
+
+
+def test_close_of_the_peer_is_echoed() -> None:
+    """The code comes back, and who iterates learns code and reason (RFC 6455 §5.5.1)."""
+    with connected_pair() as (client, server):
+        server.send_frame(TEXT, "before")
+        server.send_close(1013, "slow: since=00ff")
+        assert server.recv_close() == (1013, "")
+        server.sock.shutdown(socket.SHUT_WR)
+        server.recv_eof()
+        got = []
+        with pytest.raises(ConnectionClosed) as caught:
+            for message in client:
+                got.append(message.data)
+        assert got == ["before"]
+        assert (caught.value.code, caught.value.reason) == (1013, "slow: since=00ff")
+        assert (client.close_code, client.close_reason) == (1013, "slow: since=00ff")
+        with pytest.raises(ConnectionClosed):
+            client.send("too late")
+
+
+def test_empty_close_is_1005() -> None:
+    """A Close without a code is none of the quiet ends."""
+    with connected_pair() as (client, server):
+        server.send_frame(CLOSE)
+        assert server.recv_close()[0] == 1000
+        server.sock.close()
+        with pytest.raises(ConnectionClosed) as caught:
+            next(iter(client))
+        assert caught.value.code == 1005
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_lost_connection_is_1006_and_says_why(hard: bool) -> None:
+    """An end of the stream, or a reset, without a Close."""
+    with connected_pair() as (client, server):
+        if hard:
+            server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.sock.close()
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(timeout=SECONDS)
+        assert caught.value.code == 1006
+        assert ("reset" if hard else "without a Close") in caught.value.reason
+        assert client.close() is False
+
+
+def test_close_sends_what_is_queued_first() -> None:
+    """Messages, then Close with code and reason; after it nothing can be sent."""
+    with connected_pair() as (client, server):
+        for number in range(100):
+            client.send(str(number))
+        closing = in_thread(client.close, 4000, "enough")
+        for number in range(100):
+            assert server.recv_frame() == (TEXT, str(number).encode())
+        assert server.recv_close() == (4000, "enough")
+        with pytest.raises(ConnectionClosed):
+            client.send("x")
+        server.send_close(4000)
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is True
+        assert client.close() is True
+
+
+def test_close_that_crosses_ours_proves_nothing() -> None:
+    """The peer's own Close is no echo: it may not have read what was sent."""
+    for code, reason in ((1001, ""), (1000, "a reason of its own")):
+        with connected_pair() as (client, server):
+            client.send("x")
+            assert server.recv_frame() == (TEXT, b"x")
+            closing = in_thread(client.close)
+            assert server.recv_close() == (1000, "")
+            server.send_close(code, reason)
+            server.sock.shutdown(socket.SHUT_WR)
+            assert closing.result(SECONDS) is False
+            assert (client.close_code, client.timed_out) == (code, False)
+
+
+def test_close_before_all_is_sent_is_no_echo() -> None:
+    """A Close of the peer with our code that comes while our messages wait proves nothing."""
+    with connected_pair(close_timeout=0.5) as (client, server):
+        stall(client)
+        closing = in_thread(client.close)
+        assert wait_until(lambda: client._close is not None)
+        server.send_close(1000)
+        assert closing.result(SECONDS) is False
+
+
+def test_close_gives_up_on_a_silent_peer() -> None:
+    """Without a byte for close_timeout the connection is cut, and the client says so."""
+    with connected_pair(close_timeout=0.2) as (client, server):
+        assert client.close() is False
+        assert client.timed_out
+        assert (client.close_code, client.close_reason) == (1006, "no answer to Close")
+        assert server.recv_close()[0] == 1000
+        server.recv_eof()
+
+
+def test_close_waits_while_bytes_move() -> None:
+    """A slow peer is waited for far longer than close_timeout, as long as it takes something."""
+    with connected_pair(close_timeout=1.0) as (client, server):
+        data = stall(client)
+        closing = in_thread(client.close)
+        opcode, payload, pieces = 0, b"", 0
+        while opcode != CLOSE:
+            opcode, payload = server.recv_frame()
+            if opcode == BINARY:
+                assert payload == data
+                pieces += 1
+        server.send_frame(CLOSE, payload)
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is True
+        assert pieces >= 2
+
+
+def test_close_with_a_timeout_is_bounded_although_bytes_move() -> None:
+    """A peer that talks on and on does not keep us."""
+    with connected_pair() as (client, server):
+        done = threading.Event()
+
+        def talk() -> None:
+            while not done.is_set():
+                server.send_frame(TEXT, "blah" * 1000)
+
+        talking = in_thread(talk)
+        try:
+            assert client.close(timeout=0.3) is False
+            assert client.timed_out
+        finally:
+            done.set()
+        talking.exception(SECONDS)
+
+
+@pytest.mark.parametrize("keep_reading", [False, True])
+def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: bool) -> None:
+    """Either nobody receives any more, or all that comes before the echo is received."""
+    monkeypatch.setattr(client_module, "READ_AHEAD_BYTES", 10_000)
+    with connected_pair() as (client, server):
+
+        def serve() -> None:
+            for _ in range(1000):
+                server.send_frame(TEXT, "x" * 1000)
+            server.accept_close()
+
+        serving = in_thread(serve)
+        assert wait_until(lambda: client._inbox_bytes >= 10_000)
+        receiving = in_thread(lambda: len(list(client))) if keep_reading else None
+        assert client.close(keep_reading=keep_reading) is True
+        serving.result(SECONDS)
+        if receiving is not None:
+            assert receiving.result(SECONDS) == 1000
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
+def test_close_code_that_must_not_be_sent_is_refused(code: int) -> None:
+    """RFC 6455 §7.4."""
+    with pytest.raises(UsageError):
+        BroadcastClient("ws://h/").close(code)
+
+
+def test_iteration_in_another_thread_ends_with_close() -> None:
+    """Our own end is no surprise to who receives."""
+    with connected_pair() as (client, server):
+        receiving = in_thread(lambda: [message.data for message in client])
+        server.send_frame(TEXT, "one")
+        server.ping()
+        in_thread(server.accept_close)
+        assert client.close() is True
+        assert receiving.result(SECONDS) == ["one"]
+
+
+def test_leaving_by_an_exception_does_not_wait_for_the_queue() -> None:
+    """A peer that reads nothing keeps nobody whose program has failed."""
+    with connected_pair(close_timeout=0.2) as (client, _server):
+        stall(client)
+        error = ZeroDivisionError()
+        client.__exit__(type(error), error, None)
+        assert client.closed and client.timed_out
