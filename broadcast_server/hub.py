@@ -294,13 +294,14 @@ class BroadcastHub:
         core, _ = self._running_parts()
         return sorted(room.path for room in core.rooms.all() if room.members)
 
-    def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+    def disconnect(self, client_id: str, code: int = 1000, reason: str = "disconnected") -> bool:
         """Close one client's connection after what it was sent; it is no member from now on.
 
         Args:
             client_id: the ``id`` of a ``Member``.
             code: the close code (RFC 6455 §7.4).
-            reason: a short text; what exceeds 123 bytes of UTF-8 is cut off.
+            reason: a short text; what exceeds 123 bytes of UTF-8 is cut off. With an empty one a
+                client that closes with the same code just now takes ours for the answer to its own.
 
         Returns:
             False if there is no such client (any more).

@@ -1,0 +1,450 @@
+"""``broadcast-server connect`` at a terminal and in a pipe, as the process that it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastHub
+
+from .hub_process import hub_process
+from .raw_server import Listener, RawServer, listener
+from .support import BINARY, PYTHON, TEXT, RawClient, python_environment, running_hub, wait_until
+
+SECONDS = 20.0
+
+
+def environment() -> dict[str, str]:
+    """Return an environment without variables of ours; users' streams have buffers."""
+    without = ("BROADCAST_SERVER_", "PYTHONUNBUFFERED")
+    return {k: v for k, v in python_environment().items() if not k.startswith(without)}
+
+
+@contextlib.contextmanager
+def console(url: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``broadcast-server connect URL`` with pipes for what the options do not name."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [PYTHON, "-m", "broadcast_server", "connect", url]
+    with subprocess.Popen(command, env=environment(), **pipes | options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def end_of(process: subprocess.Popen[bytes], given: bytes | None = None) -> tuple[int, bytes, str]:
+    """Give the rest of the input; return exit status, standard output and standard error."""
+    output, errors = process.communicate(given, timeout=SECONDS)
+    return process.returncode, output, errors.decode()
+
+
+def is_joined(hub: BroadcastHub, count: int) -> bool:
+    """Wait until so many clients are in the lobby."""
+    return wait_until(lambda: len(hub.members("/")) == count, SECONDS)
+
+
+class Terminal:
+    """A terminal with the command in it, and its user.
+
+    Attributes:
+        shown: what the terminal has shown so far.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._master, slave = pty.openpty()
+        self.shown = ""
+        attributes = termios.tcgetattr(slave)
+        attributes[3] &= ~termios.ECHO  # so that what is shown is what the command writes
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        # A session of its own, whose terminal this is: Ctrl-C then is what it is for a user.
+        self.process = subprocess.Popen(
+            [PYTHON, "-m", "broadcast_server", "connect", url],
+            env=environment(),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        )
+        os.close(slave)
+        self.wait_for("Connected to")
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._master, keys.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the terminal has shown a text."""
+        deadline = time.monotonic() + SECONDS
+        while text not in self.shown:
+            left = deadline - time.monotonic()
+            assert select.select([self._master], [], [], max(0, left))[0], self.shown
+            self.shown += os.read(self._master, 1 << 16).decode()
+
+    def end(self) -> int:
+        """Return the exit status; what was shown until then is in `shown`."""
+        status = self.process.wait(SECONDS)
+        with contextlib.suppress(OSError):  # the terminal's end
+            while select.select([self._master], [], [], 0)[0]:
+                self.shown += os.read(self._master, 1 << 16).decode()
+        return status
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
+
+@contextlib.contextmanager
+def terminal(url: str) -> Iterator[Terminal]:
+    """Run the command in a terminal."""
+    found = Terminal(url)
+    try:
+        yield found
+    finally:
+        found.close()
+        found.process.kill()
+        found.process.wait(SECONDS)
+
+
+# -- At a terminal -----------------------------------------------------------------------------
+
+
+def test_line_and_enter_is_sent_and_what_others_send_is_shown() -> None:
+    """The main use: two terminals and a script in one room."""
+    with running_hub() as hub, terminal(hub.url) as ann, terminal(hub.url) as bob:
+        with RawClient.connect(port=hub.port) as script:
+            ann.type("hello, h\u00f6rst du?\n")
+            bob.wait_for("hello, h\u00f6rst du?\r\n")
+            assert script.recv_message() == "hello, h\u00f6rst du?"
+            script.send("1:0")
+            ann.wait_for("1:0\r\n")
+            bob.wait_for("1:0\r\n")
+            bob.type("\n/quit\n")
+            assert bob.end() == 0
+            assert is_joined(hub, 2)
+            ann.type("\x04")
+            assert ann.end() == 0
+            script.sync()  # and the empty line was not sent
+        assert "hello" not in ann.shown
+
+
+def test_ctrl_c_leaves_in_order() -> None:
+    """A proper Close, exit status 0, nothing on the terminal but what was there."""
+    with running_hub() as hub, terminal(hub.url) as ann:
+        before = ann.shown
+        ann.type("\x03")
+        assert ann.end() == 0
+        assert ann.shown.replace("^C", "") == before
+        assert is_joined(hub, 0)
+
+
+def test_what_steers_a_terminal_is_escaped() -> None:
+    """Nobody in the room can clear another one's screen or write another one's lines."""
+    with running_hub() as hub, terminal(hub.url) as ann:
+        hub.broadcast("\x1b[2J\x07\u202e a\tb\nroot: no")
+        ann.wait_for("\\x1b[2J\\x07\\u202e a\tb\\nroot: no\r\n")
+        hub.broadcast(b"\x1b[2J")
+        ann.wait_for("[binary message, 4 bytes]\r\n")
+
+
+def test_hub_that_stops_ends_the_session_in_peace() -> None:
+    """The user learns why; it is no error."""
+    with running_hub() as hub, terminal(hub.url) as ann:
+        hub.stop()
+        assert ann.end() == 0
+        assert "closed the connection: 1001 the hub stops" in ann.shown
+        assert "error" not in ann.shown
+
+
+def test_terminal_that_hangs_up_ends_the_session() -> None:
+    """No process is left behind when its window is closed."""
+    with running_hub() as hub, terminal(hub.url) as ann:
+        ann.close()
+        ann.process.wait(SECONDS)
+        assert is_joined(hub, 0)
+
+
+# -- In a pipe ---------------------------------------------------------------------------------
+
+
+def send_lines(count: int, **settings: Any) -> None:
+    """Pipe lines through one command and see them, all and in order, come out of another."""
+    given = b"".join(b"line %d\n" % number for number in range(count))
+    with hub_process(**settings) as (_, url), console(url) as reader:
+        assert reader.stdout is not None
+        # It must have joined before the first line is sent: send until it shows a word.
+        with console(url) as prober:
+            assert prober.stdin is not None
+            while not select.select([reader.stdout], [], [], 0.05)[0]:
+                prober.stdin.write(b"ready\n")
+                prober.stdin.flush()
+            assert end_of(prober)[::2] == (0, "")
+        with console(url, stdout=subprocess.DEVNULL) as sender:
+            shown: list[bytes] = []
+            assert sender.stdin is not None and sender.stderr is not None
+            os.set_blocking(sender.stdin.fileno(), False)
+            rest, size = memoryview(given), 0
+            watched = [reader.stdout]
+            while size < len(given):
+                writing = [sender.stdin] if rest else []
+                can_read, can_write, _ = select.select(watched, writing, [], SECONDS)
+                assert can_read or can_write, "nothing moves"
+                if can_write:
+                    rest = rest[os.write(sender.stdin.fileno(), rest[: 1 << 16]) :]
+                    if not rest:
+                        sender.stdin.close()
+                if can_read:
+                    shown.append(os.read(reader.stdout.fileno(), 1 << 16))
+                    assert shown[-1], "the reader has ended"
+                    if not size:
+                        shown[-1] = re.sub(rb"^(ready\n)+", b"", shown[-1])
+                    size += len(shown[-1])
+            assert sender.wait(SECONDS) == 0
+            assert sender.stderr.read() == b""
+        assert end_of(reader) == (0, b"", "")
+        assert b"".join(shown) == given
+
+
+def test_piped_lines_are_all_accepted_and_shown() -> None:
+    """The short form: 20,000 lines at the default rate."""
+    send_lines(20_000)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("max_rate", [10_000, 0])
+def test_million_piped_lines_are_all_accepted_and_shown(max_rate: int) -> None:
+    """At the default rate, and as fast as it goes."""
+    send_lines(1_000_000, max_rate=max_rate)
+
+
+def test_lines_are_what_stands_between_line_ends() -> None:
+    """Also with CR, empty, without an end at the end of the input, and far longer than a read."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as listening:
+        with console(hub.url) as process:
+            long = "x" * 300_000
+            given = f"a\r\n\n/quit\n{long}\n\u00fc\nlast".encode()
+            assert end_of(process, given) == (0, b"", "")
+        for line in ("a", "", "/quit", long, "\u00fc", "last"):
+            assert listening.recv_message() == line
+
+
+def test_input_that_is_not_utf_8_is_sent_with_a_warning() -> None:
+    """Bad bytes are replaced, and the user is told once."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as listening:
+        with console(hub.url) as process:
+            status, output, errors = end_of(process, b"caf\xe9\nna\xefve\n")
+        assert (status, output) == (0, b"")
+        assert errors.count("\n") == 1 and "not UTF-8" in errors
+        assert listening.recv_message() == "caf\ufffd"
+        assert listening.recv_message() == "na\ufffdve"
+
+
+def test_pipe_gets_messages_as_they_are() -> None:
+    """Text and a line end, with nothing escaped; binary is only mentioned."""
+    with running_hub() as hub, console(hub.url) as process:
+        assert is_joined(hub, 1)
+        hub.broadcast("\x1b[31mred\x1b[0m\tand\nmore")
+        hub.broadcast(b"\0" * 7)
+        expected = b"\x1b[31mred\x1b[0m\tand\nmore\n[binary message, 7 bytes]\n"
+        assert process.stdout is not None
+        assert process.stdout.read(len(expected)) == expected  # while it still runs
+        assert end_of(process) == (0, b"", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_pipe_in_order(number: signal.Signals) -> None:
+    """`tail -f log | broadcast-server connect` ends with Ctrl-C, its lines accepted."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as listening:
+        with console(hub.url) as process:
+            assert process.stdin is not None
+            process.stdin.write(b"one\n")
+            process.stdin.flush()
+            assert listening.recv_message() == "one"
+            process.send_signal(number)
+            assert process.wait(SECONDS) == 0
+            assert end_of(process)[1:] == (b"", "")
+        assert is_joined(hub, 1)
+
+
+def test_line_above_the_hubs_limit_is_an_error() -> None:
+    """The hub's reason is told, and the exit status is not 0."""
+    with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:
+        status, _, errors = end_of(process, b"fine\n" + b"x" * 1001 + b"\nlost\n")
+        assert status == 3
+        assert re.fullmatch(r".*error: the hub closed the connection: 1009 .*\n", errors)
+
+
+def test_line_without_an_end_is_bounded() -> None:
+    """A pipe of zeros does not fill the memory."""
+    with running_hub() as hub, open("/dev/zero", "rb") as zeros:
+        with console(hub.url, stdin=zeros) as process:
+            status, _, errors = end_of(process)
+        assert status == 1
+        assert "a line has more than" in errors and errors.count("\n") == 1
+
+
+def test_input_that_cannot_be_read_is_an_error(tmp_path: pathlib.Path) -> None:
+    """Standard input is open for writing only."""
+    with running_hub() as hub, open(tmp_path / "file", "wb") as wrong:
+        with console(hub.url, stdin=wrong) as process:
+            status, _, errors = end_of(process)
+        assert status == 1
+        assert "cannot read standard input" in errors and errors.count("\n") == 1
+
+
+def test_output_that_is_full_is_an_error() -> None:
+    """One line on standard error; the connection is closed in order."""
+    with running_hub() as hub, open("/dev/full", "wb") as full:
+        with console(hub.url, stdout=full) as process:
+            assert is_joined(hub, 1)
+            hub.broadcast("x")
+            assert process.wait(SECONDS) == 1
+            _, _, errors = end_of(process)
+        assert "No space left" in errors and errors.count("\n") == 1
+
+
+def test_output_that_nobody_reads_any_more_ends_it() -> None:
+    """`broadcast-server connect | head -1`: no word about it."""
+    with running_hub() as hub, console(hub.url) as process:
+        assert is_joined(hub, 1)
+        assert process.stdout is not None
+        process.stdout.close()
+        hub.broadcast("x")
+        assert process.wait(SECONDS) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_pipe_into_a_hub_that_stops_is_an_error() -> None:
+    """What was sent may not have been accepted: never exit status 0."""
+    with running_hub(close_timeout=0.2) as hub:
+        with RawClient.connect(port=hub.port) as listening, console(hub.url) as process:
+            assert process.stdin is not None
+            process.stdin.write(b"one\n")
+            process.stdin.flush()
+            assert listening.recv_message() == "one"
+            hub.stop()
+            assert process.wait(SECONDS) == 3
+            _, _, errors = end_of(process)
+        assert "1001 the hub stops" in errors and errors.count("\n") == 1
+
+
+def test_listener_that_falls_behind_is_told_so() -> None:
+    """A reader that is stopped: it has all up to a point, the close code, and exit status 3."""
+    with running_hub(room_log_bytes=1 << 20, max_message_bytes=1 << 17) as hub:
+        with console(hub.url) as process:
+            assert is_joined(hub, 1)
+            count = 0
+            while hub.members("/"):
+                hub.broadcast(f"{count} ".ljust(1 << 16, "."))
+                count += 1
+                assert count < 5000
+            status, output, errors = end_of(process)
+        lines = output.decode().splitlines()
+        assert [int(line.split()[0]) for line in lines] == list(range(len(lines)))
+        assert 0 < len(lines) < count
+        assert status == 3
+        assert re.search(r"1013 .*since=", errors) and errors.count("\n") == 1
+
+
+# -- A hub that does wrong ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def console_of_raw_server() -> Iterator[tuple[subprocess.Popen[bytes], RawServer]]:
+    """Connect the command to a server that the test plays."""
+    with listener() as listening, console(listening.url) as process:
+        server = listening.accept()
+        with server.sock:
+            yield process, server
+
+
+def wait_for_a_line(process: subprocess.Popen[bytes], server: RawServer) -> None:
+    """Wait until the command sends what it reads, and so is ready for signals, too."""
+    assert process.stdin is not None
+    process.stdin.write(b"ready\n")
+    process.stdin.flush()
+    assert server.recv_frame() == (TEXT, b"ready")
+
+
+def test_hub_without_a_word_is_an_error() -> None:
+    """A connection that breaks off is told, with what the system says."""
+    with console_of_raw_server() as (process, server):
+        server.send_frame(TEXT, "shown all the same")
+        server.sock.close()
+        status, output, errors = end_of(process)
+        assert (status, output) == (3, b"shown all the same\n")
+        assert "the connection was lost" in errors and errors.count("\n") == 1
+
+
+def test_hub_that_breaks_the_protocol_is_an_error() -> None:
+    """One line, and no traceback."""
+    with console_of_raw_server() as (process, server):
+        server.send_frame(BINARY, b"x", masked=True)
+        assert server.recv_close()[0] == 1002
+        server.sock.close()
+        status, _, errors = end_of(process)
+        assert status == 3
+        assert "broke the protocol: 1002" in errors and errors.count("\n") == 1
+
+
+def test_lines_that_the_hub_does_not_confirm_are_an_error() -> None:
+    """All lines were sent; the hub ends the stream instead of echoing Close."""
+    with console_of_raw_server() as (process, server):
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.close()
+        process.stdin = None
+        assert server.recv_frame() == (TEXT, b"one")
+        assert server.recv_close() == (1000, "")
+        server.sock.close()
+        status, _, errors = end_of(process)
+        assert status == 3
+        assert "the connection was lost" in errors and errors.count("\n") == 1
+
+
+def test_silent_hub_and_ctrl_c() -> None:
+    """Who wants to leave does not wait for long, and learns that nobody has answered."""
+    with console_of_raw_server() as (process, server):
+        wait_for_a_line(process, server)
+        process.send_signal(signal.SIGINT)
+        assert server.recv_close() == (1000, "")
+        status, _, errors = end_of(process)
+        assert status == 1
+        assert "does not answer" in errors and errors.count("\n") == 1
+
+
+def test_second_ctrl_c_ends_at_once() -> None:
+    """Exit status 1: nothing was waited for."""
+    with console_of_raw_server() as (process, server):
+        wait_for_a_line(process, server)
+        process.send_signal(signal.SIGINT)
+        assert server.recv_close() == (1000, "")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 1
+
+
+def test_ctrl_c_while_connecting_ends_at_once() -> None:
+    """Nothing is at stake yet; no traceback."""
+    listening = Listener()
+    with listening.sock, console(listening.url) as process:
+        sock, _ = listening.read_head()
+        with sock:
+            process.send_signal(signal.SIGINT)
+            status, output, errors = end_of(process)
+        assert (status, output, errors) == (-signal.SIGINT, b"", "")
