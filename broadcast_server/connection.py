@@ -188,6 +188,12 @@ class Connection:
             self.plain = False
             return first
 
+    def has_work(self) -> bool:
+        """Tell whether there is something to send to a client that was just handed over."""
+        head = self.room.look()
+        with self.lock:
+            return bool(self.cursor != head or self.personal or self.urgent or self.closing)
+
     def end(self, code: int, reason: str) -> None:
         """Note why the connection ends; the first cause counts."""
         with self.lock:

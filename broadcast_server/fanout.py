@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from .batches import Batch
 from .connection import Connection
-from .liveness import Liveness
+from .liveness import Liveness, latest_ping
 from .rooms import Room, Rooms
 from .settings import Settings
 from .timers import NEVER, Timers
@@ -52,11 +52,12 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
-        # Guards the next five. Taken last of all locks.
+        # Guards the next six. Taken last of all locks.
         self._lock = threading.Lock()
         self._posts: list[tuple[Callable[[Connection], None], Connection]] = []
         self._dirty: dict[Room, None] = {}
         self._sleeping = False
+        self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
         self._finish_by: float | None = None
         self._ended = False
 
@@ -81,15 +82,26 @@ class FanOut:
         """Tell that a room's log has grown."""
         with self._lock:
             self._dirty[room] = None
-            wake, self._sleeping = self._sleeping, False
-        if wake:
-            self._wake()
+        self._rouse()
 
     def activate(self, connection: Connection) -> None:
-        """Hand a client's writing side over for good; it owns its share of the socket already."""
-        if not self._post(self._do_activate, connection):
+        """Hand a client's writing side over for good; it owns its share of the socket already.
+
+        A thread that sleeps is not woken for a client that needs nothing yet: a wake-up costs more
+        than all else here when many join. Whatever is published or queued for the client from now
+        on wakes it, and it finds the client first.
+        """
+        with self._lock:
+            ended = self._ended
+            if not ended:
+                self._posts.append((self._do_activate, connection))
+            wakes_by = self._wakes_by
+        if ended:
             connection.abort()
             connection.release()
+        # The latest that the first ping may be due, so it is in time.
+        elif wakes_by > time.monotonic() + latest_ping(self._settings) or connection.has_work():
+            self._rouse()
 
     def attend(self, connection: Connection) -> None:
         """Tell that something was queued for a client."""
@@ -125,10 +137,15 @@ class FanOut:
             if self._ended:
                 return False
             self._posts.append((action, connection))
+        self._rouse()
+        return True
+
+    def _rouse(self) -> None:
+        """Wake the thread if it sleeps."""
+        with self._lock:
             wake, self._sleeping = self._sleeping, False
         if wake:
             self._wake()
-        return True
 
     def _wake(self) -> None:
         try:
@@ -161,9 +178,9 @@ class FanOut:
             finish_by = NEVER if self._finish_by is None else self._finish_by
             idle = not (self._posts or self._dirty or self.writer.active)
             self._sleeping = idle
+            until = self._wakes_by = min(self._timers.next_due, finish_by)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
             return False
-        until = min(self._timers.next_due, finish_by)
         if not idle:
             self._interlude(0.0)
         else:
@@ -313,8 +330,6 @@ class FanOut:
                 self.writer.evict_slow(connection)
         room.trim(base)
         return True
-
-    # -- The fan-out's thread: one client ------------------------------------------------------
 
     # -- The fan-out's thread: what other threads posted ---------------------------------------
 

@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 _PING = frames.encode_frame(frames.PING, b"")
 
 
+def latest_ping(settings: Settings) -> float:
+    """Return after how many seconds of silence a client is pinged at the latest."""
+    return 1.25 * settings.ping_interval
+
+
 class Liveness:
     """Looks after the clients of one hub.
 
@@ -87,7 +92,7 @@ class Liveness:
 
     def _ping_interval(self) -> float:
         # Up to a quarter more, so that clients that came together are not pinged together for ever.
-        return self._settings.ping_interval * random.uniform(1.0, 1.25)
+        return random.uniform(self._settings.ping_interval, latest_ping(self._settings))
 
 
 def _has_input(sock: socket.socket) -> bool:

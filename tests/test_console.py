@@ -247,10 +247,10 @@ def test_input_that_is_not_utf_8_is_sent_with_a_warning() -> None:
     """Bad bytes are replaced, and the user is told once."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as listening:
         with console(hub.url) as process:
-            status, output, errors = end_of(process, b"caf\xe9\nna\xefve\n")
+            status, output, errors = end_of(process, b"\xe9t\xe9\nna\xefve\n")
         assert (status, output) == (0, b"")
         assert errors.count("\n") == 1 and "not UTF-8" in errors
-        assert listening.recv_message() == "caf\ufffd"
+        assert listening.recv_message() == "\ufffdt\ufffd"
         assert listening.recv_message() == "na\ufffdve"
 
 
