@@ -9,6 +9,7 @@ request under one deadline however slowly its bytes come.
 
 from __future__ import annotations
 
+import contextlib
 import http
 import re
 import socket
@@ -107,6 +108,10 @@ class HttpConnection:
         Raises:
             BadRequest: the deadline passed; without an answer if the connection was only idle.
         """
+        if self._sock.gettimeout() is None:
+            # Nothing was waited for yet, and mostly nothing need be: this saves two system calls.
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(_RECV_BYTES, socket.MSG_DONTWAIT)
         left = deadline - time.monotonic()
         try:
             if left <= 0:
@@ -139,16 +144,22 @@ class HttpConnection:
         Raises:
             OSError: the client did not take it in time.
         """
-        self._sock.settimeout(timeout)
-        self._sock.sendall(
+        answer = (
             b"HTTP/1.1 101 Switching Protocols\r\n"
             b"Upgrade: websocket\r\n"
             b"Connection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + join.accept.encode("ascii") + b"\r\n\r\n"
         )
-        # Python's own time-out would make a send with MSG_DONTWAIT wait.
-        self._sock.settimeout(None)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Python's own time-out would make a send with MSG_DONTWAIT wait, here and in the fan-out.
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self._sock.send(answer, socket.MSG_DONTWAIT)
+        if sent < len(answer):
+            self._sock.settimeout(timeout)
+            self._sock.sendall(answer[sent:])
+            self._sock.settimeout(None)
         return self._take_trailing()
 
     def answer(self, request: Request | None, refusal: Refusal, timeout: float) -> bool:

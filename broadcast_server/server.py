@@ -54,6 +54,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # What the base class takes from a class attribute, TCPServer reads from the instance.
         self.address_family = found[0][0]
         super().__init__(found[0][4][0], port)
+        # Accepted sockets inherit it: one system call instead of one for each client.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
