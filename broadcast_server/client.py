@@ -133,7 +133,7 @@ class BroadcastClient:
             self._connecting = True
         try:
             sock = dialer.dial(self.url, self._headers, self._open_timeout)
-        except BaseException:
+        except ConnectFailed:
             self._connecting = False  # it may try again
             raise
         channel = Channel(sock)
@@ -146,7 +146,7 @@ class BroadcastClient:
                 # Under the lock, so that close() finds them alive; the reader joins the writer.
                 self._writer.start()
                 self._reader.start()
-        except BaseException:  # closed, or no thread is to be had
+        except (ConnectFailed, RuntimeError):  # closed, or no thread is to be had
             with self._lock:
                 self._end_locked(frames.ABNORMAL, "never connected")
             channel.close()
@@ -202,7 +202,8 @@ class BroadcastClient:
             while not self._inbox:
                 if self._ended or self._channel is None:
                     raise self._failure or self._closed_locked()
-                if not self._arrived.wait(deadline.left()):
+                # Who was notified when its time was up must take the message: no other one was.
+                if not self._arrived.wait(deadline.left()) and not self._inbox:
                     raise TimeoutError("no message in time")
             opcode, payload, at = self._inbox.popleft()
             self._taken += 1

@@ -70,7 +70,9 @@ class Console:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         printer = threading.Thread(target=self._print, name="printer", daemon=True)
-        leaver = threading.Thread(target=self._leave_on_signal, name="leaver", daemon=True)
+        leaver = threading.Thread(
+            target=self._leave_on_signal, args=(printer,), name="leaver", daemon=True
+        )
         printer.start()
         leaver.start()
         self._hint(f"Connected to {self._client.url}. Enter sends a line, /quit leaves.")
@@ -222,6 +224,11 @@ class Console:
 
     # The leaver.
 
-    def _leave_on_signal(self) -> None:
-        if self._signals.get() is not None:
-            self._client.close(timeout=LEAVE_SECONDS)
+    def _leave_on_signal(self, printer: threading.Thread) -> None:
+        if self._signals.get() is None:
+            return
+        self._client.close(timeout=LEAVE_SECONDS)
+        printer.join(LEAVE_SECONDS)
+        if printer.is_alive():
+            # Nobody reads standard output, and nothing else ends a thread that writes there.
+            os._exit(1)

@@ -281,6 +281,18 @@ def test_signal_ends_a_pipe_in_order(number: signal.Signals) -> None:
         assert is_joined(hub, 1)
 
 
+def test_ctrl_c_ends_although_nobody_reads_the_output() -> None:
+    """`broadcast-server connect | less`, not scrolled: not all was shown, so it is no success."""
+    with running_hub() as hub, console(hub.url) as process:
+        assert is_joined(hub, 1)
+        for _ in range(100):
+            hub.broadcast("x" * 10_000)
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], SECONDS)[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 1
+
+
 def test_line_above_the_hubs_limit_is_an_error() -> None:
     """The hub's reason is told, and the exit status is not 0."""
     with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:

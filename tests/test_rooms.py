@@ -1,0 +1,322 @@
+"""Rooms: the log's positions, its trimming, back-pressure, and which rooms there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from broadcast_server.errors import HubBusy
+from broadcast_server.messages import Draft
+from broadcast_server.rooms import ENTRY_BYTES, Room, Rooms, cost_of
+
+from .support import wait_until
+
+RING = 64 * 1024
+SECONDS = 10.0
+
+
+class Client:
+    """What a room needs of a connection."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.member = f"member {number}"
+        self.cursor = -1
+
+
+def client(number: int = 1) -> Any:
+    """Return a client."""
+    return Client(number)
+
+
+def room(ring_bytes: int = RING) -> Room:
+    """Return an empty room that began after id 5-0."""
+    return Room("/r", (5, 0), ring_bytes)
+
+
+def drafts(count: int, size: int = 10) -> list[Draft]:
+    """Return messages of nobody."""
+    return [Draft(0, bytes(size)) for _ in range(count)]
+
+
+def publish(to: Room, batch: list[Draft], ms: int) -> None:
+    """Publish as a reader does."""
+    assert to.reserve(cost_of(batch), None, lambda: False)
+    to.append(batch, ms, 0)
+
+
+def never() -> bool:
+    return False
+
+
+# -- Members and where they begin --------------------------------------------------------------
+
+
+def test_member_begins_at_the_head() -> None:
+    """What was said before is not for it."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    assert r.join(c, 0, None)
+    assert c.cursor == r.head == 3
+    assert r.member_list() == ["member 1"]
+
+
+@pytest.mark.parametrize(("history", "cursor"), [(0, 5), (1, 4), (5, 0), (99, 0)])
+def test_history_begins_so_many_messages_back(history: int, cursor: int) -> None:
+    """As many as are held, at most."""
+    r = room()
+    publish(r, drafts(5), 10)
+    c = client()
+    r.join(c, history, None)
+    assert c.cursor == cursor
+
+
+@pytest.mark.parametrize(
+    ("since", "cursor"),
+    [((5, 0), 0), ((9, 99), 0), ((10, 0), 1), ((10, 1), 2), ((10, 2), 3), ((11, 0), 3)],
+)  # fmt: skip
+def test_since_begins_behind_an_id(since: tuple[int, int], cursor: int) -> None:
+    """Exactly what comes after it; everything since the room began is there."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    assert r.join(c, 0, since)
+    assert c.cursor == cursor
+
+
+def test_since_before_what_is_held_is_refused() -> None:
+    """Before the room began, and before what was trimmed: never silence."""
+    r = room()
+    with pytest.raises(LookupError):
+        r.join(client(), 0, (4, 9))
+    publish(r, drafts(3), 10)
+    r.mark_offered(3)
+    r.trim(2)
+    with pytest.raises(LookupError):
+        r.join(client(), 0, (10, 0))
+    c = client()
+    assert r.join(c, 0, (10, 1))
+    assert c.cursor == 2
+    r.join(c, 99, None)
+    assert c.cursor == 2
+
+
+def test_closed_room_takes_nobody() -> None:
+    """It was dropped: the caller opens it anew."""
+    r = room()
+    r.closed = True
+    assert not r.join(client(), 0, None)
+    assert not r.reserve(1, None, never)
+
+
+# -- Back-pressure -----------------------------------------------------------------------------
+
+
+def fill(r: Room) -> int:
+    """Publish until the next one would wait; return how many messages it took."""
+    count = 0
+    while True:
+        try:
+            reserved = r.reserve(cost_of(drafts(1)), time.monotonic() - 1, never)
+        except HubBusy:
+            return count
+        assert reserved
+        r.append(drafts(1), 10 + count, 0)
+        count += 1
+
+
+def test_publisher_pauses_above_a_quarter_of_the_ring() -> None:
+    """Counted with what each entry costs, and at most one batch above it."""
+    r = room()
+    count = fill(r)
+    cost = 10 + ENTRY_BYTES
+    assert (count - 1) * cost <= RING // 4 < count * cost
+    assert r.held_bytes() == count * cost
+
+
+def test_publisher_goes_on_below_an_eighth() -> None:
+    """Not before: otherwise it would stop and go for each message."""
+    r = room()
+    count = fill(r)
+    cost = 10 + ENTRY_BYTES
+    enough = count - RING // 8 // cost
+    r.mark_offered(enough - 1)
+    with pytest.raises(HubBusy):
+        r.reserve(cost, time.monotonic() - 1, never)
+    r.mark_offered(enough + 1)
+    assert r.reserve(cost, time.monotonic() - 1, never)
+
+
+def test_waiting_publisher_is_woken() -> None:
+    """By the fan-out, through mark_offered()."""
+    r = room()
+    count = fill(r)
+    done: list[bool] = []
+    waiting = threading.Thread(target=lambda: done.append(r.reserve(1, None, never)))
+    waiting.start()
+    r.mark_offered(count)
+    waiting.join(SECONDS)
+    assert done == [True]
+
+
+def test_waiting_publisher_gives_up() -> None:
+    """Its client has gone: asked while it waits, although nobody wakes it."""
+    r = room()
+    fill(r)
+    gone = threading.Event()
+    done: list[bool] = []
+    waiting = threading.Thread(target=lambda: done.append(r.reserve(1, None, gone.is_set)))
+    waiting.start()
+    gone.set()
+    waiting.join(SECONDS)
+    assert done == [False]
+
+
+def test_publishers_together_overshoot_by_one_batch() -> None:
+    """A place is reserved before it is filled, so that they cannot all see the same gap."""
+    r = room()
+    batch = cost_of(drafts(20))
+    taken = 0
+    while True:
+        try:
+            r.reserve(batch, time.monotonic() - 1, never)
+        except HubBusy:
+            break
+        taken += 1
+    assert (taken - 1) * batch <= RING // 4 < taken * batch
+    for _ in range(taken):
+        r.release(batch)
+    assert r.reserve(batch, time.monotonic() - 1, never)
+
+
+# -- Trimming ----------------------------------------------------------------------------------
+
+
+def test_trim_keeps_as_much_as_fits() -> None:
+    """Never more than asked for, never less than needed; positions and ids stay true."""
+    r = room(1 << 30)
+    for number in range(100):
+        publish(r, drafts(1, size=number), 10 + number)
+    r.mark_offered(100)
+    cost = r.cost
+    for limit in (cost, cost - 1, cost // 2, 1000, 400):
+        base = r.trim_target(limit)
+        kept = r.entries(base, 100)
+        one_more = r.entries(base - 1, 100) if base > r.base else []
+        assert sum(len(e.frame) + ENTRY_BYTES for e in kept) <= limit
+        assert not one_more or sum(len(e.frame) + ENTRY_BYTES for e in one_more) > limit
+        r.trim(base)
+        assert r.base == base and r.head == 100
+        assert [e.ms for e in r.entries(base, 100)] == [10 + n for n in range(base, 100)]
+        assert r.id_before(base) == ((10 + base - 1, 0) if base else (5, 0))
+    assert r.id_before(100) == (109, 0)
+
+
+def test_trim_stops_at_what_was_not_offered_and_at_the_newest() -> None:
+    """Nothing is lost that nobody has got; the newest message is always held."""
+    r = room(1 << 30)
+    publish(r, drafts(10), 10)
+    assert r.trim_target(0) == 0
+    r.mark_offered(4)
+    assert r.trim_target(0) == 4
+    r.mark_offered(10)
+    assert r.trim_target(0) == 9
+    r.trim(9)
+    assert r.trim_target(0) == 9
+    r.trim(9)
+    assert (r.base, r.head, len(r.entries(9, 10))) == (9, 10, 1)
+
+
+def test_lag_counts_what_was_offered_and_not_taken() -> None:
+    """The fan-out's own delay is nobody's lag, and what was trimmed is lost, not late."""
+    r = room(1 << 30)
+    publish(r, drafts(10), 10)
+    cost = 10 + ENTRY_BYTES
+    assert r.lag(0) == 0
+    r.mark_offered(6)
+    assert r.lag(2) == 4 * cost
+    assert r.lag(6) == 0
+    r.trim(4)
+    assert r.lag(2) == 2 * cost
+
+
+def test_stop_within_takes_at_least_one() -> None:
+    """And as many as fit into the bytes, also after trimming."""
+    r = room(1 << 30)
+    publish(r, drafts(10, size=100), 10)
+    assert r.stop_within(0, 10, 1000) == 10
+    assert r.stop_within(0, 10, 999) == 9
+    assert r.stop_within(3, 10, 50) == 4
+    r.mark_offered(10)
+    r.trim(5)
+    assert r.stop_within(5, 10, 200) == 7
+    assert r.stop_within(6, 7, 1000) == 7
+
+
+# -- All rooms ---------------------------------------------------------------------------------
+
+
+def rooms(max_rooms: int = 2) -> Rooms:
+    """Return an empty set of rooms."""
+    return Rooms(RING, max_rooms, lambda: (7, 3))
+
+
+def test_room_is_made_once_and_begins_at_the_newest_id() -> None:
+    """Nothing after that id is missing, since there was no room."""
+    all_rooms = rooms()
+    assert all_rooms.find("/a") is None
+    made = all_rooms.open("/a")
+    assert all_rooms.open("/a") is made is all_rooms.find("/a")
+    assert made.id_before(0) == (7, 3)
+    assert all_rooms.all() == [made]
+
+
+def test_empty_room_opened_longest_ago_makes_place() -> None:
+    """A room with a member stays; when all have one, there is no place."""
+    all_rooms = rooms()
+    a, b = all_rooms.open("/a"), all_rooms.open("/b")
+    all_rooms.open("/a")
+    c = all_rooms.open("/c")
+    assert b.closed and all_rooms.take_dropped() == [b] and all_rooms.take_dropped() == []
+    a.join(client(1), 0, None)
+    c.join(client(2), 0, None)
+    with pytest.raises(HubBusy):
+        all_rooms.open("/d")
+    assert all_rooms.all() == [a, c]
+
+
+@pytest.mark.parametrize("state", ["reserved", "not offered"])
+def test_room_in_use_by_a_publisher_is_not_dropped(state: str) -> None:
+    """A message on its way is not lost with its room."""
+    all_rooms = rooms()
+    a = all_rooms.open("/a")
+    batch = drafts(1)
+    a.reserve(cost_of(batch), None, never)
+    if state == "not offered":
+        a.append(batch, 10, 0)
+    assert not all_rooms.drop_empty()
+    if state == "reserved":
+        a.release(cost_of(batch))
+    else:
+        a.mark_offered(1)
+    assert all_rooms.drop_empty()
+
+
+def test_rooms_opened_by_many_threads_are_the_same() -> None:
+    """Nobody talks into a room of one's own."""
+    all_rooms = rooms(1000)
+    found: list[list[Room]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append([all_rooms.open(f"/{n}") for n in range(200)]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert wait_until(lambda: len(found) == 4)
+    assert all(rooms == found[0] for rooms in found)
