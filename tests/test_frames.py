@@ -1,255 +1,428 @@
-"""The frame codec, without a socket: what it takes, what it refuses, and when."""
+"""RFC 6455 frames from bytes and back: what is made, what is taken, and what is refused how soon.
+
+Every stream is decoded in one piece, byte by byte and in random pieces: it must not matter. Both
+sides are tested, the hub's (masked frames) and the client's (unmasked ones).
+"""
 
 from __future__ import annotations
 
+import itertools
 import random
+import struct
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from broadcast_server import frames
-from broadcast_server.frames import FrameDecoder
+from broadcast_server.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    NO_CODE,
+    PING,
+    PONG,
+    TEXT,
+    FrameDecoder,
+)
 
-from .support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
+from .support import MASK, client_frame, mask_payload
 
-LIMIT = 1000
-FRAGMENTS = 4
+LIMIT = 1000  # max_message_bytes of most decoders here
+FRAGMENTS = 8
+
+Event = tuple[int, bytes]
+
+both_sides = pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
 
 
-def decoder(*, masked: bool = True, limit: int = LIMIT) -> FrameDecoder:
-    """Return a decoder with small limits."""
-    return FrameDecoder(limit, FRAGMENTS, masked=masked)
-
-
-def frame(
-    opcode: int, payload: bytes | str = b"", fin: bool = True, *, masked: bool = True, rsv: int = 0
+def header(
+    masked: bool, opcode: int, length: int, fin: bool = True, *, length_bytes: int | None = None
 ) -> bytes:
-    """Return a frame of the peer."""
-    return client_frame(opcode, payload, fin, masked, rsv)
+    """Return the header of a frame up to its length, the mask left out."""
+    frame = client_frame(opcode, b"", fin, masked, length_bytes=length_bytes, claimed=length)
+    return frame[: -len(MASK)] if masked else frame
 
 
-@pytest.fixture(params=[True, False], ids=["from a client", "from a server"])
-def masked(request: pytest.FixtureRequest) -> bool:
-    """Both sides of the protocol."""
-    return bool(request.param)
+def run(decoder: FrameDecoder, pieces: Iterable[bytes]) -> list[Event]:
+    """Feed the pieces one after the other; return all events."""
+    return [event for piece in pieces for event in decoder.feed(piece)]
 
 
-def stream(masked: bool) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """Return bytes with every kind of frame in it, and what they say."""
-    text = "\u00fc\u20ac\U0001f600" * 10
-    raw = text.encode()
-    pieces = [
-        frame(TEXT, "a", masked=masked),
-        frame(TEXT, "", masked=masked),
-        frame(BINARY, bytes(range(256)), masked=masked),
-        frame(PING, "now", masked=masked),
-        # Cut inside a character, with a ping between the fragments.
-        frame(TEXT, raw[:1], False, masked=masked),
-        frame(PING, "", masked=masked),
-        frame(CONTINUATION, raw[1:7], False, masked=masked),
-        frame(CONTINUATION, b"", False, masked=masked),
-        frame(CONTINUATION, raw[7:], masked=masked),
-        frame(BINARY, b"\xff" * 125, masked=masked),
-        frame(BINARY, b"\xff" * 126, masked=masked),
-        frame(PONG, b"p" * 125, masked=masked),
-        frame(BINARY, b"x" * LIMIT, masked=masked),
-        frame(CLOSE, b"\x03\xe8bye", masked=masked),
-    ]
-    events = [
-        (TEXT, b"a"),
-        (TEXT, b""),
-        (BINARY, bytes(range(256))),
-        (PING, b"now"),
-        (PING, b""),
-        (TEXT, raw),
-        (BINARY, b"\xff" * 125),
-        (BINARY, b"\xff" * 126),
-        (PONG, b"p" * 125),
-        (BINARY, b"x" * LIMIT),
-        (CLOSE, b"\x03\xe8bye"),
-    ]
-    return b"".join(pieces), events
+def single_bytes(stream: bytes) -> list[bytes]:
+    """Cut a stream into single bytes, the middle of a very long one left whole."""
+    first, last = (3000, len(stream) - 3000) if len(stream) > 20_000 else (0, 0)
+    cuts = [*range(first), *range(last, len(stream)), len(stream)]
+    return [stream[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
-# -- Out ---------------------------------------------------------------------------------------
+def random_pieces(stream: bytes, rng: random.Random) -> list[bytes]:
+    """Cut a stream at up to twenty places, some of which may be the same."""
+    cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(1, 20)))
+    return [stream[start:stop] for start, stop in itertools.pairwise([0, *cuts, len(stream)])]
 
 
+def all_ways(
+    stream: bytes, masked: bool, limit: int = LIMIT, fragments: int = FRAGMENTS, seed: int = 0
+) -> tuple[list[Event], int | None]:
+    """Decode a stream in all three ways, which must agree; return the events and how it failed."""
+    rng = random.Random(seed)
+    results = []
+    for pieces in ([stream], single_bytes(stream), *(random_pieces(stream, rng) for _ in range(5))):
+        decoder = FrameDecoder(limit, fragments, masked=masked)
+        events = run(decoder, pieces)
+        failure = decoder.failure
+        results.append((events, failure and (failure.code, failure.reason), decoder.closed))
+    assert all(result == results[0] for result in results), results
+    events, failed, _ = results[0]
+    return events, failed[0] if failed else None
+
+
+# -- Frames from payloads ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize(
-    ("length", "head"),
+    ("length", "length_field"),
     [
-        (0, b"\x82\x00"),
-        (125, b"\x82\x7d"),
-        (126, b"\x82\x7e\x00\x7e"),
-        (65_535, b"\x82\x7e\xff\xff"),
-        (65_536, b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+        (0, b"\x00"),
+        (1, b"\x01"),
+        (125, b"\x7d"),
+        (126, b"\x7e\x00\x7e"),
+        (65_535, b"\x7e\xff\xff"),
+        (65_536, b"\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
     ],
 )
-def test_length_has_its_shortest_form(length: int, head: bytes) -> None:
-    """RFC 6455 §5.2, and what was made can be read again."""
-    made = frames.encode_frame(BINARY, b"x" * length)
-    assert made == head + b"x" * length
-    assert frames.data_of(made) == b"x" * length
-    assert decoder(masked=False, limit=length + 1).feed(made) == [(BINARY, b"x" * length)]
+def test_encode_frame_uses_the_shortest_length(
+    opcode: int, length: int, length_field: bytes
+) -> None:
+    """RFC 6455 §5.2: final, unmasked, and the length in as few bytes as it takes; and back."""
+    payload = b"x" * length
+    frame = frames.encode_frame(opcode, payload)
+    assert frame == bytes([0x80 | opcode]) + length_field + payload
+    assert all_ways(frame, False, limit=length) == ([(opcode, payload)], None)
+    assert frames.data_of(frame) == (payload.decode() if opcode == TEXT else payload)
 
 
-def test_data_of_tells_text_from_binary() -> None:
-    """A str comes back as a str."""
-    for length in (1, 200, 70_000):
-        text = "\u00fc" * length
+def test_data_of_text_is_the_text() -> None:
+    """Text comes back as ``str``, whatever its characters take in UTF-8."""
+    for text in ("", "grüße", "€" * 42, "\N{GRINNING FACE}" * 20_000):
         assert frames.data_of(frames.encode_frame(TEXT, text.encode())) == text
 
 
-def test_close_reason_is_cut_to_what_fits() -> None:
-    """123 bytes at most, and never half a character (RFC 6455 §5.5)."""
-    assert frames.encode_close(1000) == b"\x88\x02\x03\xe8"
-    assert frames.encode_close(frames.NO_CODE, "not sent") == b"\x88\x00"
-    made = frames.encode_close(1013, "x" + "\u00fc" * 100)
-    assert made[1] == len(made) - 2 == 2 + 123
-    assert frames.parse_close(made[2:]) == (1013, "x" + "\u00fc" * 61)
-    made = frames.encode_close(1013, "\u00fc" * 100)
-    assert frames.parse_close(made[2:]) == (1013, "\u00fc" * 61)
-    assert frames.parse_close(b"") == (frames.NO_CODE, "")
+@pytest.mark.parametrize(
+    ("reason", "sent"),
+    [
+        ("", ""),
+        ("bye", "bye"),
+        ("x" * 123, "x" * 123),
+        ("x" * 124, "x" * 123),
+        ("é" * 61 + "x", "é" * 61 + "x"),
+        ("é" * 62, "é" * 61),
+        ("\N{GRINNING FACE}" * 31, "\N{GRINNING FACE}" * 30),
+        ("a\ud800b", "a?b"),
+    ],
+    ids=["empty", "short", "fits", "ascii", "two fit", "two cut", "four cut", "surrogate"],
+)
+def test_encode_close_cuts_the_reason_between_characters(reason: str, sent: str) -> None:
+    """A reason too long for a control frame loses its end, never half a character."""
+    frame = frames.encode_close(1001, reason)
+    assert len(frame) <= 127
+    ((opcode, payload),), failed = all_ways(frame, False)
+    assert (opcode, failed) == (CLOSE, None)
+    assert frames.parse_close(payload) == (1001, sent)
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 4000, 4999])
-def test_code_of_the_registry_may_be_sent(code: int) -> None:
-    """Both ways."""
-    assert frames.is_sendable_close_code(code)
-    d = decoder()
-    payload = code.to_bytes(2, "big")
-    assert d.feed(frame(CLOSE, payload)) == [(CLOSE, payload)]
-    assert d.closed and d.failure is None
+def test_encode_close_without_a_code_is_empty() -> None:
+    """1005 is never on the wire (RFC 6455 §7.4.1); it stands for an empty payload, both ways."""
+    assert frames.encode_close(NO_CODE, "not sent") == b"\x88\x00"
+    assert frames.parse_close(b"") == (NO_CODE, "")
 
 
-@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535])
-def test_code_that_means_nothing_may_not_be_sent(code: int) -> None:
-    """Both ways (RFC 6455 §7.4)."""
-    assert not frames.is_sendable_close_code(code)
-    d = decoder()
-    assert d.feed(frame(CLOSE, code.to_bytes(2, "big"))) == []
-    assert d.failure is not None and d.failure.code == 1002
+def test_sendable_close_codes_are_those_of_the_registry() -> None:
+    """RFC 6455 §7.4 and IANA's registry; not 1004, 1005, 1006, 1015, nor what nobody registered."""
+    sendable = {code for code in range(-1, 0x10001) if frames.is_sendable_close_code(code)}
+    assert sendable == {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 
 
-# -- In ----------------------------------------------------------------------------------------
+# -- Lawful streams ----------------------------------------------------------------------------
+
+LENGTHS = [0, 1, 2, 3, 4, 5, 8, 124, 125, 126, 127, 200, 1000]
 
 
-def test_all_kinds_of_frames_in_one_piece(masked: bool) -> None:
-    """Messages whole, control frames where they came."""
-    data, events = stream(masked)
-    d = decoder(masked=masked)
-    assert d.feed(data) == events
-    assert d.closed and d.failure is None
+def random_message(rng: random.Random) -> Event:
+    """Return a text of characters of all widths, or any bytes."""
+    length = rng.choice(LENGTHS)
+    if rng.random() < 0.5:
+        return BINARY, rng.randbytes(length)
+    return TEXT, "".join(rng.choices("aé€\N{GRINNING FACE}", k=length)).encode()
 
 
-def test_all_kinds_of_frames_byte_by_byte(masked: bool) -> None:
-    """How the bytes arrive makes no difference."""
-    data, events = stream(masked)
-    d = decoder(masked=masked)
-    found = [event for byte in data for event in d.feed(bytes([byte]))]
-    assert found == events
+def random_stream(rng: random.Random, masked: bool) -> tuple[bytes, list[Event]]:
+    """Return a lawful stream and what must come out; frames are cut and pinged at random."""
+    pieces, events = [], []
+    for _ in range(12):
+        opcode, payload = random_message(rng)
+        if rng.random() < 0.4:
+            pieces.append(client_frame(opcode, payload, mask=masked))
+        else:
+            cuts = sorted(rng.randrange(len(payload) + 1) for _ in range(rng.randrange(FRAGMENTS)))
+            ends = [*cuts, len(payload)]
+            for number, (start, stop) in enumerate(itertools.pairwise([0, *ends])):
+                part, fin = payload[start:stop], number == len(ends) - 1
+                pieces.append(client_frame(CONTINUATION if number else opcode, part, fin, masked))
+                if not fin and rng.random() < 0.5:
+                    control = rng.choice([PING, PONG]), rng.randbytes(rng.choice([0, 1, 125]))
+                    pieces.append(client_frame(*control, mask=masked))
+                    events.append(control)
+        events.append((opcode, payload))
+    return b"".join(pieces), events
 
 
-def test_all_kinds_of_frames_in_random_pieces(masked: bool) -> None:
-    """The same with 300 ways to cut."""
-    data, events = stream(masked)
-    chance = random.Random(7)
-    for _ in range(300):
-        cuts = sorted(chance.choices(range(len(data)), k=chance.randrange(12)))
-        d = decoder(masked=masked)
-        found = []
-        for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True):
-            found += d.feed(data[start:stop])
-        assert found == events, cuts
+@both_sides
+@pytest.mark.parametrize("seed", range(8))
+def test_lawful_stream_in_any_pieces(seed: int, masked: bool) -> None:
+    """Messages, fragments and control frames come out whole and in order, wherever it is cut."""
+    stream, events = random_stream(random.Random(seed), masked)
+    assert all_ways(stream, masked, limit=4000, seed=seed) == (events, None)
 
 
-def test_what_comes_after_close_is_not_read() -> None:
-    """Neither in the same piece nor in the next one (RFC 6455 §5.5.1)."""
-    d = decoder()
-    assert d.feed(frame(CLOSE) + frame(TEXT, "late")) == [(CLOSE, b"")]
-    assert d.feed(frame(TEXT, "late")) == []
-    assert d.failure is None
+@pytest.mark.parametrize("mask", [bytes(4), b"\xff" * 4, b"\x00\x00\x00\x01", MASK])
+def test_any_mask_will_do(mask: bytes) -> None:
+    """RFC 6455 §5.3: a mask is any four bytes, and keeps its turn over pieces of any size."""
+    for payload in (b"", b"a", b"ab", b"abc", b"abcd", b"abcde" * 60):
+        for fin in (True, False):
+            stream = header(True, BINARY, len(payload), fin) + mask + mask_payload(payload, mask)
+            stream += b"" if fin else client_frame(CONTINUATION)
+            assert all_ways(stream, True) == ([(BINARY, payload)], None)
 
 
-BAD: dict[str, tuple[bytes, int]] = {
-    "reserved bit 1": (frame(TEXT, "x", rsv=4), 1002),
-    "reserved bit 2": (frame(TEXT, "x", rsv=2), 1002),
-    "reserved bit 3": (frame(PING, "x", rsv=1), 1002),
-    **{f"opcode {n:#x}": (frame(n, "x"), 1002) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
-    "no mask": (frame(TEXT, "x", masked=False), 1002),
-    "ping without a mask": (frame(PING, masked=False), 1002),
-    "fragmented ping": (frame(PING, fin=False), 1002),
-    "fragmented close": (frame(CLOSE, fin=False), 1002),
-    "continuation of nothing": (frame(CONTINUATION, "x"), 1002),
-    "text inside a message": (frame(TEXT, "x", False) + frame(TEXT, "y"), 1002),
-    "ping of 126 bytes": (frame(PING, b"x" * 126), 1002),
-    "close of one byte": (frame(CLOSE, b"\x03"), 1002),
-    "close reason that is no UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
-    "text that is no UTF-8": (frame(TEXT, b"\xff"), 1007),
-    "text that ends in a character": (frame(TEXT, "\u20ac".encode()[:2]), 1007),
-    "message that ends in a character": (
-        frame(TEXT, "\u20ac".encode()[:2], False) + frame(CONTINUATION, b""), 1007),
-    "surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
-    "overlong": (frame(TEXT, b"\xc0\xaf"), 1007),
-    "126 for a short length": (client_frame(TEXT, "x", length_bytes=2), 1002),
-    "127 for a short length": (client_frame(TEXT, b"x" * 126, length_bytes=8), 1002),
-    "length of 2**63": (client_frame(BINARY, claimed=1 << 63, length_bytes=8), 1002),
-    "one byte too many": (frame(BINARY, b"x" * (LIMIT + 1)), 1009),
-    "one byte too many in two": (
-        frame(BINARY, b"x" * LIMIT, False) + frame(CONTINUATION, b"x"), 1009),
-    "one fragment too many": (
-        frame(BINARY, b"x", False) + frame(CONTINUATION, b"x", False) * FRAGMENTS, 1009),
-}  # fmt: skip
+@both_sides
+def test_long_message_in_large_pieces(masked: bool) -> None:
+    """A length of eight bytes, and pieces as a socket gives them."""
+    payload = random.Random(1).randbytes(200_001)
+    stream = client_frame(BINARY, payload, mask=masked) + client_frame(TEXT, "next", mask=masked)
+    for size in (1021, 65_536, len(stream)):
+        decoder = FrameDecoder(200_001, 1, masked=masked)
+        events = run(decoder, (stream[at : at + size] for at in range(0, len(stream), size)))
+        assert events == [(BINARY, payload), (TEXT, b"next")]
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_frame_fails_after_what_came_before_it(kind: str) -> None:
-    """The good message is still there; nothing after the bad one is read; the code is right."""
-    data, code = BAD[kind]
-    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-        d = decoder()
-        events = d.feed(frame(TEXT, "good"))
-        for piece in pieces:
-            events += d.feed(piece)
-        assert events == [(TEXT, b"good")]
-        assert d.failure is not None and d.failure.code == code, d.failure
-        assert d.feed(frame(TEXT, "late")) == []
+def test_masked_is_the_default() -> None:
+    """Who does not say which side it is gets the strict side of a server."""
+    assert FrameDecoder(LIMIT, 1).feed(client_frame(TEXT, "x")) == [(TEXT, b"x")]
+    decoder = FrameDecoder(LIMIT, 1)
+    decoder.feed(client_frame(TEXT, "x", mask=False))
+    assert decoder.failure and decoder.failure.code == 1002
 
 
-def test_masked_frame_of_a_server_fails() -> None:
-    """RFC 6455 §5.1."""
-    d = decoder(masked=False)
-    assert d.feed(frame(TEXT, "x")) == []
-    assert d.failure is not None and d.failure.code == 1002
+# -- Limits ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [LIMIT + 1, 1 << 16, (1 << 63) - 1])
-def test_too_big_a_length_fails_before_its_payload(size: int) -> None:
-    """The header is enough, even without its mask."""
-    head = client_frame(BINARY, claimed=size)[:-4]
-    d = decoder()
-    assert d.feed(head) == []
-    assert d.failure is not None and d.failure.code == 1009
+@both_sides
+@pytest.mark.parametrize("limit", [1, 125, 126, 300, 65_535, 65_536])
+def test_message_of_the_limit_and_one_above(limit: int, masked: bool) -> None:
+    """The limit is allowed, whole and in fragments; one byte above is 1009 from the header on."""
+    part = limit // 2
+    whole = client_frame(BINARY, bytes(limit), mask=masked)
+    halves = client_frame(BINARY, bytes(part), False, masked)
+    halves += client_frame(CONTINUATION, bytes(limit - part), mask=masked)
+    message = (BINARY, bytes(limit))
+    assert all_ways(halves + whole, masked, limit) == ([message, message], None)
+
+    too_big = header(masked, BINARY, limit + 1)
+    assert all_ways(whole + too_big, masked, limit) == ([message], 1009)
+    first = client_frame(BINARY, bytes(part), False, masked)
+    too_long = header(masked, CONTINUATION, limit - part + 1)
+    assert all_ways(first + too_long, masked, limit) == ([], 1009)
 
 
-def test_bad_byte_fails_at_once() -> None:
-    """Also in the middle of a fragment whose rest has not come (RFC 6455 §8.1)."""
-    whole = frame(TEXT, b"ok\xff" + b"x" * 90)
-    d = decoder()
-    d.feed(whole[: 6 + 3])
-    assert d.failure is not None and d.failure.code == 1007
+@both_sides
+@pytest.mark.parametrize("fragments", [1, 2, 10])
+def test_fragments_of_the_limit_and_one_above(fragments: int, masked: bool) -> None:
+    """As many frames as allowed make a message, each time anew; one more is 1009, even if empty."""
+    opening = client_frame(TEXT, "", False, masked)
+    opening += client_frame(CONTINUATION, "x", False, masked) * (fragments - 1)
+    ping = client_frame(PING, b"not counted", mask=masked)
+    if fragments > 1:
+        full = opening[: -len(client_frame(CONTINUATION, "x", False, masked))]
+        full += ping + client_frame(CONTINUATION, "x", mask=masked)
+        message = [(PING, b"not counted"), (TEXT, b"x" * (fragments - 1))]
+    else:
+        full, message = client_frame(TEXT, "whole", mask=masked), [(TEXT, b"whole")]
+    assert all_ways(full * 3, masked, fragments=fragments) == (message * 3, None)
+    stream = full + opening + header(masked, CONTINUATION, 0)
+    assert all_ways(stream, masked, fragments=fragments) == (message, 1009)
 
 
-def test_first_byte_is_enough_to_fail() -> None:
-    """A wrong opcode is not waited upon."""
-    d = decoder()
-    d.feed(b"\x83")
-    assert d.failure is not None and d.failure.code == 1002
+@both_sides
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_control_frame_of_the_limit(opcode: int, masked: bool) -> None:
+    """RFC 6455 §5.5: a control frame has up to 125 bytes, whatever a message may have."""
+    stream = client_frame(opcode, bytes(range(125)), mask=masked)
+    assert all_ways(stream, masked, limit=1) == ([(opcode, bytes(range(125)))], None)
 
 
-def test_exactly_the_limits_are_taken() -> None:
-    """As many bytes and fragments as are allowed."""
-    d = decoder()
-    quarter = b"x" * (LIMIT // FRAGMENTS)
-    data = frame(BINARY, quarter, False) + frame(CONTINUATION, quarter, False) * (FRAGMENTS - 2)
-    assert d.feed(data) == []
-    assert d.feed(frame(CONTINUATION, quarter)) == [(BINARY, b"x" * LIMIT)]
-    assert d.failure is None
+# -- Breaches ----------------------------------------------------------------------------------
+
+
+def close(masked: bool, payload: bytes) -> bytes:
+    return client_frame(CLOSE, payload, mask=masked)
+
+
+def breaches(masked: bool) -> Iterator[tuple[str, int, bytes]]:
+    """Give name, close code and stream of each breach; the last byte is the first bad one."""
+    begun = client_frame(TEXT, "a", False, masked)
+    wrong = 0x00 if masked else 0x80
+    for rsv in (0x10, 0x20, 0x40):
+        yield f"reserved bit {rsv:#x}", 1002, bytes([0x81 | rsv])
+        yield f"reserved bit {rsv:#x} on a ping", 1002, bytes([0x89 | rsv])
+        yield f"reserved bit {rsv:#x} on a continuation", 1002, begun + bytes([0x80 | rsv])
+    for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
+        yield f"opcode {opcode}", 1002, bytes([0x80 | opcode])
+        yield f"opcode {opcode}, not final", 1002, bytes([opcode])
+    for opcode in (CLOSE, PING, PONG):
+        yield f"fragmented control {opcode}", 1002, bytes([opcode])
+        yield f"control {opcode} of 126", 1002, header(masked, opcode, 126)[:2]
+        yield f"control {opcode} of 65,536", 1002, header(masked, opcode, 65_536)[:2]
+    for fin in (0x80, 0):
+        yield f"continuation of nothing, {fin}", 1002, bytes([fin])
+        yield f"text in a message, {fin}", 1002, begun + bytes([fin | TEXT])
+        yield f"binary in a message, {fin}", 1002, begun + bytes([fin | BINARY])
+    for first in (0x81, 0x01, 0x82, 0x88, 0x89, 0x8A):
+        for length in (0, 5, 125, 126, 127):
+            yield f"other masking {first:#x} {length}", 1002, bytes([first, wrong | length])
+    yield "other masking in a continuation", 1002, begun + bytes([0x80, wrong])
+    for length in (0, 1, 125):
+        yield f"{length} in two", 1002, header(masked, TEXT, length, length_bytes=2)
+    for length in (0, 126, 65_535):
+        yield f"{length} in eight", 1002, header(masked, BINARY, length, length_bytes=8)
+    for length in (1 << 63, (1 << 64) - 1):
+        yield f"length {length:#x}", 1002, header(masked, BINARY, length)
+    for length in (LIMIT + 1, 65_535, 65_536, (1 << 63) - 1):
+        yield f"too big by header, {length}", 1009, header(masked, TEXT, length)
+    for size in range(2):
+        yield f"close of one byte, {size}", 1002, (begun * size) + close(masked, b"\x03")
+    for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65_535):
+        yield f"close code {code}", 1002, close(masked, struct.pack("!H", code))
+    for reason in (b"\xff", b"\xc3", b"ok \xed\xa0\x80"):
+        yield f"close reason {reason!r}", 1007, close(masked, b"\x03\xe8" + reason)
+    for bad in (b"\xff", b"abc\xc0", b"\xc3\xa9\xed\xa0", b"\xf4\x90", b"\xe2\x82a"):
+        for length in (len(bad), 100, 200):
+            for fin in (True, False):
+                frame = client_frame(TEXT, bad, fin, masked, claimed=length)
+                yield f"text {bad!r} of {length}, {fin}", 1007, frame
+    unfinished = client_frame(TEXT, b"\xe2\x82", False, masked)
+    yield "text cut off", 1007, client_frame(TEXT, b"\xe2\x82", mask=masked)
+    yield "long text cut off", 1007, client_frame(TEXT, b"x" * 200 + b"\xe2", mask=masked)
+    yield "fragments cut off", 1007, unfinished + client_frame(CONTINUATION, b"", mask=masked)
+    yield "bad over fragments", 1007, unfinished + client_frame(CONTINUATION, b"a", False, masked)
+
+
+@both_sides
+def test_breach_is_found_at_its_first_bad_byte(masked: bool) -> None:
+    """Each breach has its close code as soon as it can be seen, and not a byte before."""
+    whole = client_frame(TEXT, "whole", mask=masked)
+    for name, code, breach in breaches(masked):
+        for before, events in ((b"", []), (whole, [(TEXT, b"whole")])):
+            stream = before + breach
+            assert all_ways(stream, masked) == (events, code), name
+            assert all_ways(stream[:-1], masked) == (events, None), name
+            assert all_ways(stream + whole, masked) == (events, code), name
+
+
+@both_sides
+def test_failure_is_final(masked: bool) -> None:
+    """After a breach nothing is decoded any more, and the failure stays the first one."""
+    decoder = FrameDecoder(LIMIT, FRAGMENTS, masked=masked)
+    assert decoder.feed(client_frame(TEXT, b"\xff", mask=masked)) == []
+    failure = decoder.failure
+    assert failure is not None and failure.code == 1007
+    assert 0 < len(failure.reason.encode()) <= 123
+    assert run(decoder, [client_frame(TEXT, "x", mask=masked), b"\xff"]) == []
+    assert decoder.failure is failure
+    assert not decoder.closed
+
+
+@both_sides
+@pytest.mark.parametrize("after", ["", "lawful", "breach"])
+def test_nothing_counts_after_close(after: str, masked: bool) -> None:
+    """RFC 6455 §5.5.1: what follows a Close is ignored, be it lawful or not; also inside a message.
+
+    The message that the Close interrupts never comes out.
+    """
+    payload = struct.pack("!H", 1000) + "tschüß".encode()
+    rest = {
+        "": b"",
+        "lawful": client_frame(CONTINUATION, "b", mask=masked),
+        "breach": b"\xff\xff\xff",
+    }[after]
+    begun = client_frame(TEXT, "a", False, masked)
+    for before in (b"", begun):
+        stream = before + close(masked, payload)
+        assert all_ways(stream + rest, masked) == ([(CLOSE, payload)], None)
+        decoder = FrameDecoder(LIMIT, FRAGMENTS, masked=masked)
+        assert decoder.feed(stream) == [(CLOSE, payload)]
+        assert decoder.closed
+        assert run(decoder, [rest, rest]) == []
+    assert frames.parse_close(payload) == (1000, "tschüß")
+
+
+@both_sides
+def test_every_sendable_close_code_is_taken(masked: bool) -> None:
+    """An empty Close and each code that may be sent come through."""
+    for payload in (b"", *(struct.pack("!H", code) for code in (1000, 1003, 1007, 1014, 3000))):
+        assert all_ways(close(masked, payload), masked) == ([(CLOSE, payload)], None)
+
+
+# -- UTF-8 -------------------------------------------------------------------------------------
+
+# RFC 3629 §4: lead byte, then the ranges of the bytes behind it.
+TAIL = range(0x80, 0xC0)
+UTF8 = [
+    (range(0x80), []),
+    (range(0xC2, 0xE0), [TAIL]),
+    (range(0xE0, 0xE1), [range(0xA0, 0xC0), TAIL]),
+    (range(0xE1, 0xED), [TAIL, TAIL]),
+    (range(0xED, 0xEE), [range(0x80, 0xA0), TAIL]),
+    (range(0xEE, 0xF0), [TAIL, TAIL]),
+    (range(0xF0, 0xF1), [range(0x90, 0xC0), TAIL, TAIL]),
+    (range(0xF1, 0xF4), [TAIL, TAIL, TAIL]),
+    (range(0xF4, 0xF5), [range(0x80, 0x90), TAIL, TAIL]),
+]
+
+
+def count_good(data: bytes) -> int:
+    """Return how many bytes come before the first one that no valid text can have there."""
+    expected: list[range] = []
+    for count, byte in enumerate(data):
+        if expected:
+            if byte not in expected[0]:
+                return count
+            expected = expected[1:]
+        else:
+            for leads, tails in UTF8:
+                if byte in leads:
+                    expected = tails
+                    break
+            else:
+                return count
+    return len(data)
+
+
+@both_sides
+def test_bad_utf8_is_refused_at_its_first_byte(masked: bool) -> None:
+    """RFC 6455 §8.1: every way to break UTF-8 ends it at the byte that breaks it (RFC 3629 §4)."""
+    edges = b"\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff"
+    leads = b"\x00\x7f\x80\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5\xff"
+    start = header(masked, TEXT, 100, False) + (bytes(4) if masked else b"")
+    for data in map(bytes, itertools.product(leads, edges, edges, edges)):
+        decoder = FrameDecoder(LIMIT, FRAGMENTS, masked=masked)
+        decoder.feed(start)
+        taken = 0
+        for piece in single_bytes(data):
+            decoder.feed(piece)
+            if decoder.failure:
+                assert decoder.failure.code == 1007
+                break
+            taken += 1
+        assert taken == count_good(data), data
