@@ -112,7 +112,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except ConnectFailed as error:
         complain("connect", str(error))
         return 1
-    return Console(client, _catch_signals()).run()
+    return Console(client, _signal_descriptor()).run()
 
 
 def room_url(host: str, port: int, room: str) -> str:
@@ -138,6 +138,20 @@ def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, catch)
     return received
+
+
+def _signal_descriptor() -> int:
+    """Return a descriptor that gets a byte for each SIGINT and SIGTERM.
+
+    A handler in Python runs on the main thread, and not before that has stopped waiting for
+    something that the signal has come too early to interrupt.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return reader
 
 
 def _make_room(max_clients: int) -> int:

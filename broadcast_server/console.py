@@ -1,8 +1,8 @@
 """``broadcast-server connect`` after it has connected: lines in, lines out.
 
 Three threads. The *main* one reads standard input and sends its lines. The *printer* writes what
-others send. The *leaver* waits for a signal and ends the connection, whatever the other two wait
-for. Each end of the connection ends the printer, which then wakes the main thread.
+others send. The *watcher* waits for a signal and has the connection ended, whatever the other two
+wait for. Each end of the connection ends the printer, which then wakes the main thread.
 
 At the end of the input the exit status 0 says that the hub has accepted all of it: it has answered
 our Close, and it reads in order.
@@ -14,12 +14,10 @@ import contextlib
 import errno
 import io
 import os
-import queue
 import select
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 from .client import BroadcastClient
 from .errors import ConnectionClosed, ProtocolError
@@ -42,10 +40,11 @@ class Console:
 
     Args:
         client: a connected client; it is closed in the end.
-        signals: gives something when the user wants to leave.
+        signals: a descriptor from which a byte can be read when the user wants to leave, and a
+            second one when they want so at once.
     """
 
-    def __init__(self, client: BroadcastClient, signals: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, client: BroadcastClient, signals: int) -> None:
         self._client = client
         self._signals = signals
         self._typed = sys.stdin.isatty()
@@ -70,21 +69,15 @@ class Console:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         printer = threading.Thread(target=self._print, name="printer", daemon=True)
-        leaver = threading.Thread(
-            target=self._leave_on_signal, args=(printer,), name="leaver", daemon=True
-        )
+        watcher = threading.Thread(target=self._watch, args=(printer,), name="watcher", daemon=True)
         printer.start()
-        leaver.start()
+        watcher.start()
         self._hint(f"Connected to {self._client.url}. Enter sends a line, /quit leaves.")
         if self._send_input():
             accepted = self._client.close(keep_reading=True)
         else:
             accepted = self._client.close(timeout=LEAVE_SECONDS)
         printer.join()
-        self._signals.put(None)
-        leaver.join()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
         return self._tell_end(accepted)
 
     # The main thread.
@@ -222,11 +215,15 @@ class Console:
         # What steers a terminal is for its user, not for others in the room.
         return "\t".join(printable(part) for part in data.split("\t")) + "\n"
 
-    # The leaver.
+    # The watcher, and who leaves for it.
 
-    def _leave_on_signal(self, printer: threading.Thread) -> None:
-        if self._signals.get() is None:
-            return
+    def _watch(self, printer: threading.Thread) -> None:
+        if os.read(self._signals, 1):
+            threading.Thread(target=self._leave, args=(printer,), daemon=True).start()
+            if os.read(self._signals, 1):
+                os._exit(1)
+
+    def _leave(self, printer: threading.Thread) -> None:
         self._client.close(timeout=LEAVE_SECONDS)
         printer.join(LEAVE_SECONDS)
         if printer.is_alive():
