@@ -1,4 +1,4 @@
-"""The exceptions: one root, the tree as the module shows it, and what they carry."""
+"""The tree of exceptions: who catches what, and what an exception tells."""
 
 from __future__ import annotations
 
@@ -7,47 +7,102 @@ import re
 
 import pytest
 
+import broadcast_server
 from broadcast_server import errors
+from broadcast_server.errors import (
+    BroadcastServerError,
+    ConnectFailed,
+    ConnectionClosed,
+    HubBusy,
+    HubError,
+    HubStopped,
+    InvalidRoom,
+    MessageTooBig,
+    ProtocolError,
+    UsageError,
+)
 
-CLASSES = {name: c for name, c in vars(errors).items() if inspect.isclass(c)}
-
-
-def test_tree_at_the_top_of_the_module_is_the_real_one() -> None:
-    """Each class stands there, one level below its parent."""
-    text = inspect.getdoc(errors)
-    assert text
-    parents: list[str] = []
-    seen = {}
-    for line in text.splitlines():
-        found = re.match(r"^ {4}([│├└─ ]*)(\w+)", line)
-        if not found:
-            continue
-        level = len(found[1]) // 4
-        name = found[2]
-        parents[level:] = [name]
-        seen[name] = parents[level - 1] if level else "Exception"
-    assert seen == {name: c.__mro__[1].__name__ for name, c in CLASSES.items()}
-
-
-@pytest.mark.parametrize("kind", [errors.ProtocolError, errors.ConnectionClosed])
-def test_code_and_reason_are_attributes(kind: type[errors.ProtocolError]) -> None:
-    """And the text has both."""
-    error = kind(1009, "too big")
-    assert (error.code, error.reason, str(error)) == (1009, "too big", "1009 too big")
+CLASSES = {
+    name: value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, Exception)
+}
 
 
-def test_text_of_a_close_without_a_reason_has_no_space_at_its_end() -> None:
-    """It is shown to people."""
-    assert str(errors.ConnectionClosed(1006)) == "1006"
+def documented_tree() -> dict[str, set[str]]:
+    """Return the bases of each exception as the drawing at the module's top has them."""
+    found: dict[str, set[str]] = {}
+    path: list[str] = []
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines():
+        match = re.match(r" {4}([│ ]*)(?:[├└]── )?([A-Z]\w+)(?: \((\w+)\))?", line)
+        if match and ("──" in line or not path):
+            del path[len(match[1]) // 4 + ("──" in line) :]
+            found[match[2]] = {path[-1] if path else "Exception", *filter(None, [match[3]])}
+            path.append(match[2])
+    return found
 
 
-def test_status_is_none_where_http_did_not_answer() -> None:
-    """ConnectFailed has it in any case."""
-    assert errors.ConnectFailed("no").status is None
-    assert errors.ConnectFailed("no", 404).status == 404
+def test_drawn_tree_is_the_real_one() -> None:
+    """One look at the top of the module tells what to catch: every class stands there, rightly."""
+    real = {name: {base.__name__ for base in value.__bases__} for name, value in CLASSES.items()}
+    assert documented_tree() == real
 
 
-def test_callers_mistakes_are_value_errors() -> None:
-    """So that code which knows nothing of us catches them."""
-    for name in ("UsageError", "MessageTooBig", "InvalidRoom"):
-        assert issubclass(CLASSES[name], ValueError)
+def test_public_exceptions_are_those_of_this_module() -> None:
+    """Who uses the library finds what it raises in the package itself, under one root."""
+    assert all(issubclass(value, BroadcastServerError) for value in CLASSES.values())
+    public = {
+        name
+        for name, value in vars(broadcast_server).items()
+        if inspect.isclass(value) and issubclass(value, Exception)
+    }
+    assert public <= set(CLASSES)
+    assert public & set(broadcast_server.__all__) == public
+
+
+@pytest.mark.parametrize("kind", [HubError, HubStopped, HubBusy])
+def test_hub_errors_carry_their_message(kind: type[HubError]) -> None:
+    """The hub's state is not the caller's mistake: another family than ``UsageError``."""
+    error = kind("not now")
+    assert str(error) == "not now"
+    assert isinstance(error, HubError) and not isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("kind", [UsageError, MessageTooBig, InvalidRoom])
+def test_mistakes_are_value_errors(kind: type[UsageError]) -> None:
+    """Who does not know this package catches a ``ValueError``, as everywhere in Python."""
+    error = kind("too big")
+    assert str(error) == "too big"
+    assert isinstance(error, ValueError)
+    assert isinstance(error, UsageError)
+
+
+def test_protocol_error_has_code_and_reason() -> None:
+    """It tells with which Close to end the connection."""
+    error = ProtocolError(1007, "text is not UTF-8")
+    assert (error.code, error.reason) == (1007, "text is not UTF-8")
+    assert str(error) == "1007 text is not UTF-8"
+
+
+@pytest.mark.parametrize("status", [None, 403])
+def test_connect_failed_has_the_status(status: int | None) -> None:
+    """A refusal by HTTP can be told from a host that does not answer."""
+    error = ConnectFailed("refused", status)
+    assert (str(error), error.status) == ("refused", status)
+    assert ConnectFailed("refused").status is None
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "reason", "text"),
+    [
+        ((1000,), 1000, "", "1000"),
+        ((1006, ""), 1006, "", "1006"),
+        ((1013, "since=5-0"), 1013, "since=5-0", "1013 since=5-0"),
+    ],
+)
+def test_connection_closed_has_code_and_reason(
+    args: tuple[int] | tuple[int, str], code: int, reason: str, text: str
+) -> None:
+    """The peer's words are attributes; as text there is no blank where there is no reason."""
+    error = ConnectionClosed(*args)
+    assert (error.code, error.reason, str(error)) == (code, reason, text)
