@@ -10,6 +10,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import re
 import unicodedata
 import urllib.parse
 
@@ -22,6 +23,7 @@ RESERVED_PATHS = frozenset({"/healthz", "/metrics", "/favicon.ico", "/robots.txt
 RESERVED_PREFIX = "/-/"
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+_AUTHORITY = re.compile("^[^/?#]*")  # RFC 3986 §3.2
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
 Headers = tuple[tuple[str, str], ...]
@@ -97,11 +99,12 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
     target = request.target
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
-        scheme, _, rest = target.partition("://")
-        if scheme.lower() not in _DEFAULT_PORTS or "/" not in rest:
+        scheme, separator, rest = target.partition("://")
+        if scheme.lower() not in _DEFAULT_PORTS or not separator:
             return Refusal(400, "the request target must be a path")
-        target = rest[rest.index("/") :]
+        target = _AUTHORITY.sub("", rest, count=1)
     raw_path, _, raw_query = target.partition("?")
+    raw_path = raw_path or "/"
     try:
         path = _decode(raw_path)
         if path in RESERVED_PATHS or path.startswith(RESERVED_PREFIX):

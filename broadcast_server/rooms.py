@@ -162,7 +162,7 @@ class Room:
 
     def _resume_locked(self) -> None:
         assert self.lock.locked()
-        if self._paused and self._lag_locked() < self.ring_bytes // 8:
+        if self._paused and self._lag_locked() <= self.ring_bytes // 8:
             self._paused = False
             self._space.notify_all()
 

@@ -41,14 +41,23 @@ class Settings:
 
     def __post_init__(self) -> None:
         origins: object = self.allow_origin
-        if isinstance(origins, str) or not isinstance(origins, Iterable):
+        if isinstance(origins, (str, bytes)) or not isinstance(origins, Iterable):
             raise UsageError("allow_origin must be a sequence of origins, not one string")
         object.__setattr__(self, "allow_origin", tuple(self.allow_origin))
-        for name in ("max_message_bytes", "max_fragments", "max_clients", "max_rooms"):
-            self._need(name, at_least=1)
-        for name in ("history", "max_rate"):
-            self._need(name, at_least=0)
-        self._need("max_header_bytes", at_least=256)
+        if not all(isinstance(origin, str) for origin in self.allow_origin):
+            raise UsageError("allow_origin must be a sequence of strings")
+        for name in (
+            "max_message_bytes",
+            "max_fragments",
+            "max_clients",
+            "max_rooms",
+            "room_log_bytes",
+            "total_log_bytes",
+        ):
+            self._need(name, at_least=1, whole=True)
+        self._need("history", at_least=0, whole=True)
+        self._need("max_rate", at_least=0)
+        self._need("max_header_bytes", at_least=256, whole=True)
         for name in (
             "handshake_timeout",
             "ping_interval",
@@ -75,11 +84,19 @@ class Settings:
             )
 
     def _need(
-        self, name: str, *, at_least: float | None = None, above: float | None = None
+        self,
+        name: str,
+        *,
+        at_least: float | None = None,
+        above: float | None = None,
+        whole: bool = False,
     ) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise UsageError(f"{name} must be a number, not {value!r}")
+        # Half a position in a log is none.
+        if whole and not isinstance(value, int):
+            raise UsageError(f"{name} must be a whole number, not {value!r}")
         if at_least is not None and value < at_least:
             raise UsageError(f"{name} must be at least {at_least:g}, not {value!r}")
         if above is not None and value <= above:

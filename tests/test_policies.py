@@ -191,7 +191,8 @@ def test_two_origins_are_refused() -> None:
         ("/", "/"), ("/a/b", "/a/b"), ("/a/", "/a/"), ("/%61", "/a"), ("/%C3%BC", "/\u00fc"),
         ("/a%20b", "/a b"), ("/a+b", "/a+b"), ("/a%2Fb", "/a/b"), ("/...", "/..."),
         ("/%2561", "/%61"),
-        ("ws://hub/a?x", "/a"), ("HTTP://hub:1/", "/"),
+        ("ws://hub/a?x", "/a"), ("HTTP://hub:1/", "/"), ("ws://hub", "/"),
+        ("ws://hub?next=/y", "/"),
         ("/" + "x" * (MAX_ROOM_CHARACTERS - 1), "/" + "x" * (MAX_ROOM_CHARACTERS - 1)),
     ],
 )  # fmt: skip
@@ -205,7 +206,7 @@ def test_path_is_the_room(target: str, room: str) -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("*", 400), ("x", 400), ("ftp://hub/", 400), ("http://hub", 400), ("//", 400),
+        ("*", 400), ("x", 400), ("ftp://hub/", 400), ("//", 400),
         ("/a//b", 400),
         ("/.", 400), ("/a/../b", 400), ("/a/%2e%2e", 400), ("/%", 400), ("/%f", 400), ("/%zz", 400),
         ("/%ff", 400), ("/%00", 400), ("/%7f", 400), ("/%C2%85", 400), ("/%E2%80%A8", 400),
