@@ -1,8 +1,9 @@
-"""Where messages get their ids: one growing clock, appended in order, until it is closed."""
+"""Where messages get their ids: one clock for all rooms, which never goes back."""
 
 from __future__ import annotations
 
-import threading
+import itertools
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -12,76 +13,126 @@ from broadcast_server.errors import HubStopped
 from broadcast_server.messages import Draft
 
 
-class Log:
-    """A room that remembers which ids came."""
+class ManualClock:
+    """A clock that shows what it is set to, in seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingLog:
+    """The least that a backplane needs of a room."""
 
     def __init__(self) -> None:
-        self.ids: list[tuple[int, int]] = []
+        self.appended: list[tuple[list[Draft], int, int]] = []
 
     def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None:
-        """Take a batch."""
-        self.ids += [(ms, first_seq + number) for number in range(len(drafts))]
+        self.appended.append((list(drafts), ms, first_seq))
 
 
 def drafts(count: int) -> list[Draft]:
-    return [Draft(0, b"") for _ in range(count)]
+    return [Draft(1, b"\x81\x00") for _ in range(count)]
 
 
-def test_ids_count_up_within_a_millisecond_and_never_go_back() -> None:
-    """Whatever the system's clock does; one clock for all rooms."""
-    clock = [10.0]
-    backplane = MemoryBackplane(lambda: clock[0])
-    log, other = Log(), Log()
-    given: list[Ids] = []
-    assert backplane.newest() == (10_000, -1)
-    for now, room, count in ((10.0, log, 2), (10.0, other, 1), (9.0, log, 2), (10.002, log, 1)):
-        clock[0] = now
-        backplane.submit(room, drafts(count), given.append)
-    assert given == [(10_000, 0, 2), (10_000, 2, 1), (10_000, 3, 2), (10_002, 0, 1)]
-    assert log.ids == [(10_000, 0), (10_000, 1), (10_000, 3), (10_000, 4), (10_002, 0)]
-    assert other.ids == [(10_000, 2)]
-    assert backplane.newest() == (10_002, 0)
-    assert backplane.messages == 6
+def submit(backplane: MemoryBackplane, count: int, log: RecordingLog | None = None) -> Ids:
+    """Submit a batch; return the ids that it got."""
+    done: list[Ids] = []
+    backplane.submit(log or RecordingLog(), drafts(count), done.append)
+    (ids,) = done
+    return ids
 
 
-def test_done_is_called_after_the_append_and_without_a_lock() -> None:
-    """So that a callback may publish."""
-    backplane = MemoryBackplane(lambda: 1.0)
-    log = Log()
-    seen: list[int] = []
-
-    def again(ids: Ids) -> None:
-        seen.append(len(log.ids))
-        if len(log.ids) < 3:
-            backplane.submit(log, drafts(1), again)
-
-    backplane.submit(log, drafts(1), again)
-    assert seen == [1, 2, 3]
+def test_batch_is_in_the_log_before_done_is_called() -> None:
+    """``done`` says "accepted": by then the log has the batch with the same ids."""
+    backplane, log, batch = MemoryBackplane(ManualClock(5.0)), RecordingLog(), drafts(3)
+    seen: list[tuple[Ids, int]] = []
+    backplane.submit(log, batch, lambda ids: seen.append((ids, len(log.appended))))
+    assert seen == [((5000, 0, 3), 1)]
+    assert log.appended == [(batch, 5000, 0)]
 
 
-def test_closed_backplane_accepts_nothing() -> None:
-    """Nothing is half accepted: no id, no entry, no callback."""
-    backplane = MemoryBackplane()
-    log = Log()
+def test_done_runs_without_a_lock() -> None:
+    """A callback may publish in its turn."""
+    backplane, log = MemoryBackplane(ManualClock(5.0)), RecordingLog()
+    inner: list[Ids] = []
+    backplane.submit(log, drafts(1), lambda _: inner.append(submit(backplane, 1, log)))
+    assert inner == [(5000, 1, 1)]
+    assert [ms_seq[1:] for ms_seq in log.appended] == [(5000, 0), (5000, 1)]
+
+
+@pytest.mark.parametrize(
+    ("times", "ids"),
+    [
+        ([5.0, 5.0, 5.0009], [(5000, 0), (5000, 2), (5000, 4)]),
+        ([5.0, 5.001, 6.0], [(5000, 0), (5001, 0), (6000, 0)]),
+        ([5.0, 4.0, 4.999, 5.0], [(5000, 0), (5000, 2), (5000, 4), (5000, 6)]),
+        ([5.0, 1.0, 5.5], [(5000, 0), (5000, 2), (5500, 0)]),
+    ],
+    ids=["same millisecond", "later", "back", "back and on"],
+)
+def test_ids_follow_the_clock_but_never_back(
+    times: list[float], ids: list[tuple[int, int]]
+) -> None:
+    """Within a millisecond, and while the system's clock is behind, the sequence counts on."""
+    clock = ManualClock(0)
+    backplane = MemoryBackplane(clock)
+    got = []
+    for clock.now in times:
+        got.append(submit(backplane, 2)[:2])
+    assert got == ids
+
+
+def test_ids_grow_over_all_rooms() -> None:
+    """Whatever the clock does: no id is given twice, and every later one is greater."""
+    rng = random.Random(3)
+    clock = ManualClock(100.0)
+    backplane = MemoryBackplane(clock)
+    logs = [RecordingLog(), RecordingLog()]
+    given = []
+    for _ in range(500):
+        clock.now += rng.choice([0, 0, 0.0004, 0.001, 5, -3])
+        ms, first, count = submit(backplane, rng.randrange(1, 5), rng.choice(logs))
+        given += [(ms, seq) for seq in range(first, first + count)]
+    assert all(earlier < later for earlier, later in itertools.pairwise(given))
+    assert backplane.messages == len(given)
+    for log in logs:
+        ids = [appended[1:] for appended in log.appended]
+        assert ids == sorted(ids)
+
+
+def test_newest_is_the_last_id_or_the_clock() -> None:
+    """A room that begins now misses nothing that comes after ``newest``, and all before it."""
+    clock = ManualClock(5.0)
+    backplane = MemoryBackplane(clock)
+    assert backplane.newest() == (5000, -1)
+    submit(backplane, 3)
+    assert backplane.newest() == (5000, 2)
+    clock.now = 4.0
+    assert backplane.newest() == (5000, 2)
+    clock.now = 5.001
+    assert backplane.newest() == (5001, -1)
+    assert submit(backplane, 1)[:2] > (5001, -1)
+
+
+def test_default_clock_is_the_systems() -> None:
+    """Ids of one hub after another grow, because the time does."""
+    before = MemoryBackplane().newest()
+    assert before[0] > 1_700_000_000_000
+    assert submit(MemoryBackplane(), 1)[:2] > before
+
+
+def test_nothing_is_accepted_after_close() -> None:
+    """A batch is in the log with its ids, or it is refused: nothing in between."""
+    backplane, log = MemoryBackplane(ManualClock(5.0)), RecordingLog()
+    submit(backplane, 1, log)
     backplane.close()
-    with pytest.raises(HubStopped):
-        backplane.submit(log, drafts(1), lambda ids: pytest.fail("called"))
-    assert log.ids == [] and backplane.messages == 0
-
-
-def test_many_threads_append_in_the_order_of_their_ids() -> None:
-    """The lock is held over both."""
-    backplane = MemoryBackplane()
-    log = Log()
-
-    def publish() -> None:
-        for _ in range(500):
-            backplane.submit(log, drafts(2), lambda ids: None)
-
-    threads = [threading.Thread(target=publish) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(log.ids) == 4000
-    assert log.ids == sorted(set(log.ids))
+    backplane.close()
+    for _ in range(2):
+        with pytest.raises(HubStopped):
+            backplane.submit(log, drafts(1), lambda ids: pytest.fail(f"accepted as {ids}"))
+    assert len(log.appended) == 1
+    assert backplane.messages == 1
+    assert backplane.newest() == (5000, 0)
