@@ -1,0 +1,95 @@
+"""One client's session on its reader thread: buffers, limits and what it throws away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastHub
+from broadcast_server.handler import MAX_RECV_BYTES, MIN_RECV_BYTES, HubHandler
+
+from .support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
+
+
+def handler_of(hub: BroadcastHub) -> HubHandler:
+    """Return the newest client's session."""
+    assert hub._server is not None
+    handler: HubHandler = hub._server.clients[-1]["handler"]
+    return handler
+
+
+def test_receive_buffer_grows_with_what_comes_and_shrinks_again(hub: BroadcastHub) -> None:
+    """An idle client pays for the small one."""
+    with RawClient.connect(port=hub.port) as client:
+        client.sync()
+        handler = handler_of(hub)
+        assert handler._recv_bytes == MIN_RECV_BYTES
+        frame = client_frame(BINARY, bytes(600))
+        client.sock.sendall(frame[:MIN_RECV_BYTES])
+        assert wait_until(lambda: handler._recv_bytes == MAX_RECV_BYTES)
+        client.sock.sendall(frame[MIN_RECV_BYTES:])
+        assert wait_until(lambda: handler._recv_bytes == MIN_RECV_BYTES)
+        assert wait_until(lambda: hub.stats()["messages"] == 1)
+
+
+def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> None:
+    """When a ping is answered, what was sent before it is accepted."""
+    with RawClient.connect(port=hub.port, path="/?echo=1") as client:
+        client.sync()
+        client.sock.sendall(
+            client_frame(TEXT, "one") + client_frame(PING, "!") + client_frame(TEXT, "two")
+        )
+        frames = [client.recv_frame() for _ in range(3)]
+        assert sorted(frames) == sorted(
+            [(True, TEXT, b"one"), (True, PONG, b"!"), (True, TEXT, b"two")]
+        )
+        assert frames.index((True, TEXT, b"one")) < frames.index((True, TEXT, b"two"))
+        assert hub.stats()["messages"] == 2
+
+
+def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:
+    """A peer that goes on sending after our Close is cut off, and nothing of it is published."""
+    with running_hub(max_message_bytes=1000, close_timeout=30) as hub:
+        with RawClient.connect(port=hub.port) as client:
+            client.send_frame(TEXT, b"\xff")
+            assert client.recv_close()[0] == 1007
+            with pytest.raises(OSError):
+                for _ in range(10_000):
+                    client.send_frame(BINARY, bytes(1000))
+        assert wait_until(lambda: hub.stats()["clients"] == 0)
+        assert hub.stats()["messages"] == 0
+
+
+def test_callbacks_come_in_the_order_of_a_clients_life() -> None:
+    """Join, then its messages, then leave, with the code that the peer sent."""
+    events: list[tuple[Any, ...]] = []
+    with running_hub(
+        on_join=lambda member: events.append(("join", member.name)),
+        on_message=lambda message: events.append((message.data, message.sender.name)),
+        on_leave=lambda member, code, reason: events.append(("leave", member.name, code, reason)),
+    ) as hub:
+        with RawClient.connect(port=hub.port, path="/?name=ann") as client:
+            client.send("a")
+            client.send(b"b")
+            client.send_close(4000, "enough")
+            assert client.recv_close() == (4000, "")
+            client.recv_eof()
+        assert wait_until(lambda: len(events) == 4)
+    assert events == [
+        ("join", "ann"),
+        ("a", "ann"),
+        (b"b", "ann"),
+        ("leave", "ann", 4000, "enough"),
+    ]
+
+
+def test_rate_is_a_bucket_of_one_second() -> None:
+    """A burst passes at once; what exceeds it waits and is not lost."""
+    with running_hub(max_rate=200) as hub, RawClient.connect(port=hub.port) as listener:
+        listener.sync()
+        with RawClient.connect(port=hub.port) as client:
+            client.sock.sendall(client_frame(TEXT, "x") * 260)
+            for _ in range(260):
+                assert listener.recv_message() == "x"
+            client.leave()

@@ -1,0 +1,131 @@
+"""The accept loop's list of clients: true at each moment, whoever comes and goes."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from broadcast_server import BroadcastHub
+from broadcast_server.server import HubServer
+
+from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
+
+
+def server_of(hub: BroadcastHub) -> HubServer:
+    """Return the hub's server."""
+    assert hub._server is not None
+    return hub._server
+
+
+def is_consistent(server: HubServer) -> bool:
+    """Tell whether the list, its places and both indexes agree."""
+    with server._registry_lock:
+        places = [client["place"] for client in server.clients]
+        handlers = {id(client["handler"]) for client in server.clients}
+        return (
+            places == list(range(len(server.clients)))
+            and handlers == {id(handler) for handler in server._by_handler}
+            and len(server._by_id) <= len(server.clients)
+        )
+
+
+def test_list_stays_true_while_clients_come_and_go(hub: BroadcastHub) -> None:
+    """In any order; who is left can be found by id, who has left cannot."""
+    server = server_of(hub)
+    chance = random.Random(5)
+    clients: list[RawClient] = []
+    for _ in range(150):
+        if clients and chance.random() < 0.5:
+            client = clients.pop(chance.randrange(len(clients)))
+            if chance.random() < 0.5:
+                client.leave()
+            else:
+                client.reset()
+        else:
+            clients.append(RawClient.connect(port=hub.port))
+        assert is_consistent(server)
+    assert wait_until(lambda: server.client_count == len(clients))
+    assert is_consistent(server)
+    members = hub.members()
+    assert len(members) == len(clients)
+    for member in members:
+        connection = server.find(member.id)
+        assert connection is not None and connection.member is member
+    for client in clients:
+        client.leave()
+    assert wait_until(lambda: not server.clients and not server._sessions)
+    assert not server._by_id and not server._by_handler and not server._handed_over
+    assert all(server.find(member.id) is None for member in members)
+
+
+def test_ids_are_never_given_twice(hub: BroadcastHub) -> None:
+    """A message for a client that has left reaches nobody else."""
+    seen = set()
+    for _ in range(20):
+        with RawClient.connect(port=hub.port) as client:
+            (member,) = hub.members()
+            client.leave()
+        seen.add(member.id)
+        assert wait_until(lambda: not hub.members())
+    assert len(seen) == 20
+
+
+def test_full_hub_answers_503_and_takes_the_next_when_one_leaves() -> None:
+    """Counted exactly, also when many come at once."""
+    with running_hub(max_clients=5) as hub:
+        joined: list[RawClient] = []
+        refused: list[int] = []
+
+        def come() -> None:
+            try:
+                joined.append(RawClient.connect(port=hub.port))
+            except HandshakeRefused as error:
+                refused.append(error.status)
+
+        threads = [threading.Thread(target=come) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert (len(joined), refused) == (5, [503] * 15)
+        joined.pop().leave()
+        assert wait_until(lambda: hub.stats()["clients"] == 4)
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()
+        for client in joined:
+            client.leave()
+
+
+def test_request_that_is_no_upgrade_is_no_client(hub: BroadcastHub) -> None:
+    """It is answered, and leaves nothing behind on the list."""
+    server = server_of(hub)
+    answer = http_request(hub.port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert server.client_count == 0
+    assert wait_until(lambda: not server._sessions)
+
+
+def test_session_that_fails_is_logged_and_ends_alone(
+    hub: BroadcastHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of ours costs one client its connection, and the list stays true."""
+    server = server_of(hub)
+    with RawClient.connect(port=hub.port) as other:
+        other.sync()
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+            handler = server.clients[-1]["handler"]
+
+            def fail(*_: object) -> None:
+                raise RuntimeError("made by the test")
+
+            monkeypatch.setattr(handler, "_take", fail)
+            client.send("x")
+            client.recv_eof()
+        assert wait_until(lambda: server.client_count == 1)
+        assert wait_until(lambda: "made by the test" in caplog.text)
+        assert "has failed" in caplog.text
+        other.sync()
+        assert is_consistent(server)
