@@ -351,7 +351,8 @@ class BroadcastClient:
     def _next_batch(self, channel: Channel) -> bytes:
         """Wait for something to send and return it as frames; b"" when there will be no more."""
         with self._lock:
-            while not self._pongs and not self._outbox:
+            # Nothing follows Close, not even a pong.
+            while not self._outbox and (self._close is not None or not self._pongs):
                 if self._ended or self._close is not None:
                     return b""
                 self._work.wait()
@@ -397,8 +398,8 @@ class BroadcastClient:
             deadline = Deadline(self._close_timeout)
             self._writer.join(deadline.left())
             with contextlib.suppress(OSError):
-                while channel.recv(deadline):
-                    pass
+                while deadline.left() and channel.recv(deadline):
+                    pass  # a peer that talks on never lets the call itself run out of time
         channel.abort()
         self._writer.join()
         channel.close()
@@ -435,7 +436,7 @@ class BroadcastClient:
             # ours is all sent, or has another code or a reason of its own.
             is_sent = channel.sent >= self._close_at
             self._echoed = is_sent and code == own_code and reason in ("", own_reason)
-        # §5.5.1. The peer reads nothing that would come before the answer.
+        # The peer reads nothing that would come before the answer.
         self._drop_messages_locked()
         self._queue_close_locked(1000 if code == frames.NO_CODE else code, "")
         self._end_locked(code, reason)

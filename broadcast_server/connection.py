@@ -49,6 +49,7 @@ class Connection:
         "exclude",
         "final",
         "hard_deadline",
+        "joined_after",
         "lock",
         "member",
         "number",
@@ -98,6 +99,8 @@ class Connection:
 
         # The fan-out's own, touched by no other thread after the hand-over.
         self.cursor = 0  # position of the next log entry to begin
+        # The id before the cursor, until the hand-over: the log may lose it before that.
+        self.joined_after: tuple[int, int] | None = None
         self.rest: memoryview | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
         self.final: bytes | None = (
@@ -149,16 +152,18 @@ class Connection:
             echo_code: the code to send where it differs: the echo of a Close that the peer sent.
 
         Returns:
-            False if the connection is closing already.
+            False if the connection is closing already, or is lost.
         """
         with self.room.lock, self.lock:
-            if self.closing:
+            if self.closing or (self.ended and self.end_code == frames.ABNORMAL):
                 return False
+            # An echo says that all before it was accepted. Not so if the end came first.
+            is_echo = echo_code is not None and not self.ended
             self._end_locked(code, reason)
-            if echo_code is None:
-                frame = frames.encode_close(code, reason)
-            else:
+            if is_echo and echo_code is not None:
                 frame = frames.encode_close(echo_code)
+            else:
+                frame = frames.encode_close(self.end_code, self.end_reason)
             self._queue_locked(frame, True)
             self.closing = True
             return True

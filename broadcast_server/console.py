@@ -196,7 +196,9 @@ class Console:
                         continue
                 if not write_stdout("".join(lines)):
                     self._output_failed = True
-                    return
+                    os.write(self._wake_writer, b"!")
+                    # We go on: what nobody takes would keep the hub's Close from us. From now on
+                    # it is written to /dev/null.
                 lines, size = [], 0
         except ConnectionClosed:
             pass

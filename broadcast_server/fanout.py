@@ -52,6 +52,10 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
+        # Guards the use of the pipe by others against its closing. The thread never takes it.
+        self._pipe_lock = threading.Lock()
+        self._closed = False
+
         # Guards the next six. Taken last of all locks.
         self._lock = threading.Lock()
         self._posts: list[tuple[Callable[[Connection], None], Connection]] = []
@@ -129,7 +133,9 @@ class FanOut:
         """Close what the thread used; it must have ended or never begun."""
         self._selector.close()
         os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        with self._pipe_lock:
+            self._closed = True
+            os.close(self._wake_writer)
 
     def _post(self, action: Callable[[Connection], None], connection: Connection) -> bool:
         """Leave something to do for the thread; return False if it has ended."""
@@ -148,10 +154,14 @@ class FanOut:
             self._wake()
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_writer, b"w")
-        except OSError:
-            pass  # full: it will wake; closed: the thread has ended
+        # Who was about to wake a thread that has ended must not write to a descriptor that the
+        # kernel has given to somebody else since.
+        with self._pipe_lock:
+            if not self._closed:
+                try:
+                    os.write(self._wake_writer, b"w")
+                except OSError:
+                    pass  # full: it will wake; the reading end closed: the thread has ended
 
     # -- The fan-out's thread: the loop --------------------------------------------------------
 
@@ -340,7 +350,8 @@ class FanOut:
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
         if connection.cursor < room.base:
-            self.writer.evict_slow(connection)
+            self.writer.evict_slow(connection, connection.joined_after)
+        connection.joined_after = None
         self.writer.attend(connection)
 
     def _do_attend(self, connection: Connection) -> None:

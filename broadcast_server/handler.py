@@ -59,6 +59,9 @@ class Server(Protocol):
     def _new_client_(self, handler: HubHandler) -> int | None:
         """Put a client on the list; return its number, None if the hub is full or stopping."""
 
+    def _client_left_(self, handler: HubHandler) -> None:
+        """Take a client off the list, if it is on it."""
+
     def set_connection(self, handler: HubHandler, connection: Connection) -> None:
         """Let a client be found by its id, from the moment when it becomes a member."""
 
@@ -103,7 +106,11 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     return
                 decision = error.refusal
             if isinstance(decision, Join):
-                decision = self._join(http, decision) or decision
+                refusal = self._join(http, decision)
+                if refusal is not None:
+                    # Another request may follow, and may join.
+                    self.server._client_left_(self)
+                    decision = refusal
             if isinstance(decision, Refusal):
                 logger.debug("%s refused: %s", self._address(), decision.text)
                 self.keep_alive = http.answer(request, decision, settings.handshake_timeout)

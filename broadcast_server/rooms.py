@@ -90,6 +90,7 @@ class Room:
                 connection.cursor = self._base + bisect_right(
                     self._entries, since, key=lambda entry: (entry.ms, entry.seq)
                 )
+            connection.joined_after = self.id_before(connection.cursor)
             self.members[connection.number] = connection
             return True
 

@@ -238,8 +238,10 @@ class ClientWriter:
         if not connection.blocked and not connection.dropped:
             self._selector.unregister(connection.sock)
 
-    def evict_slow(self, connection: Connection) -> None:
-        resume = format_id(*connection.room.id_before(connection.cursor))
+    def evict_slow(self, connection: Connection, newest: tuple[int, int] | None = None) -> None:
+        """Evict a client that is too far behind; `newest` is the id of the last message that it
+        has got, if the log cannot tell that any more."""
+        resume = format_id(*(newest or connection.room.id_before(connection.cursor)))
         lag = connection.room.lag(connection.cursor)
         logger.warning(
             "%s is evicted: it is %d bytes behind, resume after %s",

@@ -478,6 +478,30 @@ def test_close_sends_what_is_queued_first() -> None:
         assert client.close() is True
 
 
+def test_nothing_follows_our_close_not_even_a_pong() -> None:
+    """A ping that is read after our Close stays unanswered (RFC 6455 §5.5.1)."""
+    with connected_pair() as (client, server):
+        closing = in_thread(client.close)
+        assert server.recv_close() == (1000, "")
+        server.send_frame(PING, b"?")
+        server.send_close(1000)
+        server.recv_eof()
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is True
+
+
+def test_close_is_bounded_although_the_peer_talks_on() -> None:
+    """After the handshake the peer must end its stream; one that does not is cut off."""
+    with connected_pair(close_timeout=0.3) as (client, server):
+        closing = in_thread(client.close, timeout=SECONDS)
+        assert server.recv_close() == (1000, "")
+        server.send_close(1000)
+        with pytest.raises(OSError):
+            while True:
+                server.send_frame(TEXT, bytes(1000))
+        assert closing.result(SECONDS) is True
+
+
 def test_close_that_crosses_ours_proves_nothing() -> None:
     """The peer's own Close is no echo: it may not have read what was sent."""
     for code, reason in ((1001, ""), (1000, "a reason of its own")):

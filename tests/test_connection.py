@@ -80,6 +80,24 @@ def test_echo_of_a_close_has_no_reason(pair: Pair) -> None:
     assert (connection.end_code, connection.end_reason) == (4000, "its reason")
 
 
+def test_lost_connection_is_not_answered(pair: Pair) -> None:
+    """An echo would say that all before the peer's Close was accepted: not once it was lost."""
+    connection, _ = pair
+    connection.end(frames.ABNORMAL, "")
+    assert not connection.queue_close(1000, "", echo_code=1000)
+    assert not connection.personal
+
+
+def test_close_of_the_peer_after_our_end_gets_our_reason(pair: Pair) -> None:
+    """The reader has thrown away what came since: an echo would be read as "accepted"."""
+    connection, _ = pair
+    connection.end(1001, "the hub stops")
+    assert connection.queue_close(1000, "", echo_code=1000)
+    connection.take_personal()
+    assert connection.rest is not None
+    assert bytes(connection.rest) == frames.encode_close(1001, "the hub stops")
+
+
 def test_eviction_throws_away_what_waits(pair: Pair) -> None:
     """Only the frame in progress and the Close are left."""
     connection, _ = pair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -132,3 +133,20 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
         assert "the fan-out has failed" in caplog.text
+
+
+def test_late_wake_up_reaches_no_stranger(hub: BroadcastHub) -> None:
+    """The pipe's number may be somebody else's by the time when a publisher gets to write to it."""
+    fanout = fanout_of(hub)
+    number = fanout._wake_writer
+    hub.stop()
+    reader, writer = os.pipe()
+    try:
+        os.dup2(writer, number)
+        os.set_blocking(reader, False)
+        fanout._wake()
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+    finally:
+        for descriptor in {reader, writer, number}:
+            os.close(descriptor)

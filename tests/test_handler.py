@@ -9,7 +9,17 @@ import pytest
 from broadcast_server import BroadcastHub
 from broadcast_server.handler import MAX_RECV_BYTES, MIN_RECV_BYTES, HubHandler
 
-from .support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
+from .support import (
+    BINARY,
+    PING,
+    PONG,
+    TEXT,
+    HandshakeRefused,
+    RawClient,
+    client_frame,
+    running_hub,
+    wait_until,
+)
 
 
 def handler_of(hub: BroadcastHub) -> HubHandler:
@@ -31,6 +41,23 @@ def test_receive_buffer_grows_with_what_comes_and_shrinks_again(hub: BroadcastHu
         client.sock.sendall(frame[MIN_RECV_BYTES:])
         assert wait_until(lambda: handler._recv_bytes == MIN_RECV_BYTES)
         assert wait_until(lambda: hub.stats()["messages"] == 1)
+
+
+def test_refused_join_is_off_the_list_and_may_be_tried_again(hub: BroadcastHub) -> None:
+    """410 leaves the connection open; the next request on it may join, and is one client."""
+    with RawClient.open(port=hub.port) as client:
+        with pytest.raises(HandshakeRefused) as refused:
+            client.upgrade("/?since=99999999999999-0")
+        assert refused.value.status == 410
+        length = client.header("Content-Length")
+        assert length is not None
+        client.recv_exact(int(length))
+        assert hub.stats()["clients"] == 0
+        client.upgrade("/")
+        client.sync()
+        assert hub.stats()["clients"] == len(hub.members("/")) == 1
+        client.leave()
+    assert wait_until(lambda: hub.stats()["clients"] == 0)
 
 
 def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> None:

@@ -25,6 +25,7 @@ class Client:
         self.number = number
         self.member = f"member {number}"
         self.cursor = -1
+        self.joined_after: tuple[int, int] | None = None
 
 
 def client(number: int = 1) -> Any:
@@ -86,6 +87,18 @@ def test_since_begins_behind_an_id(since: tuple[int, int], cursor: int) -> None:
     c = client()
     assert r.join(c, 0, since)
     assert c.cursor == cursor
+
+
+def test_id_before_the_cursor_is_noted_before_the_log_can_lose_it() -> None:
+    """Who is trimmed away before it was handed over is told where it really stands."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    r.join(c, 2, None)
+    r.mark_offered(3)
+    r.trim(2)
+    assert c.joined_after == (10, 0)
+    assert r.id_before(c.cursor) == (10, 1)
 
 
 def test_since_before_what_is_held_is_refused() -> None:
