@@ -493,7 +493,7 @@ def test_nothing_follows_our_close_not_even_a_pong() -> None:
 def test_close_is_bounded_although_the_peer_talks_on() -> None:
     """After the handshake the peer must end its stream; one that does not is cut off."""
     with connected_pair(close_timeout=0.3) as (client, server):
-        closing = in_thread(client.close, timeout=SECONDS)
+        closing = in_thread(client.close)
         assert server.recv_close() == (1000, "")
         server.send_close(1000)
         with pytest.raises(OSError):
