@@ -299,7 +299,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--connect", action="store_true", help="the same as the command connect")
     _add_version(parser, "show the version and exit")
     commands = parser.add_subparsers(
-        title="commands", dest="command", metavar="COMMAND", required=True
+        title="commands",
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        prog=PROG,  # else each command would be called by the whole usage line
     )
     for command, groups in OPTIONS.items():
         operand = " [URL]" if command == "connect" else ""

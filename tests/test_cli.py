@@ -214,7 +214,8 @@ def test_bad_value_names_its_source(
     assert cli.main(["start", f"--{option}={text}"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert f"start: error: argument --{option}: " in printed.err
+    start = f"broadcast-server start: error: argument --{option}: "
+    assert printed.err.startswith(start)
     assert len(printed.err.splitlines()) == 1
 
 
