@@ -59,7 +59,8 @@ class MemoryBackplane:
             # One clock for all rooms that never goes back, even when the system's does.
             now = int(self._clock() * 1000)
             if now > self._ms:
-                self._ms, self._seq = now, -1
+                # Sequences begin with 1, so that an id "before all of this millisecond" is there.
+                self._ms, self._seq = now, 0
             ms, first = self._ms, self._seq + 1
             self._seq += count
             self.messages += count
@@ -69,7 +70,7 @@ class MemoryBackplane:
     def newest(self) -> tuple[int, int]:
         """Return the newest id given out, or the clock's time if that is later."""
         with self._lock:
-            return max((self._ms, self._seq), (int(self._clock() * 1000), -1))
+            return max((self._ms, self._seq), (int(self._clock() * 1000), 0))
 
     def close(self) -> None:
         """Accept nothing from now on. What was submitted before is in its log already."""
