@@ -16,6 +16,7 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from .batches import Batch
@@ -28,6 +29,8 @@ from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
 
 logger = logging.getLogger(__name__)
 
+# The longest sleep; the kernel takes no more than 2**31 ms at once.
+MAX_SLEEP_SECONDS = 3600.0
 # After so many sends the fan-out looks at pongs and timers.
 GROUP = 256
 
@@ -65,7 +68,9 @@ class FanOut:
         self._finish_by: float | None = None
         self._ended = False
 
-        # The thread's own; of the writer others read the counters.
+        # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
+        # has taken and not yet done, so that none is lost if one fails.
+        self._taken: deque[tuple[Callable[[Connection], None], Connection]] = deque()
         self._timers = Timers()
         self.writer = ClientWriter(settings, self._selector, self._timers, on_drained)
         self._liveness = Liveness(settings, self._timers, self.writer)
@@ -174,12 +179,16 @@ class FanOut:
         finally:
             with self._lock:
                 self._ended = True
-                posts, self._posts = self._posts, []
-            for action, connection in posts:
+                self._taken.extend(self._posts)
+                self._posts.clear()
+            for action, connection in self._taken:
                 if action == self._do_activate:
                     self.writer.connections[connection] = None
             for connection in list(self.writer.connections):
-                self.writer.drop(connection)
+                try:
+                    self.writer.drop(connection)
+                except Exception:
+                    logger.critical("cannot drop %s", connection.member.id, exc_info=True)
 
     def _turn(self) -> bool:
         """Do everything that there is to do now; return False at the end."""
@@ -194,7 +203,7 @@ class FanOut:
         if not idle:
             self._interlude(0.0)
         else:
-            self._interlude(max(0.0, until - now) if until != NEVER else None)
+            self._interlude(min(max(0.0, until - now), MAX_SLEEP_SECONDS))
         with self._lock:
             self._sleeping = False
             self.writer.active.update(self._dirty)
@@ -208,7 +217,7 @@ class FanOut:
         self._forget_dropped()
         return True
 
-    def _interlude(self, timeout: float | None) -> None:
+    def _interlude(self, timeout: float) -> None:
         """Serve what should not wait for a long pass: full sockets that take more, what other
         threads posted, timers. Waits for the first of it at most for the time-out."""
         for key, _ in self._selector.select(timeout):
@@ -217,8 +226,10 @@ class FanOut:
             else:
                 self.writer.go_on(key.data)
         with self._lock:
-            posts, self._posts = self._posts, []
-        for action, connection in posts:
+            self._taken.extend(self._posts)
+            self._posts.clear()
+        while self._taken:
+            action, connection = self._taken.popleft()
             action(connection)
         now = time.monotonic()
         while (due := self._timers.pop(now)) is not None:
@@ -329,17 +340,28 @@ class FanOut:
     def _forget_dropped(self) -> None:
         for room in self._rooms.take_dropped():
             self._total_cost -= room.counted_cost
+            # A client that has left, but has not been sent everything, would keep the whole log.
+            self._drop_before(room, room.head)
 
     def _trim(self, room: Room, limit_bytes: int) -> bool:
         """Trim a log; return whether anything could go."""
         base = room.trim_target(limit_bytes)
         if base <= room.base:
             return False
-        for connection in list(room.behind):
-            if connection.cursor < base and connection.final is None:
-                self.writer.evict_slow(connection)
-        room.trim(base)
+        self._drop_before(room, base)
         return True
+
+    def _drop_before(self, room: Room, base: int) -> None:
+        """Drop the start of a log. Who still needs it and can take it gets it now, the others are
+        evicted: only a client that does not take what it was offered is too slow."""
+        writer = self.writer
+        for connection in list(room.behind):
+            while connection.cursor < base and _takes_more(connection):
+                if not writer.serve(connection):
+                    break
+            if connection.cursor < base and _is_served(connection):
+                writer.evict_slow(connection)
+        room.trim(base)
 
     # -- The fan-out's thread: what other threads posted ---------------------------------------
 
@@ -349,7 +371,9 @@ class FanOut:
         room.behind[connection] = None
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
-        if connection.cursor < room.base:
+        if connection.cursor < room.base <= connection.skips_to:
+            connection.cursor = room.base  # old messages of which it was promised none
+        elif connection.cursor < room.base:
             self.writer.evict_slow(connection, connection.joined_after)
         connection.joined_after = None
         self.writer.attend(connection)
@@ -359,3 +383,13 @@ class FanOut:
 
     def _do_leave(self, connection: Connection) -> None:
         self.writer.reader_left(connection)
+
+
+def _is_served(connection: Connection) -> bool:
+    """Whether a client is still to get messages."""
+    return not (connection.final is not None or connection.close_sent or connection.dropped)
+
+
+def _takes_more(connection: Connection) -> bool:
+    """Whether a client is still to get messages and its socket takes some."""
+    return _is_served(connection) and not connection.blocked

@@ -117,6 +117,15 @@ def test_newest_is_the_last_id_or_the_clock() -> None:
     assert submit(backplane, 1)[:2] > (5001, 0)
 
 
+def test_newest_moves_the_clock() -> None:
+    """A room that begins with it must not get older ids when the system's clock goes back."""
+    clock = ManualClock(5.0)
+    backplane = MemoryBackplane(clock)
+    floor = backplane.newest()
+    clock.now = 4.0
+    assert submit(backplane, 1)[:2] > floor
+
+
 def test_newest_can_be_given_back() -> None:
     """Who is evicted before its first message resumes from there: it must read as an id."""
     backplane = MemoryBackplane()
