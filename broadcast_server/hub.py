@@ -219,6 +219,8 @@ class BroadcastHub:
                 connection.room.leave(connection)
                 core.fanout.attend(connection)
         self._leave_own(core, server)
+        # Without clients the fan-out ends: one that comes later would get no goodbye.
+        server.await_hand_overs(deadline)
         core.fanout.finish(deadline)
         ended = core.fanout.join(max(0.0, deadline - time.monotonic()) + 0.3)
         # The last half second is for threads that only have to notice.

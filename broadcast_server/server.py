@@ -62,6 +62,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
+        # Notified when a client of the list is handed over or leaves the list.
+        self._settled = threading.Condition(self._registry_lock)
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
         self._sessions: dict[socket.socket, threading.Thread | None] = {}
@@ -152,6 +154,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             if last is not client:
                 self.clients[client["place"]] = last
                 last["place"] = client["place"]
+            self._settled.notify_all()
             connection = client.get("connection")
             if connection is not None:
                 self._by_id.pop(connection.member.id, None)
@@ -171,6 +174,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
         with self._registry_lock:
             self._handed_over.add(handler.request)
+            self._settled.notify_all()
 
     # -- Any thread ----------------------------------------------------------------------------
 
@@ -209,6 +213,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Refuse whoever comes from now on; requests are still answered."""
         with self._registry_lock:
             self.core.stopping = True
+
+    def await_hand_overs(self, deadline: float) -> None:
+        """Wait until the fan-out has all clients of the list, ``time.monotonic()`` is at the
+        deadline at the latest. Who was admitted in the last moment is being sent its 101."""
+        with self._registry_lock:
+            while any(handler.request not in self._handed_over for handler in self._by_handler):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._settled.wait(left)
 
     def stop_listening(self) -> None:
         """End the accept loop, and the sessions that have not become clients. It may be called

@@ -199,6 +199,32 @@ def test_everyone_is_told_1001(hub: BroadcastHub) -> None:
         assert not stopper.is_alive()
 
 
+def test_client_that_is_just_being_admitted_is_told_1001(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its 101, but the fan-out does not know it yet: that one must not end without it."""
+    assert hub._core is not None and hub._server is not None
+    fanout, hand_over = hub._core.fanout, hub._server.hand_over
+    stopping = threading.Event()
+
+    def hand_over_late(handler: Any) -> None:
+        assert stopping.wait(10)
+        wait_until(lambda: not fanout.is_alive, 0.2)
+        hand_over(handler)
+
+    monkeypatch.setattr(hub._server, "hand_over", hand_over_late)
+    monkeypatch.setattr(hub._core.backplane, "close", stopping.set)
+    with RawClient.connect(port=hub.port) as client:
+        stopper = threading.Thread(target=hub.stop)
+        stopper.start()
+        assert client.recv_close()[0] == 1001
+        client.send_close(1001)
+        client.recv_eof()
+        client.close()
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
 def test_leave_callback_is_told_about_the_stop() -> None:
     """``on_leave`` is called for every member, with 1001, before stop() returns."""
     left: list[int] = []
