@@ -55,9 +55,12 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
-        # Guards the use of the pipe by others against its closing. The thread never takes it.
+        # Guards the next three, and the use of the pipe by others against its closing. The thread
+        # takes it only at its very end.
         self._pipe_lock = threading.Lock()
         self._closed = False
+        self._unwanted = False  # close() was called
+        self._over = False  # the thread uses nothing any more
 
         # Guards the next six. Taken last of all locks.
         self._lock = threading.Lock()
@@ -135,11 +138,19 @@ class FanOut:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Close what the thread used; it must have ended or never begun."""
-        self._selector.close()
-        os.close(self._wake_reader)
+        """Close what the thread uses: now if it has ended or never begun, else at its end. It may
+        be called again."""
         with self._pipe_lock:
+            self._unwanted = True
+            if self._over or self._thread.ident is None:
+                self._close_locked()
+
+    def _close_locked(self) -> None:
+        assert self._pipe_lock.locked()
+        if not self._closed:
             self._closed = True
+            self._selector.close()
+            os.close(self._wake_reader)
             os.close(self._wake_writer)
 
     def _post(self, action: Callable[[Connection], None], connection: Connection) -> bool:
@@ -189,6 +200,10 @@ class FanOut:
                     self.writer.drop(connection)
                 except Exception:
                     logger.critical("cannot drop %s", connection.member.id, exc_info=True)
+            with self._pipe_lock:
+                self._over = True
+                if self._unwanted:
+                    self._close_locked()
 
     def _turn(self) -> bool:
         """Do everything that there is to do now; return False at the end."""
