@@ -56,20 +56,27 @@ class MemoryBackplane:
         with self._lock:
             if self._closed:
                 raise HubStopped("the hub is stopping")
-            # One clock for all rooms that never goes back, even when the system's does.
-            now = int(self._clock() * 1000)
-            if now > self._ms:
-                self._ms, self._seq = now, -1
+            self._advance_locked()
             ms, first = self._ms, self._seq + 1
             self._seq += count
             self.messages += count
             room.append(drafts, ms, first)
         done((ms, first, count))
 
+    def _advance_locked(self) -> None:
+        """Move the one clock of all rooms, which never goes back, even when the system's does."""
+        assert self._lock.locked()
+        now = int(self._clock() * 1000)
+        if now > self._ms:
+            # Sequences begin with 1, so that there is an id before all of this millisecond.
+            self._ms, self._seq = now, 0
+
     def newest(self) -> tuple[int, int]:
-        """Return the newest id given out, or the clock's time if that is later."""
+        """Return an id that every later one will be greater than: the newest given out, or the
+        clock's time if that is later."""
         with self._lock:
-            return max((self._ms, self._seq), (int(self._clock() * 1000), -1))
+            self._advance_locked()
+            return self._ms, self._seq
 
     def close(self) -> None:
         """Accept nothing from now on. What was submitted before is in its log already."""

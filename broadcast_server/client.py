@@ -133,8 +133,9 @@ class BroadcastClient:
             self._connecting = True
         try:
             sock = dialer.dial(self.url, self._headers, self._open_timeout)
-        except ConnectFailed:
-            self._connecting = False  # it may try again
+        except BaseException:  # Ctrl-C, too: it may try again
+            with self._lock:
+                self._connecting = False
             raise
         channel = Channel(sock)
         try:

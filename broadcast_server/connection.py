@@ -15,7 +15,7 @@ from collections import deque
 
 from . import frames
 from .messages import Member
-from .rooms import Room
+from .rooms import ENTRY_BYTES, Room
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
@@ -64,6 +64,7 @@ class Connection:
         "rest_is_close",
         "room",
         "send",
+        "skips_to",
         "sock",
         "urgent",
         "waiting",
@@ -99,8 +100,10 @@ class Connection:
 
         # The fan-out's own, touched by no other thread after the hand-over.
         self.cursor = 0  # position of the next log entry to begin
-        # The id before the cursor, until the hand-over: the log may lose it before that.
+        # Until the hand-over, when the log may have lost what it would tell: the id before the
+        # cursor, and the place before which messages were asked for without a promise.
         self.joined_after: tuple[int, int] | None = None
+        self.skips_to = 0
         self.rest: memoryview | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
         self.final: bytes | None = (
@@ -130,14 +133,14 @@ class Connection:
             limit_bytes: how much may wait already, at most.
 
         Returns:
-            True if it was queued, False if too much waits, None if the connection is closing.
+            True if it was queued, False if too much waits, None if the connection is ending.
         """
         # The stamp is taken and queued under the room's lock, and the fan-out reads the head under
         # it before it looks here: so a message that is published later cannot go out earlier.
         with self.room.lock, self.lock:
-            if self.closing:
+            if self.closing or self.ended:
                 return None
-            if limit_bytes is not None and self.personal_bytes + len(frame) > limit_bytes:
+            if limit_bytes is not None and self.personal_bytes + _cost(frame) > limit_bytes:
                 if self.personal:
                     return False
             self._queue_locked(frame, False)
@@ -173,7 +176,7 @@ class Connection:
         if self.personal is None:
             self.personal = deque()
         self.personal.append((self.room.head, frame, is_close))
-        self.personal_bytes += len(frame)
+        self.personal_bytes += _cost(frame)
         self.plain = False
 
     def queue_urgent(self, frame: bytes) -> bool:
@@ -245,7 +248,7 @@ class Connection:
         with self.lock:
             assert self.personal is not None
             _, frame, self.rest_is_close = self.personal.popleft()
-            self.personal_bytes -= len(frame)
+            self.personal_bytes -= _cost(frame)
         self.rest = memoryview(frame)
 
     def evict(self, code: int, reason: str) -> None:
@@ -265,3 +268,8 @@ class Connection:
         with self.lock:
             self.plain = not (self.personal or self.urgent or self.closing)
             return self.plain
+
+
+def _cost(frame: bytes) -> int:
+    """Return what a queued frame counts, so that empty ones cannot fill the memory either."""
+    return len(frame) + ENTRY_BYTES

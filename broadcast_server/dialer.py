@@ -12,6 +12,7 @@ import websocket
 
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
+from .settings import MAX_SECONDS
 
 
 def complete_url(url: str, name: str | None) -> str:
@@ -51,19 +52,24 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
     """Return a socket that is a WebSocket connection from its next byte on.
 
     Args:
-        timeout: seconds that each step may take: an address, TLS, the opening handshake.
+        timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
+            longer than the system can wait counts as ``MAX_SECONDS``.
 
     Raises:
         ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
     """
+    timeout = min(timeout, MAX_SECONDS)
     connecting = websocket.WebSocket(enable_multithread=False)
     connecting.settimeout(timeout)
     deadline = Deadline(timeout)
+    was_cut = False
 
     def cut() -> None:
+        nonlocal was_cut
         # Not the library's abort(): before the 101 that one does nothing.
         sock = connecting.sock
         if sock is not None:
+            was_cut = True
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -85,8 +91,12 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
     finally:
         watch.cancel()
         watch.join()
-    assert connecting.sock is not None
-    return connecting.sock
+    sock: socket.socket | None = connecting.sock
+    assert sock is not None
+    if was_cut:  # in the moment after the 101
+        sock.close()
+        raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
+    return sock
 
 
 def masked_frame(opcode: int, payload: bytes) -> bytes:

@@ -16,6 +16,7 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from .batches import Batch
@@ -28,6 +29,8 @@ from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
 
 logger = logging.getLogger(__name__)
 
+# The longest sleep; the kernel takes no more than 2**31 ms at once.
+MAX_SLEEP_SECONDS = 3600.0
 # After so many sends the fan-out looks at pongs and timers.
 GROUP = 256
 
@@ -52,9 +55,12 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
-        # Guards the use of the pipe by others against its closing. The thread never takes it.
+        # Guards the next three, and the use of the pipe by others against its closing. The thread
+        # takes it only at its very end.
         self._pipe_lock = threading.Lock()
         self._closed = False
+        self._unwanted = False  # close() was called
+        self._over = False  # the thread uses nothing any more
 
         # Guards the next six. Taken last of all locks.
         self._lock = threading.Lock()
@@ -65,7 +71,9 @@ class FanOut:
         self._finish_by: float | None = None
         self._ended = False
 
-        # The thread's own; of the writer others read the counters.
+        # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
+        # has taken and not yet done, so that none is lost if one fails.
+        self._taken: deque[tuple[Callable[[Connection], None], Connection]] = deque()
         self._timers = Timers()
         self.writer = ClientWriter(settings, self._selector, self._timers, on_drained)
         self._liveness = Liveness(settings, self._timers, self.writer)
@@ -130,11 +138,19 @@ class FanOut:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Close what the thread used; it must have ended or never begun."""
-        self._selector.close()
-        os.close(self._wake_reader)
+        """Close what the thread uses: now if it has ended or never begun, else at its end. It may
+        be called again."""
         with self._pipe_lock:
+            self._unwanted = True
+            if self._over or self._thread.ident is None:
+                self._close_locked()
+
+    def _close_locked(self) -> None:
+        assert self._pipe_lock.locked()
+        if not self._closed:
             self._closed = True
+            self._selector.close()
+            os.close(self._wake_reader)
             os.close(self._wake_writer)
 
     def _post(self, action: Callable[[Connection], None], connection: Connection) -> bool:
@@ -174,12 +190,20 @@ class FanOut:
         finally:
             with self._lock:
                 self._ended = True
-                posts, self._posts = self._posts, []
-            for action, connection in posts:
+                self._taken.extend(self._posts)
+                self._posts.clear()
+            for action, connection in self._taken:
                 if action == self._do_activate:
                     self.writer.connections[connection] = None
             for connection in list(self.writer.connections):
-                self.writer.drop(connection)
+                try:
+                    self.writer.drop(connection)
+                except Exception:
+                    logger.critical("cannot drop %s", connection.member.id, exc_info=True)
+            with self._pipe_lock:
+                self._over = True
+                if self._unwanted:
+                    self._close_locked()
 
     def _turn(self) -> bool:
         """Do everything that there is to do now; return False at the end."""
@@ -194,7 +218,7 @@ class FanOut:
         if not idle:
             self._interlude(0.0)
         else:
-            self._interlude(max(0.0, until - now) if until != NEVER else None)
+            self._interlude(min(max(0.0, until - now), MAX_SLEEP_SECONDS))
         with self._lock:
             self._sleeping = False
             self.writer.active.update(self._dirty)
@@ -208,7 +232,7 @@ class FanOut:
         self._forget_dropped()
         return True
 
-    def _interlude(self, timeout: float | None) -> None:
+    def _interlude(self, timeout: float) -> None:
         """Serve what should not wait for a long pass: full sockets that take more, what other
         threads posted, timers. Waits for the first of it at most for the time-out."""
         for key, _ in self._selector.select(timeout):
@@ -217,8 +241,10 @@ class FanOut:
             else:
                 self.writer.go_on(key.data)
         with self._lock:
-            posts, self._posts = self._posts, []
-        for action, connection in posts:
+            self._taken.extend(self._posts)
+            self._posts.clear()
+        while self._taken:
+            action, connection = self._taken.popleft()
             action(connection)
         now = time.monotonic()
         while (due := self._timers.pop(now)) is not None:
@@ -329,17 +355,28 @@ class FanOut:
     def _forget_dropped(self) -> None:
         for room in self._rooms.take_dropped():
             self._total_cost -= room.counted_cost
+            # A client that has left, but has not been sent everything, would keep the whole log.
+            self._drop_before(room, room.head)
 
     def _trim(self, room: Room, limit_bytes: int) -> bool:
         """Trim a log; return whether anything could go."""
         base = room.trim_target(limit_bytes)
         if base <= room.base:
             return False
-        for connection in list(room.behind):
-            if connection.cursor < base and connection.final is None:
-                self.writer.evict_slow(connection)
-        room.trim(base)
+        self._drop_before(room, base)
         return True
+
+    def _drop_before(self, room: Room, base: int) -> None:
+        """Drop the start of a log. Who still needs it and can take it gets it now, the others are
+        evicted: only a client that does not take what it was offered is too slow."""
+        writer = self.writer
+        for connection in list(room.behind):
+            while connection.cursor < base and _takes_more(connection):
+                if not writer.serve(connection):
+                    break
+            if connection.cursor < base and _is_served(connection):
+                writer.evict_slow(connection)
+        room.trim(base)
 
     # -- The fan-out's thread: what other threads posted ---------------------------------------
 
@@ -349,7 +386,9 @@ class FanOut:
         room.behind[connection] = None
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
-        if connection.cursor < room.base:
+        if connection.cursor < room.base <= connection.skips_to:
+            connection.cursor = room.base  # old messages of which it was promised none
+        elif connection.cursor < room.base:
             self.writer.evict_slow(connection, connection.joined_after)
         connection.joined_after = None
         self.writer.attend(connection)
@@ -359,3 +398,13 @@ class FanOut:
 
     def _do_leave(self, connection: Connection) -> None:
         self.writer.reader_left(connection)
+
+
+def _is_served(connection: Connection) -> bool:
+    """Whether a client is still to get messages."""
+    return not (connection.final is not None or connection.close_sent or connection.dropped)
+
+
+def _takes_more(connection: Connection) -> bool:
+    """Whether a client is still to get messages and its socket takes some."""
+    return _is_served(connection) and not connection.blocked

@@ -188,7 +188,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             return Refusal(503, str(error), _RETRY)
         try:
             trailing = http.upgrade(join, core.settings.handshake_timeout)
-        except OSError:
+        except BaseException:
             room.leave(client)
             raise
         self._http = None  # frees the parser

@@ -26,7 +26,7 @@ from .messages import Draft, Member, Message, encode, to_messages
 from .policies import check_room
 from .rooms import WAIT_SECONDS, Room, Rooms, cost_of
 from .server import HubServer
-from .settings import Settings
+from .settings import MAX_SECONDS, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,19 @@ class BroadcastHub:
         self._port = port
         self._settings = Settings(**settings)
         self._callbacks = (on_message, on_join, on_leave)
-        # Guards _core, _server, _accept_thread, _pid and the step from one state to the next. Taken
-        # before every other lock; never held while waiting for a thread.
+        self._begin_empty()
+
+    def _begin_empty(self) -> None:
+        """Be a hub that does not run. Also in a forked child at its first start: what it has
+        inherited may be locked by threads that it does not have."""
+        self._pid = os.getpid()
+        # Guards _core, _server, _accept_thread, _stopper and the step from one state to the next.
+        # Taken before every other lock; never held while waiting for a name or a thread's end.
         self._lock = threading.Lock()
         self._core: Core | None = None
         self._server: HubServer | None = None
         self._accept_thread: threading.Thread | None = None
-        self._pid = 0
-        self._stopping = False
+        self._stopper: threading.Thread | None = None  # who is at work in stop()
         self._stopped = threading.Event()  # set while nothing runs
         self._stopped.set()
         # Guards _drain_waiters; notified when a client's personal queue has drained.
@@ -102,30 +107,45 @@ class BroadcastHub:
             OSError: the address cannot be listened on.
             UsageError: it runs already.
         """
-        with self._lock:
-            if self._core is not None and self._pid == os.getpid():
-                raise UsageError("the hub runs already")
-            settings = self._settings
-            backplane = MemoryBackplane()
-            rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
-            fanout = FanOut(settings, rooms, self._on_drained)
-            core = Core(settings, rooms, backplane, fanout, *self._callbacks)
-            try:
-                server = HubServer(self._host, self._port, core)
-            except BaseException:
-                fanout.close()
-                raise
-            if settings.switch_interval is not None:
-                sys.setswitchinterval(settings.switch_interval)
-            self._core, self._server, self._pid = core, server, os.getpid()
-            self._stopping = False
-            self._stopped.clear()
-            self._accept_thread = threading.Thread(
+        if self._pid != os.getpid():
+            self._begin_empty()
+        if self._core is not None:
+            raise UsageError("the hub runs already")
+        settings = self._settings
+        backplane = MemoryBackplane()
+        rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
+        fanout = FanOut(settings, rooms, self._on_drained)
+        core = Core(settings, rooms, backplane, fanout, *self._callbacks)
+        server: HubServer | None = None
+        accept_thread: threading.Thread | None = None
+        try:
+            # Without the lock, which stop() needs: to look up a name may take long.
+            server = HubServer(self._host, self._port, core)
+            accept_thread = threading.Thread(
                 target=server.serve_forever, name="broadcast-accept", daemon=True
             )
-            fanout.start()
-            self._accept_thread.start()
-        _running.add(self)
+            with self._lock:
+                if self._core is not None:  # another thread was faster
+                    raise UsageError("the hub runs already")
+                fanout.start()
+                accept_thread.start()
+                self._core, self._server, self._accept_thread = core, server, accept_thread
+                self._stopper = None
+                self._stopped.clear()
+                _running.add(self)
+        except BaseException:
+            # Such as a thread that is not to be had: nothing of it stays.
+            fanout.finish(0.0)
+            if fanout.is_alive:
+                fanout.join(1.0)
+            if accept_thread is not None and server is not None and accept_thread.is_alive():
+                server.stop_listening()
+            if server is not None:
+                server.server_close()
+            fanout.close()
+            raise
+        if settings.switch_interval is not None:
+            sys.setswitchinterval(settings.switch_interval)
         logger.info("listening on %s", self.url)
         return self
 
@@ -135,9 +155,7 @@ class BroadcastHub:
         Raises:
             OSError: the address cannot be listened on.
         """
-        with self._lock:
-            running = self._core is not None and self._pid == os.getpid()
-        if not running:
+        if self._core is None or self._pid != os.getpid():
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
@@ -148,34 +166,61 @@ class BroadcastHub:
 
         Nobody is admitted any more, what was accepted is flushed, each client gets Close 1001 and
         may answer; then the connections are closed. Called in a callback it does not wait for the
-        callback's own thread. Does nothing if the hub does not run.
+        callback's own thread; if another thread is stopping the hub already, it does not wait
+        there at all. Does nothing if the hub does not run, or not yet.
+
+        Not for a signal handler, which may have interrupted the very code that holds a lock: set an
+        event there, or use the command. An exception in here, such as a second Ctrl-C, ends
+        everything at once.
 
         Args:
             timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
             second.
         """
-        timeout = self._settings.stop_timeout if timeout is None else max(0.0, timeout)
+        timeout = self._settings.stop_timeout if timeout is None else timeout
+        timeout = min(max(0.0, timeout), MAX_SECONDS)
         deadline = time.monotonic() + timeout
+        if self._pid != os.getpid():
+            return  # before the lock, which a forked child may have inherited locked
+        current = threading.current_thread()
         with self._lock:
             core, server, accept_thread = self._core, self._server, self._accept_thread
-            if core is None or server is None or self._pid != os.getpid():
+            if core is None or server is None or accept_thread is None:
                 return
-            first = not self._stopping
-            self._stopping = True
+            first = self._stopper in (None, current)
+            if first:
+                self._stopper = current
         if not first:
-            self._stopped.wait(timeout + 0.5)
+            # The one who stops waits for the callbacks: none of them may wait for it.
+            if server.is_session():
+                self._leave_own(core, server)
+            else:
+                self._stopped.wait(timeout + 0.5)
             return
-        assert accept_thread is not None
+        try:
+            self._end(core, server, accept_thread, deadline)
+        except BaseException:
+            self._end(core, server, accept_thread, time.monotonic())
+            raise
+        finally:
+            # If that was interrupted, too, the next call does it, at exit at the latest.
+            with self._lock:
+                if self._stopper is current:
+                    self._stopper = None
+
+    def _end(
+        self, core: Core, server: HubServer, accept_thread: threading.Thread, deadline: float
+    ) -> None:
+        """Do what ``stop`` promises. Each step may have been done before."""
         server.stop_admitting()
         core.backplane.close()
         for connection in server.connections():
             if connection.queue_close(1001, "the hub stops"):
                 connection.room.leave(connection)
                 core.fanout.attend(connection)
-        # Called in a callback, this thread will not read the answer to its own client's Close.
-        own = server.own_connection()
-        if own is not None:
-            core.fanout.leave(own)
+        self._leave_own(core, server)
+        # Without clients the fan-out ends: one that comes later would get no goodbye.
+        server.await_hand_overs(deadline)
         core.fanout.finish(deadline)
         ended = core.fanout.join(max(0.0, deadline - time.monotonic()) + 0.3)
         # The last half second is for threads that only have to notice.
@@ -185,14 +230,20 @@ class BroadcastHub:
         server.server_close()
         if not ended:
             logger.warning("the hub stopped, but a callback or a thread still runs")
-        if not core.fanout.is_alive:
-            core.fanout.close()
-        _running.discard(self)
+        core.fanout.close()
         with self._lock:
-            self._core = self._server = self._accept_thread = None
-            self._stopping = False
-        self._stopped.set()
+            if self._core is core:
+                self._core = self._server = self._accept_thread = None
+                _running.discard(self)
+                # Under the lock: what starts next must not be taken for stopped.
+                self._stopped.set()
         logger.info("stopped")
+
+    def _leave_own(self, core: Core, server: HubServer) -> None:
+        """In a callback: this thread will not read the answer to its own client's Close."""
+        own = server.own_connection()
+        if own is not None:
+            core.fanout.leave(own)
 
     def __enter__(self) -> BroadcastHub:
         return self.start()
@@ -233,9 +284,24 @@ class BroadcastHub:
         deadline = time.monotonic() + timeout
         target = self._reserve(core, room, cost, deadline)
         messages: list[Message] = []
-        core.publish(
-            target, drafts, cost, lambda ids: messages.extend(to_messages(room, None, drafts, ids))
-        )
+        try:
+            core.publish(
+                target,
+                drafts,
+                cost,
+                lambda ids: messages.extend(to_messages(room, None, drafts, ids)),
+            )
+        except HubStopped:
+            raise  # the place is given back
+        except BaseException:
+            # Ctrl-C: a message that is in the log goes out, for any other the place is given back.
+            with target.lock:
+                entries = target.entries(target.base, target.head)
+            if any(entry.frame is draft.frame for entry in entries):
+                core.fanout.notify(target)
+            else:
+                target.release(cost)
+            raise
         return messages[0]
 
     def send(self, client_id: str, data: Data, timeout: float = 5.0) -> bool:

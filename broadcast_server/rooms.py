@@ -91,7 +91,10 @@ class Room:
                     self._entries, since, key=lambda entry: (entry.ms, entry.seq)
                 )
             connection.joined_after = self.id_before(connection.cursor)
-            self.members[connection.number] = connection
+            connection.skips_to = head if since is None else connection.cursor
+            # Whoever was told to go before it came is none; its Close is queued under this lock.
+            if not connection.closing:
+                self.members[connection.number] = connection
             return True
 
     def leave(self, connection: Connection) -> bool:

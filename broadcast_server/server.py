@@ -62,6 +62,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
+        # Notified when a client of the list is handed over or leaves the list.
+        self._settled = threading.Condition(self._registry_lock)
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
         self._sessions: dict[socket.socket, threading.Thread | None] = {}
@@ -93,15 +95,10 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         return False
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
-        """Start a client's thread."""
+        """Start a client's thread; if there is none to be had, the caller closes the socket."""
         with self._registry_lock:
             self._sessions[request] = None
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            with self._registry_lock:
-                self._sessions.pop(request, None)
-            raise
+        super().process_request(request, client_address)
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
 
@@ -109,11 +106,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Run one client's session."""
         with self._registry_lock:
             self._sessions[request] = threading.current_thread()
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._registry_lock:
-                self._sessions.pop(request, None)
+        super().process_request_thread(request, client_address)
 
     def handle_error(self, request: socket.socket, client_address: Any) -> None:
         """Log what ended a session by mistake; the base class would print a traceback."""
@@ -121,8 +114,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def shutdown_request(self, request: socket.socket) -> None:
         """Close the socket of a session that has ended, unless the fan-out has a share in it: the
-        last of both closes it then."""
+        last of both closes it then. Every session ends here, also one without a thread."""
         with self._registry_lock:
+            # Before it is closed: stop_listening() must not meet a descriptor that is somebody
+            # else's by then.
+            self._sessions.pop(request, None)
             if request in self._handed_over:
                 self._handed_over.remove(request)
                 return
@@ -158,6 +154,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             if last is not client:
                 self.clients[client["place"]] = last
                 last["place"] = client["place"]
+            self._settled.notify_all()
             connection = client.get("connection")
             if connection is not None:
                 self._by_id.pop(connection.member.id, None)
@@ -177,6 +174,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
         with self._registry_lock:
             self._handed_over.add(handler.request)
+            self._settled.notify_all()
 
     # -- Any thread ----------------------------------------------------------------------------
 
@@ -206,26 +204,43 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                     return connection
         return None
 
+    def is_session(self) -> bool:
+        """Tell whether the caller is on a reader thread: in a callback."""
+        with self._registry_lock:
+            return threading.current_thread() in self._sessions.values()
+
     def stop_admitting(self) -> None:
         """Refuse whoever comes from now on; requests are still answered."""
         with self._registry_lock:
             self.core.stopping = True
 
+    def await_hand_overs(self, deadline: float) -> None:
+        """Wait until the fan-out has all clients of the list, ``time.monotonic()`` is at the
+        deadline at the latest. Who was admitted in the last moment is being sent its 101."""
+        with self._registry_lock:
+            while any(handler.request not in self._handed_over for handler in self._by_handler):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._settled.wait(left)
+
     def stop_listening(self) -> None:
-        """End the accept loop, and the sessions that have not become clients."""
+        """End the accept loop, and the sessions that have not become clients. It may be called
+        again, but not before the loop's thread is started: the end of the loop is waited for."""
         try:
             # Wakes the loop, which would look up the stop only at its next poll.
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # not on every system; the poll is short enough
         self.shutdown()
+        # Under the lock none of them can be closed meanwhile; the call does not block.
         with self._registry_lock:
-            waiting = [sock for sock in self._sessions if sock not in self._handed_over]
-        for sock in waiting:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
+            for sock in self._sessions:
+                if sock not in self._handed_over:
+                    try:
+                        sock.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # the peer was faster
 
     def join(self, deadline: float) -> bool:
         """Wait for the reader threads until ``time.monotonic()`` is at the deadline.

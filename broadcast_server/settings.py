@@ -11,10 +11,15 @@ from collections.abc import Iterable
 
 from .errors import UsageError
 
+# No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
+# wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
+MAX_SECONDS = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The limits and times of one hub. Times are in seconds, sizes in bytes.
+    """The limits and times of one hub. Times are in seconds, at most ``MAX_SECONDS``; sizes are in
+    bytes.
 
     Raises:
         UsageError: a value is out of its range; the message says which and why.
@@ -66,10 +71,10 @@ class Settings:
             "close_timeout",
             "http_idle_timeout",
         ):
-            self._need(name, above=0)
-        self._need("stop_timeout", at_least=0)
+            self._need(name, above=0, at_most=MAX_SECONDS)
+        self._need("stop_timeout", at_least=0, at_most=MAX_SECONDS)
         if self.switch_interval is not None:
-            self._need("switch_interval", above=0)
+            self._need("switch_interval", above=0, at_most=MAX_SECONDS)
         # A publisher waits at a quarter of the ring; below this one message could fill that window
         # alone, and no cursor could be promised to lie inside the ring.
         if self.room_log_bytes < 4 * self.max_message_bytes:
@@ -89,6 +94,7 @@ class Settings:
         *,
         at_least: float | None = None,
         above: float | None = None,
+        at_most: int | None = None,
         whole: bool = False,
     ) -> None:
         value = getattr(self, name)
@@ -101,3 +107,5 @@ class Settings:
             raise UsageError(f"{name} must be at least {at_least:g}, not {value!r}")
         if above is not None and value <= above:
             raise UsageError(f"{name} must be more than {above:g}, not {value!r}")
+        if at_most is not None and value > at_most:
+            raise UsageError(f"{name} must be at most {at_most}, not {value!r}")

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # The most that one client is offered in one pass, so that rooms and clients take turns.
 BATCH_BYTES = 256 * 1024
+# What a send counts at least: at most 256 of them for one client in one pass.
+SEND_COST_BYTES = 1024
 # More pieces than this are joined instead: each costs a memoryview; the kernel takes 1,024.
 MAX_PIECES = 64
 # Joined batches kept for others within one turn; many clients at many cursors must not add up.
@@ -91,7 +93,8 @@ class ClientWriter:
                         self._block(connection)
                     return False
                 connection.rest = None
-                budget -= size
+                # A send costs more than its bytes: many tiny frames must not hold up the others.
+                budget -= max(size, SEND_COST_BYTES)
                 if connection.rest_is_close:
                     self._end_writing(connection)
                     return False
@@ -213,6 +216,9 @@ class ClientWriter:
         self._block(connection)
 
     def fall_behind(self, connection: Connection) -> None:
+        """Serve a client alone from now on; one that is dropped stays away."""
+        if connection.dropped:
+            return
         connection.plain = False
         connection.room.in_step.pop(connection, None)
         connection.room.behind[connection] = None
@@ -225,7 +231,10 @@ class ClientWriter:
             try:
                 self._selector.register(connection.sock, selectors.EVENT_WRITE, connection)
             except KeyError:
-                pass  # it is still registered, in the middle of _go_on()
+                pass  # it is still registered, in the middle of go_on()
+            except OSError as error:  # the system watches no more sockets for us
+                self.lose(connection, error)
+                return
             self._timers.schedule(connection, now + self._settings.write_timeout)
 
     def go_on(self, connection: Connection) -> None:
@@ -302,8 +311,8 @@ class ClientWriter:
         room.leave(connection)
         try:
             self._selector.unregister(connection.sock)
-        except KeyError:
-            pass  # it was not blocked
+        except (KeyError, ValueError):
+            pass  # it was not blocked; it is closed already
         connection.abort()
         connection.release()
 

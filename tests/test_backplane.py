@@ -10,7 +10,7 @@ import pytest
 
 from broadcast_server.backplane import Ids, MemoryBackplane
 from broadcast_server.errors import HubStopped
-from broadcast_server.messages import Draft
+from broadcast_server.messages import Draft, format_id, parse_id
 
 
 class ManualClock:
@@ -50,8 +50,8 @@ def test_batch_is_in_the_log_before_done_is_called() -> None:
     backplane, log, batch = MemoryBackplane(ManualClock(5.0)), RecordingLog(), drafts(3)
     seen: list[tuple[Ids, int]] = []
     backplane.submit(log, batch, lambda ids: seen.append((ids, len(log.appended))))
-    assert seen == [((5000, 0, 3), 1)]
-    assert log.appended == [(batch, 5000, 0)]
+    assert seen == [((5000, 1, 3), 1)]
+    assert log.appended == [(batch, 5000, 1)]
 
 
 def test_done_runs_without_a_lock() -> None:
@@ -59,17 +59,17 @@ def test_done_runs_without_a_lock() -> None:
     backplane, log = MemoryBackplane(ManualClock(5.0)), RecordingLog()
     inner: list[Ids] = []
     backplane.submit(log, drafts(1), lambda _: inner.append(submit(backplane, 1, log)))
-    assert inner == [(5000, 1, 1)]
-    assert [ms_seq[1:] for ms_seq in log.appended] == [(5000, 0), (5000, 1)]
+    assert inner == [(5000, 2, 1)]
+    assert [ms_seq[1:] for ms_seq in log.appended] == [(5000, 1), (5000, 2)]
 
 
 @pytest.mark.parametrize(
     ("times", "ids"),
     [
-        ([5.0, 5.0, 5.0009], [(5000, 0), (5000, 2), (5000, 4)]),
-        ([5.0, 5.001, 6.0], [(5000, 0), (5001, 0), (6000, 0)]),
-        ([5.0, 4.0, 4.999, 5.0], [(5000, 0), (5000, 2), (5000, 4), (5000, 6)]),
-        ([5.0, 1.0, 5.5], [(5000, 0), (5000, 2), (5500, 0)]),
+        ([5.0, 5.0, 5.0009], [(5000, 1), (5000, 3), (5000, 5)]),
+        ([5.0, 5.001, 6.0], [(5000, 1), (5001, 1), (6000, 1)]),
+        ([5.0, 4.0, 4.999, 5.0], [(5000, 1), (5000, 3), (5000, 5), (5000, 7)]),
+        ([5.0, 1.0, 5.5], [(5000, 1), (5000, 3), (5500, 1)]),
     ],
     ids=["same millisecond", "later", "back", "back and on"],
 )
@@ -107,14 +107,31 @@ def test_newest_is_the_last_id_or_the_clock() -> None:
     """A room that begins now misses nothing that comes after ``newest``, and all before it."""
     clock = ManualClock(5.0)
     backplane = MemoryBackplane(clock)
-    assert backplane.newest() == (5000, -1)
+    assert backplane.newest() == (5000, 0)
     submit(backplane, 3)
-    assert backplane.newest() == (5000, 2)
+    assert backplane.newest() == (5000, 3)
     clock.now = 4.0
-    assert backplane.newest() == (5000, 2)
+    assert backplane.newest() == (5000, 3)
     clock.now = 5.001
-    assert backplane.newest() == (5001, -1)
-    assert submit(backplane, 1)[:2] > (5001, -1)
+    assert backplane.newest() == (5001, 0)
+    assert submit(backplane, 1)[:2] > (5001, 0)
+
+
+def test_newest_moves_the_clock() -> None:
+    """A room that begins with it must not get older ids when the system's clock goes back."""
+    clock = ManualClock(5.0)
+    backplane = MemoryBackplane(clock)
+    floor = backplane.newest()
+    clock.now = 4.0
+    assert submit(backplane, 1)[:2] > floor
+
+
+def test_newest_can_be_given_back() -> None:
+    """Who is evicted before its first message resumes from there: it must read as an id."""
+    backplane = MemoryBackplane()
+    newest = backplane.newest()
+    assert parse_id(format_id(*newest)) == newest
+    assert submit(backplane, 1)[:2] > newest
 
 
 def test_default_clock_is_the_systems() -> None:
@@ -135,4 +152,4 @@ def test_nothing_is_accepted_after_close() -> None:
             backplane.submit(log, drafts(1), lambda ids: pytest.fail(f"accepted as {ids}"))
     assert len(log.appended) == 1
     assert backplane.messages == 1
-    assert backplane.newest() == (5000, 0)
+    assert backplane.newest() == (5000, 1)

@@ -18,6 +18,7 @@ from broadcast_server import (
     ConnectionClosed,
     ProtocolError,
     UsageError,
+    dialer,
 )
 from broadcast_server import (
     client as client_module,
@@ -240,6 +241,56 @@ def test_client_connects_once() -> None:
         assert unused.close() is False
         with pytest.raises(UsageError):
             unused.connect()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OverflowError])
+def test_client_whose_connecting_failed_may_try_again(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was: Ctrl-C while a name is looked up, or no thread to be had."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with running_hub() as hub:
+        client = BroadcastClient(hub.url)
+        with monkeypatch.context() as patch:
+            patch.setattr(dialer, "dial", fail)
+            with pytest.raises(error):
+                client.connect()
+        with client:
+            assert [member.room for member in hub.members()] == ["/"]
+
+
+def test_client_may_wait_for_ever_to_connect() -> None:
+    """As long as the system can wait."""
+    with running_hub() as hub, BroadcastClient(hub.url, open_timeout=float("inf")):
+        assert len(hub.members()) == 1
+
+
+def test_connection_cut_in_the_moment_of_success_is_connect_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time was up; a client with a dead socket would be of no use."""
+    watches: list[threading.Timer] = []
+
+    class Watch(threading.Timer):
+        def start(self) -> None:
+            watches.append(self)
+            super().start()
+
+    connect = dialer.websocket.WebSocket.connect
+
+    def connect_late(self: Any, *arguments: Any, **options: Any) -> None:
+        connect(self, *arguments, **options)
+        watches[0].function()
+
+    with running_hub() as hub:
+        monkeypatch.setattr(threading, "Timer", Watch)
+        monkeypatch.setattr(dialer.websocket.WebSocket, "connect", connect_late)
+        with pytest.raises(ConnectFailed, match="no answer in 10 s"):
+            BroadcastClient(hub.url).connect()
+        assert wait_until(lambda: not hub.members())
 
 
 def test_close_while_connecting_wins() -> None:

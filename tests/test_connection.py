@@ -10,7 +10,7 @@ import pytest
 from broadcast_server import frames
 from broadcast_server.connection import MAX_WAITING_PONGS, Connection
 from broadcast_server.messages import Draft, Member
-from broadcast_server.rooms import Room, cost_of
+from broadcast_server.rooms import ENTRY_BYTES, Room, cost_of
 
 Pair = tuple[Connection, socket.socket]
 
@@ -44,17 +44,18 @@ def test_personal_frames_keep_their_place_among_the_messages(pair: Pair) -> None
     assert [(stamp, frame) for stamp, frame, _ in connection.personal] == [(0, b"a"), (1, b"b")]
     connection.take_personal()
     assert connection.rest is not None and bytes(connection.rest) == b"a"
-    assert (connection.rest_is_close, connection.personal_bytes) == (False, 1)
+    assert (connection.rest_is_close, connection.personal_bytes) == (False, 1 + ENTRY_BYTES)
 
 
 def test_too_much_is_not_queued_but_one_frame_always_is(pair: Pair) -> None:
     """A frame above the limit alone could never be sent otherwise."""
     connection, _ = pair
+    first, one = 100 + ENTRY_BYTES, 1 + ENTRY_BYTES
     assert connection.queue(bytes(100), 10) is True
     assert connection.queue(b"x", 10) is False
     assert connection.queue(b"x") is True
-    assert connection.queue(b"x", 102) is True
-    assert connection.queue(b"x", 102) is False
+    assert connection.queue(b"x", first + 2 * one) is True
+    assert connection.queue(b"x", first + 2 * one) is False
 
 
 def test_first_close_counts_and_nothing_follows_it(pair: Pair) -> None:
@@ -78,6 +79,13 @@ def test_echo_of_a_close_has_no_reason(pair: Pair) -> None:
     connection.take_personal()
     assert connection.rest is not None and bytes(connection.rest) == frames.encode_close(4000)
     assert (connection.end_code, connection.end_reason) == (4000, "its reason")
+
+
+def test_nothing_is_queued_for_a_client_that_ends(pair: Pair) -> None:
+    """It would never be sent, and who sends is told so."""
+    connection, _ = pair
+    connection.end(frames.ABNORMAL, "")
+    assert connection.queue(b"x") is None
 
 
 def test_lost_connection_is_not_answered(pair: Pair) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, HubStopped
+from broadcast_server import BroadcastHub, HubStopped, frames
+from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
+from broadcast_server.messages import Draft, Member, format_id
+from broadcast_server.rooms import Rooms, cost_of
+from broadcast_server.settings import Settings
 from broadcast_server.timers import NEVER
 
 from .support import RawClient, running_hub, wait_until
@@ -133,6 +139,141 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
         assert "the fan-out has failed" in caplog.text
+
+
+class Bench:
+    """A fan-out whose thread is the test's: what it does is done step by step."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.rooms = Rooms(self.settings.room_log_bytes, 10, lambda: (1, 0))
+        self.room = self.rooms.open("/r")
+        self.fanout = FanOut(self.settings, self.rooms, lambda: None)
+        self.sockets: list[socket.socket] = []
+
+    def client(
+        self, history: int = 0, since: tuple[int, int] | None = None
+    ) -> tuple[Connection, socket.socket]:
+        """Return a member that is not handed over yet, and its peer's socket."""
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(10)
+        self.sockets += [ours, theirs]
+        number = len(self.sockets)
+        connection = Connection(number, Member("c", None, "/r", "x"), self.room, ours, echo=False)
+        self.room.join(connection, history, since)
+        connection.share()
+        return connection, theirs
+
+    def publish(self, count: int, size: int) -> None:
+        """Publish messages without a pass of the fan-out."""
+        for _ in range(count):
+            drafts = [Draft(0, frames.encode_frame(frames.BINARY, bytes(size)))]
+            assert self.room.reserve(cost_of(drafts), None, lambda: True)
+            self.room.append(drafts, 2, self.room.head)
+
+    def fill(self, size: int) -> None:
+        """Publish, pass by pass, until the ring has been trimmed."""
+        while not self.room.base:
+            self.publish(1, size)
+            self.fanout._pass(self.room)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(max_message_bytes=30_000, room_log_bytes=400_000)
+    yield made
+    made.fanout.close()
+    for sock in made.sockets:
+        sock.close()
+
+
+def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: Bench) -> None:
+    """It asked for the oldest messages of a full ring: it gets them before they go."""
+    bench.fill(10_000)
+    client, theirs = bench.client(history=1000)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    bench.fanout._do_activate(client)
+    held = bench.room.head - bench.room.base
+    before = bench.room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(bench.room)
+    assert bench.room.base > before
+    assert client.final is None and not client.blocked
+    while bench.fanout.writer.serve(client):
+        pass
+    data = theirs.recv(8 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
+    assert len(data) == (held + 8) * 10_004
+
+
+def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> None:
+    """No message was promised before the join; a since= is a promise, and gets its place back."""
+    bench.fill(10_000)
+    room = bench.room
+    oldest = room.id_before(room.base)
+    wants_history, _ = bench.client(history=1000)
+    resumes, theirs = bench.client(since=oldest)
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    bench.fanout._do_activate(wants_history)
+    bench.fanout._do_activate(resumes)
+    assert wants_history.final is None and wants_history.cursor >= room.base
+    assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
+    assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
+
+
+def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
+    """The log goes at once; a client that has not been sent everything is told where it was."""
+    client, _ = bench.client()
+    bench.fanout._do_activate(client)
+    while not client.blocked:
+        bench.publish(1, 30_000)
+        bench.fanout._pass(bench.room)
+    client.queue_close(1000, "", echo_code=1000)
+    bench.room.leave(client)
+    assert bench.rooms.drop_empty()
+    bench.fanout._forget_dropped()
+    assert bench.room.cost == 0
+    assert client.final is not None and client.final.startswith(b"\x88")
+    assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
+
+
+def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
+    """A client that was handed over in the same moment is cut off like all others."""
+    fanout = fanout_of(hub)
+    gate, reached = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        reached.set()
+        gate.wait(10)
+
+    def fail(_: Connection) -> None:
+        raise RuntimeError("made by the test")
+
+    with RawClient.connect(port=hub.port) as first:
+        first.sync()
+        (connection,) = fanout.writer.connections
+        fanout._post(hold, connection)
+        assert reached.wait(10)
+        fanout._post(fail, connection)
+        with RawClient.connect(port=hub.port) as second:
+            assert wait_until(lambda: len(fanout._posts) == 2)
+            gate.set()
+            assert second.sock.recv(1) == b"" == first.sock.recv(1)
+
+
+def test_appointment_far_away_is_slept_for_in_pieces() -> None:
+    """The kernel refuses a longer time, and the thread must not die of that."""
+    with (
+        running_hub(ping_interval=1e6, ping_timeout=1e6) as hub,
+        RawClient.connect(port=hub.port) as client,
+    ):
+        client.sync()
+        assert sleeps(fanout_of(hub))
+        hub.broadcast("x")
+        assert client.recv_message() == "x"
 
 
 def test_late_wake_up_reaches_no_stranger(hub: BroadcastHub) -> None:

@@ -18,7 +18,7 @@ from broadcast_server import (
     UsageError,
 )
 
-from .support import BINARY, RawClient, running_hub, wait_until
+from .support import BINARY, RawClient, descriptors, running_hub, wait_until
 
 # -- The constructor ---------------------------------------------------------------------------
 
@@ -111,6 +111,47 @@ def test_broadcast_gives_up_when_the_fan_out_is_behind(monkeypatch: pytest.Monke
             go_on.set()
         hub.broadcast("x", timeout=10)
         assert hub.stats()["messages"] == accepted + 1
+
+
+def test_broadcast_interrupted_before_acceptance_gives_its_place_back(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each Ctrl-C would leave a part of the ring reserved for ever."""
+    assert hub._core is not None
+    backplane = hub._core.backplane
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backplane, "submit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hub.broadcast("never sent")
+    room = hub._core.rooms.find("/")
+    assert room is not None and room._reserved == 0
+    assert hub.stats()["messages"] == 0
+
+
+def test_broadcast_interrupted_after_acceptance_is_sent(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is used and not given back a second time, and nobody has to wait for the next."""
+    assert hub._core is not None
+    fanout = hub._core.fanout
+    with RawClient.connect(port=hub.port) as client:
+        client.sync()
+        notify = fanout.notify
+
+        def interrupt(room: Any) -> None:
+            monkeypatch.setattr(fanout, "notify", notify)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(fanout, "notify", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hub.broadcast("sent")
+        assert client.recv_message() == "sent"
+    room = hub._core.rooms.find("/")
+    assert room is not None and room._reserved == 0
 
 
 def test_send_gives_up_on_a_client_that_takes_nothing() -> None:
@@ -214,3 +255,85 @@ def test_address_that_is_taken_leaves_the_hub_as_it_was() -> None:
             hub.stats()
     with hub:
         assert hub.stats()["clients"] == 0
+
+
+@pytest.mark.parametrize("name", ["broadcast-fanout", "broadcast-accept"])
+def test_start_without_a_thread_leaves_nothing_behind(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the system's; the hub does not run, and can be started when there is one."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    hub = BroadcastHub(port=0)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            hub.start()
+    assert descriptors() == before
+    hub.stop()
+    with hub, RawClient.connect(port=hub.port) as client:
+        client.leave()
+
+
+class Lookup:
+    """A name lookup that takes as long as a test wants."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, *arguments: Any, **options: Any) -> Any:
+        self.begun.release()
+        assert self.go_on.wait(20)
+        return self._real(*arguments, **options)
+
+
+def test_stop_does_not_wait_for_a_slow_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to stop yet; the start goes on."""
+    lookup = Lookup(monkeypatch)
+    hub = BroadcastHub(port=0)
+    starting = threading.Thread(target=hub.start)
+    starting.start()
+    try:
+        assert lookup.begun.acquire(timeout=10)
+        stopping = threading.Thread(target=hub.stop)
+        stopping.start()
+        stopping.join(5)
+        assert not stopping.is_alive()
+    finally:
+        lookup.go_on.set()
+        starting.join(10)
+    assert hub.stats()["clients"] == 0
+    hub.stop()
+
+
+def test_two_starts_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is refused as it would be a moment later, and its socket is closed."""
+    lookup = Lookup(monkeypatch)
+    hub = BroadcastHub(port=0)
+    outcomes: list[object] = []
+
+    def start() -> None:
+        try:
+            outcomes.append(hub.start())
+        except UsageError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert lookup.begun.acquire(timeout=10)
+    lookup.go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(outcomes) == 2 and hub in outcomes and "the hub runs already" in outcomes
+    hub.stop()

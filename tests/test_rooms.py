@@ -26,6 +26,8 @@ class Client:
         self.member = f"member {number}"
         self.cursor = -1
         self.joined_after: tuple[int, int] | None = None
+        self.skips_to = 0
+        self.closing = False
 
 
 def client(number: int = 1) -> Any:
@@ -116,6 +118,14 @@ def test_since_before_what_is_held_is_refused() -> None:
     assert c.cursor == 2
     r.join(c, 99, None)
     assert c.cursor == 2
+
+
+def test_client_that_was_told_to_go_is_no_member() -> None:
+    """Its Close may be queued before it comes; it reads up to it, but is not in the list."""
+    r, c = room(), client()
+    c.closing = True
+    assert r.join(c, 0, None)
+    assert r.member_list() == []
 
 
 def test_closed_room_takes_nobody() -> None:

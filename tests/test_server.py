@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -129,3 +131,54 @@ def test_session_that_fails_is_logged_and_ends_alone(
         assert "has failed" in caplog.text
         other.sync()
         assert is_consistent(server)
+
+
+def test_socket_leaves_the_list_of_sessions_before_it_is_closed(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop shuts down what is on that list: a closed one's number may be somebody else's."""
+    server = server_of(hub)
+    listed: list[bool] = []
+    close_request = server.close_request
+
+    def close(request: socket.socket) -> None:
+        with server._registry_lock:
+            listed.append(request in server._sessions)
+        close_request(request)
+
+    monkeypatch.setattr(server, "close_request", close)
+    http_request(hub.port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert wait_until(lambda: listed == [False])
+
+
+def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
+    """The list's lock is held over it; who closes takes the socket off the list first."""
+    held: list[bool] = []
+
+    class Watched:
+        def shutdown(self, how: int) -> None:
+            held.append(server._registry_lock.locked())
+
+    with running_hub() as hub:
+        server = server_of(hub)
+        watched: Any = Watched()
+        server._sessions[watched] = None
+    assert held == [True]
+
+
+def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed, the fault is logged, and the next client comes in."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running_hub() as hub:
+        server = server_of(hub)
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with RawClient.open(port=hub.port) as client:
+            client.recv_eof()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert not server._sessions
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import select
+import socket
+import threading
 from typing import Any
 
 import pytest
 
 from broadcast_server.errors import UsageError
-from broadcast_server.settings import Settings
+from broadcast_server.settings import MAX_SECONDS, Settings
 
 MIB = 1024 * 1024
 
@@ -97,6 +100,32 @@ def test_time_must_be_more_than_nothing(name: str) -> None:
     for bad in (0, 0.0, -0.001):
         with pytest.raises(UsageError, match=f"^{name} must be more than 0, not {bad!r}$"):
             make(**{name: bad})
+
+
+@pytest.mark.parametrize("name", [*ABOVE_ZERO, "stop_timeout"])
+def test_time_has_a_longest(name: str) -> None:
+    """What the system cannot wait for is refused at once, not when a thread waits for it."""
+    assert getattr(make(**{name: MAX_SECONDS}), name) == MAX_SECONDS
+    for bad in (MAX_SECONDS + 1, 1e9, float("inf")):
+        with pytest.raises(UsageError) as caught:
+            make(**{name: bad})
+        assert str(caught.value) == f"{name} must be at most 1000000, not {bad!r}"
+
+
+def test_system_can_wait_for_the_longest_time() -> None:
+    """In each of the ways that the hub waits; the longest is a ping a quarter later."""
+    longest = 1.25 * MAX_SECONDS
+    ours, theirs = socket.socketpair()
+    with ours, theirs, select.epoll() as epoll:
+        theirs.send(b"x")
+        epoll.register(ours, select.EPOLLIN)
+        assert epoll.poll(longest) == [(ours.fileno(), select.EPOLLIN)]
+        ours.settimeout(longest)
+        assert ours.recv(1) == b"x"
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join(longest)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("value", ["10", True, float("nan"), [1], b"1", 1j])

@@ -22,6 +22,7 @@ from .support import (
     RawClient,
     client_frame,
     descriptor_count,
+    descriptors,
     http_request,
     python_environment,
     running_hub,
@@ -155,6 +156,14 @@ def test_stop_is_bounded_by_the_setting() -> None:
     assert took <= 0.3 + GRACE_SECONDS
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e300])
+def test_stop_takes_any_time_out(hub: BroadcastHub, timeout: float) -> None:
+    """What is longer than the system can wait is cut; with nobody there it returns at once."""
+    port = hub.port
+    hub.stop(timeout)
+    assert not is_listening(port)
+
+
 def test_stop_does_not_wait_for_half_a_request() -> None:
     """A connection that has not become a client is cut off, whatever time it has left."""
     with running_hub(handshake_timeout=60, stop_timeout=20) as hub:
@@ -186,6 +195,32 @@ def test_everyone_is_told_1001(hub: BroadcastHub) -> None:
             client.send_close(1001)
             client.recv_eof()
             client.close()
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
+def test_client_that_is_just_being_admitted_is_told_1001(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its 101, but the fan-out does not know it yet: that one must not end without it."""
+    assert hub._core is not None and hub._server is not None
+    fanout, hand_over = hub._core.fanout, hub._server.hand_over
+    stopping = threading.Event()
+
+    def hand_over_late(handler: Any) -> None:
+        assert stopping.wait(10)
+        wait_until(lambda: not fanout.is_alive, 0.2)
+        hand_over(handler)
+
+    monkeypatch.setattr(hub._server, "hand_over", hand_over_late)
+    monkeypatch.setattr(hub._core.backplane, "close", stopping.set)
+    with RawClient.connect(port=hub.port) as client:
+        stopper = threading.Thread(target=hub.stop)
+        stopper.start()
+        assert client.recv_close()[0] == 1001
+        client.send_close(1001)
+        client.recv_eof()
+        client.close()
         stopper.join(10)
         assert not stopper.is_alive()
 
@@ -311,6 +346,161 @@ def test_stop_twice_and_at_once(hub: BroadcastHub) -> None:
             thread.join(10)
             assert not thread.is_alive()
         hub.stop()
+
+
+@pytest.mark.parametrize("callback", ["on_message", "on_leave"])
+def test_two_callbacks_that_stop_do_not_wait_for_each_other(callback: str) -> None:
+    """The one that stops waits for the other's thread, which returns at once."""
+    both = threading.Barrier(2)
+    hubs: list[BroadcastHub] = []
+    returned = threading.Semaphore(0)
+
+    def stop(*arguments: Any) -> None:
+        both.wait(10)
+        hubs[0].stop()
+        returned.release()
+
+    with running_hub(stop_timeout=60, **{callback: stop}) as hub:
+        hubs.append(hub)
+        with RawClient.connect(port=hub.port) as a, RawClient.connect(port=hub.port) as b:
+            for client in (a, b):
+                if callback == "on_message":
+                    client.send("stop")
+                else:
+                    client.leave()
+            assert returned.acquire(timeout=10) and returned.acquire(timeout=10)
+            assert hub._stopped.wait(10)
+
+
+def test_callback_that_stops_does_not_hold_up_a_stop_that_runs() -> None:
+    """Both were asked for the same; the callback's returns, so that the other one can end."""
+    entered, go_on, returned = threading.Event(), threading.Event(), threading.Event()
+    hubs: list[BroadcastHub] = []
+
+    def on_message(message: Message) -> None:
+        entered.set()
+        go_on.wait(10)
+        hubs[0].stop()
+        returned.set()
+
+    with running_hub(stop_timeout=60, on_message=on_message) as hub:
+        hubs.append(hub)
+        with RawClient.connect(port=hub.port) as client:
+            client.send("stop")
+            assert entered.wait(10)
+            stopper = threading.Thread(target=hub.stop)
+            stopper.start()
+            assert client.recv_close()[0] == 1001
+            go_on.set()
+            assert returned.wait(10)
+            stopper.join(10)
+            assert not stopper.is_alive()
+
+
+STEPS = ["fanout.join", "server.stop_listening", "server.join", "server.server_close"]
+
+
+def interrupt(hub: BroadcastHub, step: str, times: int) -> None:
+    """Let a step of stop() be interrupted by Ctrl-C so many times, then work."""
+    assert hub._core is not None
+    owner, _, name = step.partition(".")
+    target: Any = hub._core.fanout if owner == "fanout" else hub._server
+    real = getattr(target, name)
+    left = [None] * times
+
+    def call(*arguments: Any) -> Any:
+        if left:
+            left.pop()
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    setattr(target, name, call)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_stop_ends_everything_at_once(step: str) -> None:
+    """A second Ctrl-C means now: nobody is waited for, and the hub may be started again."""
+    from broadcast_server import BroadcastHub
+
+    # The client never answers; the steps after the fan-out's end must be reached nevertheless.
+    close_timeout = 60 if step == "fanout.join" else 0.1
+    hub = BroadcastHub(port=0, stop_timeout=60, close_timeout=close_timeout).start()
+    port = hub.port
+    with RawClient.connect(port=port):
+        interrupt(hub, step, 1)
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            hub.stop()
+        assert time.monotonic() - began <= 10
+    assert not is_listening(port)
+    hub.stop()
+    with hub, RawClient.connect(port=hub.port) as client:
+        client.leave()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_stop_interrupted_again_and_again_is_done_by_the_next(step: str) -> None:
+    """At exit at the latest; also where another thread calls it."""
+    from broadcast_server import BroadcastHub
+
+    hub = BroadcastHub(port=0).start()
+    port = hub.port
+    interrupt(hub, step, 2)
+    with pytest.raises(KeyboardInterrupt):
+        hub.stop()
+    stopper = threading.Thread(target=hub.stop)
+    stopper.start()
+    stopper.join(5)
+    assert not stopper.is_alive()
+    assert not is_listening(port)
+    with hub, RawClient.connect(port=hub.port) as client:
+        client.leave()
+
+
+def test_hub_started_while_another_thread_ends_its_stop_is_not_taken_for_stopped() -> None:
+    """Whoever waits for the end of the new run would go on at once."""
+    from broadcast_server import BroadcastHub
+
+    hub = BroadcastHub(port=0).start()
+    starter = threading.Thread(target=hub.start)
+    real = hub._stopped.set
+
+    def set_late() -> None:
+        under_lock = hub._lock.locked()
+        starter.start()
+        if not under_lock:
+            starter.join(10)  # nothing keeps it from running to its end
+        real()
+
+    hub._stopped.set = set_late  # type: ignore[method-assign]
+    hub.stop()
+    hub._stopped.set = real  # type: ignore[method-assign]
+    starter.join(10)
+    assert hub.stats()["clients"] == 0
+    assert not hub._stopped.is_set()
+    hub.stop()
+
+
+def test_fan_out_that_outlives_the_stop_closes_its_descriptors() -> None:
+    """Whoever of both is the last one does; until then the thread may use them."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(connection: Any) -> None:
+        entered.set()
+        go_on.wait(20)
+
+    before = descriptors()
+    with running_hub(stop_timeout=0.0) as hub:
+        assert hub._core is not None
+        fanout = hub._core.fanout
+        nobody: Any = None
+        fanout._post(hold, nobody)
+        assert entered.wait(10)
+        hub.stop()
+        assert fanout.is_alive and len(descriptors()) > len(before)
+        go_on.set()
+        assert fanout.join(10)
+    assert descriptors().keys() == before.keys()
 
 
 def test_stopped_hub_says_so() -> None:
@@ -454,6 +644,37 @@ with broadcast_server.BroadcastHub(port=0) as hub:
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7, status
+    assert hub.broadcast("still mine").id
+print("parent is well")
+"""
+    finished = subprocess.run(
+        [PYTHON, "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")
+
+
+def test_forked_child_does_not_wait_for_a_lock_of_the_parent() -> None:
+    """A thread that it does not have may hold it; and the object may have a hub of its own."""
+    program = """
+import os, signal, warnings
+warnings.simplefilter("ignore")  # fork in a process with threads, and what that leaves: on purpose
+import broadcast_server
+with broadcast_server.BroadcastHub(port=0) as hub:
+    with hub._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            hub.stop()  # nothing to do, and nothing to wait for
+            hub.start()
+            assert hub.broadcast("a hub of its own").id
+            hub.stop()
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert status == 7 << 8, status
     assert hub.broadcast("still mine").id
 print("parent is well")
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import selectors
 import socket
@@ -232,6 +233,37 @@ def test_full_socket_is_watched_only_while_it_is_full(case: Case) -> None:
     for key, _ in case.selector.select(0):
         case.writer.go_on(key.data)
     assert not connection.blocked and list(case.selector.get_map()) == []
+
+
+def test_many_tiny_frames_do_not_hold_up_the_others(case: Case) -> None:
+    """Each send counts, whatever its size: one client's turn is over after 256 of them."""
+    connection, theirs = case.client()
+    frame = frames.encode_frame(frames.BINARY, b"")
+    for _ in range(1000):
+        connection.queue(frame)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BIG)
+    case.writer.sends = 0
+    assert case.writer.serve(connection)
+    assert case.writer.sends == 256
+    assert case.drain(connection, theirs, 2 * 1000) == frame * 1000
+
+
+def test_socket_that_cannot_be_watched_is_lost_alone(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's limit of watched sockets ends one client, not the thread that writes to all."""
+    connection, _ = case.client()
+    other, theirs = case.client()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    data = case.publish((0, bytes(BIG)))
+    with monkeypatch.context() as patch:
+        patch.setattr(case.selector, "register", fail)
+        case.writer.attend(connection)
+    assert connection.dropped and connection not in case.room.behind
+    assert case.drain(other, theirs, len(data)) == data
 
 
 def test_lost_client_is_dropped_and_its_socket_closed_by_the_last(case: Case) -> None:
