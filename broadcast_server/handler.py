@@ -111,6 +111,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     # Another request may follow, and may join.
                     self.server._client_left_(self)
                     decision = refusal
+            elif not isinstance(decision, Refusal):
+                # Temporary: what the policies allow besides is not built here yet.
+                decision = Refusal(501, "not built yet")
             if isinstance(decision, Refusal):
                 logger.debug("%s refused: %s", self._address(), decision.text)
                 self.keep_alive = http.answer(request, decision, settings.handshake_timeout)
