@@ -104,7 +104,13 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
             return 2
         url = room_url(values["host"], values["port"], values["room"])
     try:
-        client = BroadcastClient(url, name=values["name"], close_timeout=SILENCE_SECONDS)
+        client = BroadcastClient(
+            url,
+            name=values["name"],
+            presence=True,
+            reconnect=False,
+            close_timeout=SILENCE_SECONDS,
+        )
         client.connect()
     except UsageError as error:
         complain("connect", str(error))

@@ -23,6 +23,7 @@ from .client import BroadcastClient
 from .errors import ConnectionClosed, ProtocolError
 from .frames import ABNORMAL
 from .logs import printable
+from .messages import Message
 from .streams import complain, write_stdout
 
 # How long the hub may be silent at the end of the input, and how long leaving may take in all when
@@ -190,6 +191,8 @@ class Console:
                 except TimeoutError:
                     pass
                 else:
+                    if not isinstance(message, Message):
+                        continue
                     lines.append(self._line_of(message.data))
                     size += len(lines[-1])
                     if size < WRITE_CHARACTERS:

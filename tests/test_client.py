@@ -20,7 +20,8 @@ from broadcast_server import (
     UsageError,
 )
 from broadcast_server import (
-    client as client_module,
+    client_link,
+    client_queues,
 )
 
 from .raw_server import SECONDS, connected_pair, listener
@@ -347,8 +348,10 @@ def test_flood_of_pings_is_not_queued() -> None:
         for number in range(5000):
             server.send_frame(PING, str(number).zfill(100))
         last = str(4999).zfill(100).encode()
-        assert wait_until(lambda: bool(client._pongs) and client._pongs[-1] == last)
-        assert len(client._pongs) == client_module.MAX_PONGS
+        link = client._link
+        assert link is not None
+        assert wait_until(lambda: bool(link.pongs) and link.pongs[-1] == last)
+        assert len(link.pongs) == client_link.MAX_PONGS
         while server.recv_frame() != (PONG, last):
             pass
 
@@ -365,7 +368,7 @@ def test_recv_waits_no_longer_than_its_timeout() -> None:
 
 def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not receive bounds what is queued; nothing is lost when it does."""
-    monkeypatch.setattr(client_module, "READ_AHEAD_BYTES", 100_000)
+    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 100_000)
     with connected_pair() as (client, server):
         count = 2000
 
@@ -374,9 +377,9 @@ def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
                 server.send_frame(BINARY, number.to_bytes(2, "big") * 5000)
 
         sending = in_thread(send_all)
-        assert wait_until(lambda: client._inbox_bytes >= 100_000)
+        assert wait_until(lambda: client._inbox.bytes >= 100_000)
         for number in range(count):
-            assert client._inbox_bytes <= 100_000 + 10_000 + client_module.ENTRY_BYTES
+            assert client._inbox.bytes <= 100_000 + 10_000 + client_queues.ENTRY_BYTES
             data = client.recv(timeout=SECONDS).data
             assert data == number.to_bytes(2, "big") * 5000
         sending.result(SECONDS)
@@ -521,7 +524,7 @@ def test_close_before_all_is_sent_is_no_echo() -> None:
     with connected_pair(close_timeout=0.5) as (client, server):
         stall(client)
         closing = in_thread(client.close)
-        assert wait_until(lambda: client._close is not None)
+        assert wait_until(lambda: client._link is not None and client._link.close is not None)
         server.send_close(1000)
         assert closing.result(SECONDS) is False
 
@@ -574,7 +577,7 @@ def test_close_with_a_timeout_is_bounded_although_bytes_move() -> None:
 @pytest.mark.parametrize("keep_reading", [False, True])
 def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: bool) -> None:
     """Either nobody receives any more, or all that comes before the echo is received."""
-    monkeypatch.setattr(client_module, "READ_AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
     with connected_pair() as (client, server):
 
         def serve() -> None:
@@ -583,7 +586,7 @@ def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: 
             server.accept_close()
 
         serving = in_thread(serve)
-        assert wait_until(lambda: client._inbox_bytes >= 10_000)
+        assert wait_until(lambda: client._inbox.bytes >= 10_000)
         receiving = in_thread(lambda: len(list(client))) if keep_reading else None
         assert client.close(keep_reading=keep_reading) is True
         serving.result(SECONDS)
