@@ -1,15 +1,14 @@
 """``BroadcastClient``: one member of one room, from any program and any of its threads.
 
 websocket-client makes the connection and the frames that go out. Then two threads share the socket.
-The *writer* (client_link.py) sends what is queued. The *client's own thread* reads: it queues what
-comes; when that queue is full it stops reading, and the hub finds out, as it should. Frames come in
-through the hub's own decoder: it bounds a message before its payload is there, and joins fragments
-in linear time.
+The *writer* (client_link.py) sends what is queued. The *client's own thread* (client_life.py)
+reads and queues what comes; when that queue is full it stops reading, and the hub finds out, as it
+should. Frames come in through the hub's own decoder: it bounds a message before its payload is
+there, and joins fragments in linear time.
 
-A hub speaks ``broadcast.v1.json`` with us: messages have ids. When the connection is lost the
-client's thread makes a new one, after a pause drawn at random (back_off), gives back the last id
-and its secret, and sends again what was not acknowledged, with the same keys. Any other server is
-spoken to in plain frames, and the end of that connection is the end of the client.
+With a hub we speak ``broadcast.v1.json``: messages have ids, and a lost connection is taken up
+again where it has ended. Any other server is spoken to in plain frames, and the end of that
+connection is the end of the client.
 
 ``close()`` waits for the proof that everything was accepted, as long as bytes move: the
 acknowledgements, or where there are none the echo of our Close.
@@ -17,11 +16,7 @@ acknowledgements, or where there are none the echo of our Close.
 
 from __future__ import annotations
 
-import collections
-import datetime
-import itertools
 import logging
-import random
 import threading
 import urllib.parse
 import uuid
@@ -30,38 +25,16 @@ from types import TracebackType
 from typing import Any
 
 from . import client_events, dialer, frames
-from .client_events import SUBPROTOCOL, Ack, Trouble, Welcome
-from .client_link import Link
-from .client_queues import Inbox, Item, Outbox, Outgoing
-from .client_session import Session
+from .client_core import ClientCore
+from .client_events import SUBPROTOCOL
+from .client_life import ClientLife
+from .client_queues import Outgoing
 from .deadlines import Deadline
-from .errors import (
-    BroadcastServerError,
-    ConnectFailed,
-    ConnectionClosed,
-    MessagesLost,
-    ProtocolError,
-    SendRefused,
-    UsageError,
-)
-from .messages import Gap, Member, Message, Presence, parse_id
+from .errors import ConnectFailed, ConnectionClosed, MessagesLost, SendRefused, UsageError
+from .messages import Gap, Member, parse_id
 
-# How often close() looks whether bytes have moved.
-LOOK_SECONDS = 0.25
-# The pause before the first attempt to come back is up to this long, before each further one up to
-# twice as long.
-FIRST_DELAY_SECONDS = 0.5
-# A connection that has lasted so long was a good one: the pauses begin anew.
-STABLE_SECONDS = 10.0
-# After so long a silence the peer is asked whether it is there; after another one it is not.
-QUIET_SECONDS = 30.0
-# Ends of a connection after which the client comes back (docs/reference/protocol.md).
-RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
-# Refusals that will not change by asking again.
-FINAL_STATUSES = frozenset({400, 401, 403, 404, 410})
 MAX_NAME_CHARACTERS = 64
 MAX_KEY_CHARACTERS = 128
-MAX_REFUSED = 100
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +74,6 @@ class BroadcastClient:
 
     Attributes:
         url: the address, with name, since and history in it.
-        close_code, close_reason: what the peer's Close said; 1006 (RFC 6455 §7.1.5) and what has
-            happened if there was none; None and "" before the end.
-        timed_out: whether `close` has given up waiting for the peer.
     """
 
     def __init__(
@@ -129,94 +99,86 @@ class BroadcastClient:
             "history": str(_checked_history(history)) if history else None,
         }
         self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
-        self._headers = dialer.checked_headers(headers or {})
-        self._presence = presence
-        self._reconnect = reconnect
-        self._max_delay = max_reconnect_delay
-        self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
-        self._max_message_bytes = max_message_bytes
-        self._on_state = on_state
-        self._on_error = on_error
-        self._refs = itertools.count(1)
+        self._core = ClientCore(
+            self.url,
+            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            name,
+            presence=presence,
+            reconnect=reconnect,
+            max_reconnect_delay=max_reconnect_delay,
+            headers=dialer.checked_headers(headers or {}),
+            open_timeout=open_timeout,
+            close_timeout=close_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state=on_state,
+            on_error=on_error,
+        )
         # A key is never used by anybody else, and not twice by us.
         self._key_prefix = uuid.uuid4().hex
-        self._thread: threading.Thread | None = None
-        self._told_state = "connecting"  # the client's thread's own
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.timed_out = False
-
-        # Guards everything below, how the connection has ended, and the link.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # the state, an answer, an end
-        self._inbox = Inbox(self._lock)
-        self._outbox = Outbox(self._lock)
-        room = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/"
-        self._session = Session(room, name)
-        self._state = "closed"
-        self._connecting = False  # connect() was called, and has not failed
-        self._speaks = False  # the server speaks events
-        self._link: Link | None = None  # the newest connection
-        self._dialing: dialer.Dialing | None = None
-        self._attempts = 0  # to come back, since a connection that has lasted
-        self._new_name: tuple[str | None] | None = None  # what rename() asked for
-        self._asked: int | None = None  # ref of a "who" that has no answer
-        # The answers that publish() waits for, by ref: None, an id, or an exception.
-        self._answers: dict[int, str | SendRefused | None] = {}
-        self._refused: collections.deque[SendRefused] = collections.deque(maxlen=MAX_REFUSED)
-        self._left: tuple[int, str] | None = None  # close() was called, with that code and reason
-        self._ended = False  # no more messages come, on no connection
-        self._failure: BroadcastServerError | None = None  # why, if not by a Close
 
     # What the client knows. Any thread.
 
     @property
     def closed(self) -> bool:
         """Whether the client has ended; messages that came before may still be received."""
-        return self._ended
+        return self._core.ended
+
+    @property
+    def close_code(self) -> int | None:
+        """What the peer's Close said; 1006 (RFC 6455 §7.1.5) if there was none; None before."""
+        return self._core.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The peer's reason, or for 1006 what has happened."""
+        return self._core.close_reason
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether `close` has given up waiting for the peer."""
+        return self._core.timed_out
 
     @property
     def state(self) -> str:
         """Return "connecting", "open", "waiting" (for the next attempt) or "closed"."""
-        return self._state
+        return self._core.state
 
     @property
     def id(self) -> str | None:
         """The client's id in the hub, or None."""
-        return self._session.id
+        return self._core.session.id
 
     @property
     def name(self) -> str | None:
         """The client's name as the hub has it, or None."""
-        return self._session.name
+        return self._core.session.name
 
     @property
     def room(self) -> str:
         """The room's path."""
-        return self._session.room
+        return self._core.session.room
 
     @property
     def newest(self) -> str | None:
         """The id of the newest message in the room that is known, or None."""
-        return self._session.newest
+        return self._core.session.newest
 
     @property
     def members(self) -> list[Member]:
         """Who is in the room, oldest first. Above 100 members it is who was last listed."""
-        with self._lock:
-            return self._session.members()
+        with self._core.lock:
+            return self._core.session.members()
 
     @property
     def member_count(self) -> int:
         """How many are in the room, also above 100."""
-        return self._session.count
+        return self._core.session.count
 
     @property
     def refused(self) -> list[SendRefused]:
         """The last 100 refusals of what `send` has queued, oldest first."""
-        with self._lock:
-            return list(self._refused)
+        with self._core.lock:
+            return list(self._core.refused)
 
     # Connecting and sending. Any thread.
 
@@ -227,53 +189,49 @@ class BroadcastClient:
             ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
             UsageError: the client has been connected before.
         """
-        with self._lock:
-            if self._connecting or self._ended:
+        with self._core.lock:
+            if self._core.connecting or self._core.ended:
                 raise UsageError("a client connects once; make a new one")
-            self._connecting = True
-            self._state = "connecting"
+            self._core.connecting = True
+            self._core.state = "connecting"
         try:
-            sock, chosen = self._dial(self.url).dial()
+            sock, chosen = self._core.dial(self.url).dial()
         except ConnectFailed:
-            with self._lock:
-                self._state, self._connecting = "closed", False  # it may try again
+            with self._core.lock:
+                self._core.state, self._core.connecting = "closed", False  # it may try again
             raise
-        link = self._make_link(sock, chosen)
-        thread = threading.Thread(target=self._live, args=(link,), name="client", daemon=True)
+        link = self._core.make_link(sock, chosen)
+        life = ClientLife(self._core, link)
+        thread = threading.Thread(target=life.run, name="client", daemon=True)
         try:
-            with self._lock:
-                if self._left is not None:
+            with self._core.lock:
+                if self._core.left is not None:
                     raise ConnectFailed(f"{self.url}: closed while it connected")
-                self._speaks = link.events is not None
-                self._link, self._thread = link, thread
+                self._core.speaks = link.events is not None
+                self._core.link, self._core.thread = link, thread
                 if link.welcomed:
-                    self._state = "open"
+                    self._core.state = "open"
                 # Under the lock, so that close() finds them alive; the one joins the other.
                 link.start_locked()
                 thread.start()
         except (ConnectFailed, RuntimeError):  # closed, or no thread is to be had
-            with self._lock:
+            with self._core.lock:
                 link.end_locked()
-                self._link = None
-                self._end_locked(frames.ABNORMAL, "never connected")
+                self._core.link = None
+                self._core.end_locked(frames.ABNORMAL, "never connected")
             link.channel.close()
             raise
-        with self._lock:
-            while not (link.welcomed or self._ended):
-                self._changed.wait()
+        with self._core.lock:
+            while not (link.welcomed or self.closed):
+                self._core.changed.wait()
             if link.welcomed:
                 return self
-            failure = self._failure
-            why = failure or self._closed_locked()
+            failure = self._core.failure
+            why = failure or self._core.closed_locked()
         thread.join()
-        with self._lock:
-            if self._left is None:
-                # It may try again.
-                self._ended = self._connecting = False
-                self._link = self._thread = self._failure = self.close_code = None
-                self.close_reason = ""
-                self._told_state = "connecting"
-                self._outbox.clear_locked()
+        with self._core.lock:
+            if self._core.left is None:
+                self._core.forget_locked()  # it may try again
         raise ConnectFailed(f"cannot connect to {self.url}: {why}") from failure
 
     def send(
@@ -318,19 +276,19 @@ class BroadcastClient:
             TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
                 server acknowledges nothing.
         """
-        if self._is_own_thread():
+        if self._core.is_own_thread():
             raise UsageError("a callback must not wait for the hub")
         deadline = Deadline(timeout)
         ref = self._send(data, deadline, key, wanted=True)
         assert ref is not None
-        with self._lock:
+        with self._core.lock:
             try:
-                while (answer := self._answers[ref]) is None:
-                    if self._ended:
-                        raise self._closed_locked()
-                    self._wait_locked(self._changed, deadline, "the hub does not answer")
+                while (answer := self._core.answers[ref]) is None:
+                    if self._core.ended:
+                        raise self._core.closed_locked()
+                    self._core.wait_locked(self._core.changed, deadline, "the hub does not answer")
             finally:
-                del self._answers[ref]
+                del self._core.answers[ref]
         if isinstance(answer, SendRefused):
             raise answer
         return answer
@@ -348,11 +306,11 @@ class BroadcastClient:
             if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
                 raise UsageError("a name has no control characters")
         payload = client_events.encode_name(name)
-        with self._lock:
-            self._await_room_locked(Deadline(None))
+        with self._core.lock:
+            self._core.await_room_locked(Deadline(None))
             self._need_events_locked()
-            self._new_name = (name,)
-            self._tell_locked(payload)
+            self._core.new_name = (name,)
+            self._core.tell_locked(payload)
 
     def who(self) -> None:
         """Ask the hub who is here; `members` and, with presence, a `Presence` "members" tell.
@@ -361,10 +319,10 @@ class BroadcastClient:
             UsageError: the server does not tell.
             ConnectionClosed: the client has ended, or `close` was called.
         """
-        with self._lock:
-            self._await_room_locked(Deadline(None))
+        with self._core.lock:
+            self._core.await_room_locked(Deadline(None))
             self._need_events_locked()
-            self._ask_locked()
+            self._core.ask_locked()
 
     def _send(
         self, data: str | bytes, deadline: Deadline, key: str | None, *, wanted: bool
@@ -375,48 +333,25 @@ class BroadcastClient:
         if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
             raise UsageError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
         item = self._frame_of(data, key, wanted)
-        with self._lock:
-            self._await_room_locked(deadline)
+        with self._core.lock:
+            self._core.await_room_locked(deadline)
             if wanted:
                 assert item.ref is not None
-                self._answers[item.ref] = None
-            self._outbox.put_locked(item)
+                self._core.answers[item.ref] = None
+            self._core.outbox.put_locked(item)
         return item.ref
 
-    def _await_room_locked(self, deadline: Deadline) -> None:
-        """Wait until something may be queued."""
-        if self._is_own_thread():
-            deadline = Deadline(0)  # a callback would wait for itself
-        while self._may_send_locked() and self._outbox.full:
-            self._wait_locked(self._outbox.space, deadline, "the peer does not take the messages")
-        if not self._may_send_locked():
-            raise self._closed_locked()
-
-    def _wait_locked(self, condition: threading.Condition, deadline: Deadline, what: str) -> None:
-        """Wait a while for what depends on the hub.
-
-        Raises:
-            TimeoutError: it is too late, or waiting is in vain: acknowledgements are behind
-                messages that nobody receives.
-        """
-        left = deadline.left()
-        if left == 0:
-            raise TimeoutError(f"{what} in time")
-        if self._speaks and self._inbox.stalled_seconds() > self._close_timeout:
-            raise TimeoutError(f"{what}: nobody receives, and no more messages can be queued")
-        condition.wait(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
-
     def _frame_of(self, data: str | bytes, key: str | None, wanted: bool) -> Outgoing:
-        if not self._speaks:
-            if self._link is not None and (wanted or key is not None):
+        if not self._core.speaks:
+            if self._core.link is not None and (wanted or key is not None):
                 raise UsageError(f"the server does not speak {SUBPROTOCOL}")
             if isinstance(data, str):
                 return Outgoing(frames.TEXT, data.encode("utf-8"), None)
             return Outgoing(frames.BINARY, data, None)
         ref = None
         # Without either a pipe costs the hub no acknowledgements.
-        if self._reconnect or wanted:
-            ref = next(self._refs)
+        if self._core.reconnect or wanted:
+            ref = next(self._core.refs)
             key = key or f"{self._key_prefix}-{ref}"
         return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref)
 
@@ -437,15 +372,15 @@ class BroadcastClient:
             ProtocolError: as before, because the peer broke the protocol.
         """
         deadline = Deadline(timeout)
-        with self._lock:
-            while not self._inbox:
-                if self._ended or self._link is None:
-                    raise self._failure or self._closed_locked()
+        with self._core.lock:
+            while not self._core.inbox:
+                if self._core.ended or self._core.link is None:
+                    raise self._core.failure or self._core.closed_locked()
                 # Who was notified when its time was up must take the message: no other one was.
-                if not self._inbox.arrived.wait(deadline.left()) and not self._inbox:
+                if not self._core.inbox.arrived.wait(deadline.left()) and not self._core.inbox:
                     raise TimeoutError("no message in time")
-            item = self._inbox.get_locked()
-        if isinstance(item, Gap) and not self._presence:
+            item = self._core.inbox.get_locked()
+        if isinstance(item, Gap) and not self._core.presence:
             raise MessagesLost(item.reason, item.since, item.after)
         return item
 
@@ -462,7 +397,7 @@ class BroadcastClient:
             try:
                 item = self.recv()
             except ConnectionClosed as error:
-                if self._left is not None or error.code in (1000, 1001):
+                if self._core.left is not None or error.code in (1000, 1001):
                     return
                 raise
             yield item
@@ -500,29 +435,29 @@ class BroadcastClient:
         """
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
-        with self._lock:
-            if self._left is None:
-                self._left = (code, reason)
-            link, thread = self._link, self._thread
+        with self._core.lock:
+            if self._core.left is None:
+                self._core.left = (code, reason)
+            link, thread = self._core.link, self._core.thread
             if link is None or thread is None:
-                self._ended = True
-                self._state = "closed"
+                self._core.ended = True
+                self._core.state = "closed"
                 return False
             if not keep_reading:
-                self._inbox.discard_locked()
-            self._outbox.space.notify_all()
+                self._core.inbox.discard_locked()
+            self._core.outbox.space.notify_all()
             if not link.ended:
-                link.close_locked(*self._left)
-            elif self._dialing is not None and not self._outbox.pending:
-                self._end_locked(frames.ABNORMAL, "closed here")
-                self._dialing.cut()
-            self._changed.notify_all()
-        if not self._is_own_thread():
-            self._await_end(thread, Deadline(timeout), timeout is None)
-        with self._lock:
-            if self._resumes:
-                return not self._outbox.pending and not self._refused
-            return link.echoed and not self._refused
+                link.close_locked(*self._core.left)
+            elif self._core.dialing is not None and not self._core.outbox.pending:
+                self._core.end_locked(frames.ABNORMAL, "closed here")
+                self._core.dialing.cut()
+            self._core.changed.notify_all()
+        if not self._core.is_own_thread():
+            self._core.await_end(thread, Deadline(timeout), timeout is None)
+        with self._core.lock:
+            if self._core.resumes:
+                return not self._core.outbox.pending and not self._core.refused
+            return link.echoed and not self._core.refused
 
     def __enter__(self) -> BroadcastClient:
         return self.connect()
@@ -534,366 +469,11 @@ class BroadcastClient:
         traceback: TracebackType | None,
     ) -> None:
         # Who leaves because of an error does not want to wait for a long queue.
-        self.close(timeout=None if kind is None else self._close_timeout)
-
-    def _await_end(self, thread: threading.Thread, deadline: Deadline, while_moving: bool) -> None:
-        """Wait until both threads have ended; cut the connection when it takes too long."""
-        seen: object = None
-        silence = Deadline(self._close_timeout)
-        while thread.is_alive():
-            with self._lock:
-                link = self._link
-                is_over = self._ended and self._dialing is not None
-            assert link is not None
-            if is_over:
-                # It ends by itself. Looking up a name cannot be interrupted.
-                thread.join(LOOK_SECONDS)
-                return
-            moved = (link, link.channel.progress(), self._inbox.taken)
-            if moved != seen:
-                seen = moved
-                silence = Deadline(self._close_timeout)
-            left = (silence if while_moving else deadline).left()
-            if left == 0:
-                logger.debug("%s: no answer to Close", self.url)
-                with self._lock:
-                    self.timed_out = not link.echoed
-                    link.end_locked()
-                    self._end_locked(frames.ABNORMAL, "no answer to Close")
-                    self._inbox.discard_locked()
-                    if self._dialing is not None:
-                        self._dialing.cut()
-                        continue
-                link.channel.abort()
-                thread.join(self._close_timeout)
-                return
-            thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
-
-    @property
-    def _resumes(self) -> bool:
-        return self._reconnect and self._speaks
-
-    def _is_own_thread(self) -> bool:
-        return threading.current_thread() is self._thread
-
-    def _may_send_locked(self) -> bool:
-        if self._left is not None or self._ended or self._link is None:
-            return False
-        return self._resumes or self._link.writing
+        self.close(timeout=None if kind is None else self._core.close_timeout)
 
     def _need_events_locked(self) -> None:
-        if not self._speaks:
+        if not self._core.speaks:
             raise UsageError(f"the server does not speak {SUBPROTOCOL}")
-
-    def _closed_locked(self) -> ConnectionClosed:
-        if self._link is None:
-            return ConnectionClosed(frames.ABNORMAL, "not connected")
-        if self.close_code is None:
-            return ConnectionClosed(frames.ABNORMAL, "closed here" if self._left else "lost")
-        return ConnectionClosed(self.close_code, self.close_reason)
-
-    def _tell_locked(self, payload: bytes) -> None:
-        """Queue an event that a new connection would make needless."""
-        if self._state == "open":
-            self._outbox.put_locked(Outgoing(frames.TEXT, payload, None))
-
-    def _ask_locked(self) -> None:
-        if self._asked is None:
-            self._asked = next(self._refs)
-            self._tell_locked(client_events.encode_who(self._asked))
-
-    def _end_locked(
-        self, code: int, reason: str, failure: BroadcastServerError | None = None
-    ) -> None:
-        """Note how the client has ended; the first to know counts."""
-        if not self._ended:
-            self._ended = True
-            self.close_code, self.close_reason = code, reason
-            self._failure = failure
-            self._state = "closed"
-            self._changed.notify_all()
-            self._inbox.arrived.notify_all()
-            self._outbox.space.notify_all()
-
-    # The client's own thread: connection after connection.
-
-    def _live(self, link: Link) -> None:
-        following: Link | None = link
-        try:
-            while following is not None:
-                self._serve(following)
-                following = self._come_back()
-        finally:
-            with self._lock:
-                self._end_locked(frames.ABNORMAL, "the client has failed")
-                if not self._resumes:
-                    self._outbox.clear_locked()  # else close() still has to look into it
-            self._tell_state()
-
-    def _dial(self, url: str) -> dialer.Dialing:
-        return dialer.Dialing(url, self._headers, SUBPROTOCOL, self._open_timeout, shown=self.url)
-
-    def _make_link(self, sock: Any, chosen: str | None) -> Link:
-        with_events = chosen == SUBPROTOCOL
-        return Link(sock, self._lock, self._outbox, self._max_message_bytes, with_events, self.url)
-
-    def _come_back(self) -> Link | None:
-        """Connect again as the same client, as often as it takes; None when that is over."""
-        while self._pause():
-            with self._lock:
-                url = self._return_url_locked()
-                dialing = self._dialing = self._dial(url)
-                self._state = "connecting"
-            self._tell_state()
-            link = None
-            try:
-                sock, chosen = dialing.dial()
-                link = self._make_link(sock, chosen)
-                with self._lock:
-                    self._begin_locked(link)
-                return link
-            except (ConnectFailed, RuntimeError) as error:  # RuntimeError: no thread is to be had
-                logger.info("%s: cannot come back: %s", self.url, error)
-                with self._lock:
-                    if isinstance(error, ConnectFailed) and error.status in FINAL_STATUSES:
-                        self._end_locked(frames.ABNORMAL, str(error), error)
-                    if not self._ended:
-                        self._state = "waiting"
-                if link is not None:
-                    link.channel.close()
-            finally:
-                with self._lock:
-                    self._dialing = None
-            self._tell_state()
-        return None
-
-    def _begin_locked(self, link: Link) -> None:
-        """Let a new connection take the place of the old one."""
-        if not self._may_return_locked():
-            raise ConnectFailed(f"{self.url}: closed while it connected")
-        if link.events is None:
-            error = ConnectFailed(f"{self.url}: the server does not speak {SUBPROTOCOL} any more")
-            self._end_locked(frames.ABNORMAL, str(error), error)
-            raise error
-        self._outbox.rewind_locked()
-        self._asked = None
-        link.start_locked()
-        if self._left is not None:
-            link.close_locked(*self._left)
-        self._link = link
-
-    def _pause(self) -> bool:
-        """Wait before the next attempt; return False if there is none."""
-        self._tell_state()
-        with self._lock:
-            deadline = Deadline(back_off(self._attempts, self._max_delay, random.random()))
-            self._attempts += 1
-            while self._may_return_locked() and (left := deadline.left()):
-                self._changed.wait(left)
-            if not self._may_return_locked():
-                self._end_locked(frames.ABNORMAL, "closed here")
-                return False
-        return True
-
-    def _may_return_locked(self) -> bool:
-        if self._ended:
-            return False
-        # Who has left comes back only for what was not accepted yet.
-        return self._left is None or self._outbox.pending
-
-    def _return_url_locked(self) -> str:
-        session = self._session
-        wanted = {"history": None, "since": session.resume, "session": session.token}
-        if self._new_name is not None:
-            wanted["name"] = self._new_name[0]
-        return dialer.complete_url(self.url, wanted)
-
-    def _tell_state(self) -> None:
-        """Call back if the state has changed since the last time; no lock is held."""
-        state = self._state
-        if state != self._told_state:
-            self._told_state = state
-            _call(self._on_state, state)
-
-    # The client's own thread: one connection.
-
-    def _serve(self, link: Link) -> None:
-        """Read a connection to its end, and end it in order."""
-        begun = Deadline(STABLE_SECONDS)
-        why = "the client has failed"
-        self._tell_state()
-        try:
-            why = self._read(link)
-        except OSError as error:
-            why = error.strerror or str(error)
-        finally:
-            with self._lock:
-                self._end_link_locked(link, frames.ABNORMAL, why)
-                if begun.left() == 0:
-                    self._attempts = 0
-            link.leave(self._close_timeout)
-
-    def _read(self, link: Link) -> str:
-        """Read until the end of the connection; return why it has ended."""
-        welcome = Deadline(None if link.welcomed else self._open_timeout)
-        while not link.ended:
-            quiet = Deadline(QUIET_SECONDS if self._resumes else None)
-            try:
-                data = link.channel.recv(quiet if link.welcomed else welcome)
-            except TimeoutError:
-                if not link.welcomed:
-                    return f"no welcome in {self._open_timeout:g} s"
-                if link.pinged:
-                    return "no answer to a ping"
-                with self._lock:
-                    link.ping_locked()
-                continue
-            if not data:
-                return "the stream has ended without a Close"
-            link.pinged = False
-            self._take(link, data)
-        return ""
-
-    def _take(self, link: Link, data: bytes) -> None:
-        """Queue what arrived; answer what wants an answer."""
-        came, failure = self._decode(link, data)
-        troubles: list[SendRefused] = []
-        with self._lock:
-            for opcode, event, size in came:
-                if opcode == frames.PING:
-                    link.pong_locked(event)
-                elif opcode == frames.CLOSE:
-                    self._end_link_locked(link, *link.answer_close_locked(event))
-                elif isinstance(event, Message):
-                    if self._session.take_message(event):
-                        self._inbox.put_locked(event, size)
-                elif opcode != frames.PONG:
-                    self._take_event_locked(link, event, size, troubles)
-            if failure is not None:
-                link.close_locked(failure.code, failure.reason, now=True)
-                self._end_link_locked(link, frames.ABNORMAL, failure.reason, failure)
-        self._tell_state()
-        for trouble in troubles:
-            _call(self._on_error, trouble)
-
-    def _decode(
-        self, link: Link, data: bytes
-    ) -> tuple[list[tuple[int, Any, int]], ProtocolError | None]:
-        """Return (opcode, payload or event, bytes) of what is complete, and what is wrong then."""
-        came: list[tuple[int, Any, int]] = []
-        now = None
-        for opcode, payload in link.decoder.feed(data):
-            event: Any = payload
-            if opcode == frames.TEXT or opcode == frames.BINARY:
-                if link.events is None:
-                    now = now or datetime.datetime.now(datetime.timezone.utc)
-                    text = payload.decode("utf-8") if opcode == frames.TEXT else payload
-                    event = Message(text, self.room, None, now, None)
-                else:
-                    try:
-                        if opcode == frames.BINARY:
-                            raise ProtocolError(1003, "a binary frame where events are spoken")
-                        event = link.events.read(payload)
-                    except ProtocolError as error:
-                        return came, error
-                    if event is None:
-                        continue
-            came.append((opcode, event, len(payload)))
-        return came, link.decoder.failure
-
-    def _take_event_locked(
-        self,
-        link: Link,
-        event: Item | Welcome | Ack | Trouble,
-        size: int,
-        troubles: list[SendRefused],
-    ) -> None:
-        session = self._session
-        if isinstance(event, Ack):
-            session.take_ack(event)
-            self._outbox.answered_locked(event.ref)
-            self._answer_locked(event.ref, event.id)
-        elif isinstance(event, Gap):
-            logger.warning(
-                "%s: messages are lost: %s since %s", self.url, event.reason, event.since
-            )
-            session.take_gap(event)
-            self._inbox.put_locked(event, size)
-        elif isinstance(event, Trouble):
-            self._take_trouble_locked(event, troubles)
-        else:
-            if isinstance(event, Welcome):
-                event = session.take_welcome(event)
-                self._open_locked(link)
-            else:
-                assert isinstance(event, Presence)
-                session.take_presence(event)
-                if event.kind == "members":
-                    self._asked = None
-                elif session.incomplete:
-                    self._ask_locked()
-            if self._presence:
-                self._inbox.put_locked(event, size)
-
-    def _open_locked(self, link: Link) -> None:
-        link.welcomed = True
-        if not self._ended:
-            self._state = "open"
-        self._changed.notify_all()
-        if self._new_name is not None and self._new_name[0] != self._session.name:
-            self._tell_locked(client_events.encode_name(self._new_name[0]))
-
-    def _take_trouble_locked(self, event: Trouble, troubles: list[SendRefused]) -> None:
-        if event.ref is not None and event.ref == self._asked:
-            self._asked = None
-        item = self._outbox.answered_locked(event.ref)
-        data = None if item is None else client_events.data_of(item.payload)
-        refusal = SendRefused(event.code, event.detail, data)
-        logger.warning("%s: the hub does not take a message: %s", self.url, refusal)
-        if not self._answer_locked(event.ref, refusal):
-            self._refused.append(refusal)
-            troubles.append(refusal)
-
-    def _answer_locked(self, ref: int | str | None, answer: str | SendRefused) -> bool:
-        """Give an answer to the publish() that waits for it; return whether there is one."""
-        if ref not in self._answers:
-            return False
-        assert isinstance(ref, int)
-        self._answers[ref] = answer
-        self._changed.notify_all()
-        return True
-
-    def _end_link_locked(
-        self, link: Link, code: int, reason: str, failure: ProtocolError | None = None
-    ) -> None:
-        """Note how a connection has ended, and whether another one follows it."""
-        if link.ended:
-            return
-        link.end_locked()
-        returns = (
-            self._resumes
-            and self._session.resume is not None
-            and failure is None
-            and code in RETURN_CODES
-            and not link.echoed
-            and self._may_return_locked()
-        )
-        if returns:
-            logger.info("%s: connection lost, coming back: %d %s", self.url, code, reason)
-            self._state = "waiting"
-        else:
-            self._end_locked(code, reason, failure)
-
-
-def back_off(attempts: int, limit: float, chance: float) -> float:
-    """Return the seconds to wait before the next attempt: exponential, with full jitter.
-
-    Args:
-        attempts: how many have gone before.
-        limit: the longest pause.
-        chance: a random number from 0 to 1, so that not all clients come back at once.
-    """
-    return min(limit, FIRST_DELAY_SECONDS * 2.0 ** min(attempts, 32)) * chance
 
 
 def _checked_id(since: str) -> str:
@@ -908,12 +488,3 @@ def _checked_history(history: int) -> int:
     if type(history) is not int or history < 0:
         raise UsageError(f"history must be a whole number from 0, not {history!r}")
     return history
-
-
-def _call(callback: Callable[[Any], object] | None, argument: object) -> None:
-    """Run a user's callback: what it raises is logged."""
-    if callback is not None:
-        try:
-            callback(argument)
-        except Exception:
-            logger.exception("a callback has failed")

@@ -18,8 +18,6 @@ from broadcast_server import (
     ConnectionClosed,
     ProtocolError,
     UsageError,
-)
-from broadcast_server import (
     client_link,
     client_queues,
 )
@@ -348,7 +346,7 @@ def test_flood_of_pings_is_not_queued() -> None:
         for number in range(5000):
             server.send_frame(PING, str(number).zfill(100))
         last = str(4999).zfill(100).encode()
-        link = client._link
+        link = client._core.link
         assert link is not None
         assert wait_until(lambda: bool(link.pongs) and link.pongs[-1] == last)
         assert len(link.pongs) == client_link.MAX_PONGS
@@ -377,9 +375,9 @@ def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
                 server.send_frame(BINARY, number.to_bytes(2, "big") * 5000)
 
         sending = in_thread(send_all)
-        assert wait_until(lambda: client._inbox.bytes >= 100_000)
+        assert wait_until(lambda: client._core.inbox.bytes >= 100_000)
         for number in range(count):
-            assert client._inbox.bytes <= 100_000 + 10_000 + client_queues.ENTRY_BYTES
+            assert client._core.inbox.bytes <= 100_000 + 10_000 + client_queues.ENTRY_BYTES
             data = client.recv(timeout=SECONDS).data
             assert data == number.to_bytes(2, "big") * 5000
         sending.result(SECONDS)
@@ -524,7 +522,9 @@ def test_close_before_all_is_sent_is_no_echo() -> None:
     with connected_pair(close_timeout=0.5) as (client, server):
         stall(client)
         closing = in_thread(client.close)
-        assert wait_until(lambda: client._link is not None and client._link.close is not None)
+        assert wait_until(
+            lambda: client._core.link is not None and client._core.link.close is not None
+        )
         server.send_close(1000)
         assert closing.result(SECONDS) is False
 
@@ -586,7 +586,7 @@ def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: 
             server.accept_close()
 
         serving = in_thread(serve)
-        assert wait_until(lambda: client._inbox.bytes >= 10_000)
+        assert wait_until(lambda: client._core.inbox.bytes >= 10_000)
         receiving = in_thread(lambda: len(list(client))) if keep_reading else None
         assert client.close(keep_reading=keep_reading) is True
         serving.result(SECONDS)
