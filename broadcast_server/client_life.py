@@ -241,9 +241,7 @@ class ClientLife:
             self._core.outbox.answered_locked(event.ref)
             self._core.answer_locked(event.ref, event.id)
         elif isinstance(event, Gap):
-            logger.warning(
-                "%s: messages are lost: %s since %s", self._core.url, event.reason, event.since
-            )
+            logger.info("%s: lost after %s: %s", self._core.url, event.since, event.reason)
             session.take_gap(event)
             self._core.inbox.put_locked(event, size)
         elif isinstance(event, Trouble):
@@ -276,10 +274,11 @@ class ClientLife:
         item = self._core.outbox.answered_locked(event.ref)
         data = None if item is None else client_events.data_of(item.payload)
         refusal = SendRefused(event.code, event.detail, data)
-        logger.warning("%s: the hub does not take a message: %s", self._core.url, refusal)
         if not self._core.answer_locked(event.ref, refusal):
             self._core.refused.append(refusal)
             troubles.append(refusal)
+            if self._core.on_error is None:  # else somebody is told
+                logger.warning("%s: the hub does not take a message: %s", self._core.url, refusal)
 
     def _end_link_locked(
         self, link: Link, code: int, reason: str, failure: ProtocolError | None = None
