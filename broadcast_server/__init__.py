@@ -16,12 +16,14 @@ from .errors import (
     HubError,
     HubStopped,
     InvalidRoom,
+    MessagesLost,
     MessageTooBig,
     ProtocolError,
+    SendRefused,
     UsageError,
 )
 from .hub import BroadcastHub
-from .messages import Member, Message
+from .messages import Gap, Member, Message, Presence
 
 if TYPE_CHECKING:
     from .client import BroadcastClient
@@ -34,6 +36,7 @@ __all__ = [
     "BroadcastServerError",
     "ConnectFailed",
     "ConnectionClosed",
+    "Gap",
     "HubBusy",
     "HubError",
     "HubStopped",
@@ -41,7 +44,10 @@ __all__ = [
     "Member",
     "Message",
     "MessageTooBig",
+    "MessagesLost",
+    "Presence",
     "ProtocolError",
+    "SendRefused",
     "UsageError",
 ]
 

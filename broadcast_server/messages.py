@@ -49,6 +49,42 @@ class Message:
     id: str | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Presence:
+    """A change of who is in a room, or what is known of it.
+
+    Attributes:
+        kind: "join", "leave" or "rename" of one member; "count" when only their number is told;
+            "members" for the whole list.
+        member: whom it is about; None for "count" and "members".
+        count: how many are in the room now.
+        members: who is here, for "members"; the hub lists no more than 1,000.
+        old: the name before a "rename", or None.
+    """
+
+    kind: str
+    member: Member | None
+    count: int
+    members: tuple[Member, ...]
+    old: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages are missing here: not everything after an id could be replayed.
+
+    Attributes:
+        reason: "trimmed", the room does not hold them any more; "restarted", the hub has been; or
+            "unknown", the hub has never given out that id.
+        since: the last id that was known.
+        after: what comes next is everything after this id.
+    """
+
+    reason: str
+    since: str
+    after: str
+
+
 class Draft:
     """An accepted message without an id: who sent it (0 for nobody) and its bytes on the wire."""
 
