@@ -1,8 +1,8 @@
 """The web page: what a browser gets at the URL of a room, and the files below ``/-/static/``.
 
-The files lie in ``web/`` as they are sent: nothing is built from them, nothing is put into them, and
-they load nothing from elsewhere. The page finds out by its own address which room it is for, so it
-is the same for all rooms. They are read when this module is imported; after that there is no I/O.
+The files lie in ``web/`` as they are sent: nothing is built from them, nothing is put into them,
+and they load nothing from elsewhere. The page finds out by its own address which room it is for, so
+it is the same for all rooms. They are read when this module is imported; then there is no I/O.
 
 Two things keep a room's messages from becoming part of the page: its scripts handle them as text
 only, and the browser is told to run nothing but these files (Content-Security-Policy, without

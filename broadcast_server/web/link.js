@@ -334,7 +334,7 @@ export class Link {
   }
 }
 
-// crypto.randomUUID() exists in secure contexts only, which http://192.168.0.7:8765 is not.
+// crypto.randomUUID() exists in secure contexts only, and http:// to another machine is none.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
