@@ -8,6 +8,7 @@ of the Content-Security-Policy would be told.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -21,7 +22,7 @@ import pytest
 from broadcast_server import BroadcastHub
 
 from .browser import find_chromium, running_browser
-from .support import needs_module, running_hub, wait_until
+from .support import RawClient, needs_module, running_hub, wait_until
 
 sync_api = needs_module("playwright.sync_api")
 expect = sync_api.expect
@@ -227,7 +228,8 @@ def test_a_duplicated_tab_is_another_client(hub: BroadcastHub, window: Opener) -
 def test_works_without_any_storage(hub: BroadcastHub, window: Opener) -> None:
     """A browser that forbids localStorage and sessionStorage can talk all the same."""
     forbid = """for (const kind of ["localStorage", "sessionStorage"])
-      Object.defineProperty(window, kind, { get() { throw new DOMException("no", "SecurityError") } })"""
+      Object.defineProperty(window, kind, {
+        get() { throw new DOMException("no", "SecurityError"); } })"""
     page = window(hub, "/forbidden", name="ann", before=forbid)
     say(page, "hello")
     shows(page, ["hello"])
@@ -252,6 +254,23 @@ def test_members_follow_join_rename_and_leave(hub: BroadcastHub, window: Opener)
     here(ann, ["ann (you)", f"guest {guest}"])
     bob.close()
     here(ann, ["ann (you)"])
+
+
+def test_a_crowd_is_counted_and_not_listed(hub: BroadcastHub, window: Opener) -> None:
+    """Above a hundred only the number is shown; below it the list is right again."""
+    page = window(hub, "/crowd", name="ann")
+    with contextlib.ExitStack() as stack:
+        crowd = [
+            stack.enter_context(RawClient.connect(port=hub.port, path=f"/crowd?name=n{number}"))
+            for number in range(102)
+        ]
+        expect(page.locator("#count")).to_have_text("103")
+        expect(page.locator("#crowd")).to_be_visible()
+        assert page.locator("#member-list li").count() == 0
+        for client in crowd[2:5]:
+            client.close()
+        here(page, ["ann (you)", "n0", "n1", *(f"n{number}" for number in range(5, 102))])
+        expect(page.locator("#crowd")).to_be_hidden()
 
 
 def test_binary_and_the_hubs_own_messages(hub: BroadcastHub, window: Opener) -> None:
@@ -387,7 +406,7 @@ def test_a_message_whose_ack_was_lost_is_taken_once(window: Opener) -> None:
 
 
 def test_closed_for_good_says_why_and_waits_for_the_user(hub: BroadcastHub, window: Opener) -> None:
-    """After 1008 the page does not come back by itself; what is typed is kept, over a reload, too."""
+    """After 1008 the page does not come back by itself; what is typed is kept, if reloaded, too."""
     page = window(hub, "/closed", name="ann")
     hub.disconnect(member_id(hub, "/closed", "ann"), 1008, "no <i>shouting</i>")
     expect(page.locator("#state-text")).to_have_text("Closed")
@@ -429,7 +448,7 @@ def test_fits_a_phone(hub: BroadcastHub, window: Opener) -> None:
     for number in range(40):
         post(hub, f"/phone?name={'n' * 64}", f"line {number}")
     expect(page.locator("#log .body")).to_have_count(41)
-    wide = """() => [...document.querySelectorAll("*")]
+    wide = """() => [...document.querySelectorAll(":not(.same bdi)")]
       .filter(it => it.getBoundingClientRect().right > innerWidth).map(it => it.outerHTML)"""
     scrolls = "document.documentElement.scrollWidth > innerWidth"
     assert page.evaluate(wide) == [] and not page.evaluate(scrolls)
@@ -525,13 +544,15 @@ CONTRASTS = """() => {
     .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
   const found = [];
   for (const element of document.body.querySelectorAll("*")) {
-    const own = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data);
-    const text = own.join("").trim() || element.placeholder;
+    const nodes = [...element.childNodes].filter((node) => node.nodeType === 3);
+    const own = nodes.map((node) => node.data).join("").trim();
+    const text = own || element.placeholder;
     if (!text || !element.checkVisibility()) continue;
     const behind = [];
-    for (let at = element; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
-    const kind = own.join("").trim() ? null : "::placeholder";
-    const front = getComputedStyle(element, kind).color;
+    for (let at = element; at; at = at.parentElement) {
+      behind.unshift(getComputedStyle(at).backgroundColor);
+    }
+    const front = getComputedStyle(element, own ? null : "::placeholder").color;
     const pair = [luminance(rgb(behind)), luminance(rgb([...behind, front]))].sort((a, b) => b - a);
     found.push([(pair[0] + 0.05) / (pair[1] + 0.05), text]);
   }
@@ -580,7 +601,7 @@ def test_board_follows_curl(hub: BroadcastHub, window: Opener) -> None:
         "The next train leaves from platform 7",
         "a\nb\nc\nd\ne\nf",
         "w" * 200,
-        "é" * 3000,
+        "é" * 800,
     ],
 )
 def test_board_fills_the_window(hub: BroadcastHub, window: Opener, text: str) -> None:
@@ -602,3 +623,17 @@ def test_board_fills_the_window(hub: BroadcastHub, window: Opener, text: str) ->
         assert page.evaluate(fits) > 0.7
         sizes.append(page.evaluate("parseFloat(document.getElementById('newest').style.fontSize)"))
     assert len(set(sizes)) > 1
+
+
+def test_board_can_be_scrolled_where_nothing_fits(hub: BroadcastHub, window: Opener) -> None:
+    """A text of very many lines begins at the top and is readable."""
+    hub.broadcast("\n".join(f"line {number}" for number in range(50)), "/lines")
+    page = window(hub, "/lines?view=board", viewport={"width": 500, "height": 300})
+    expect(page.locator("#newest")).to_contain_text("line 49")
+    assert page.evaluate("parseFloat(document.getElementById('newest').style.fontSize)") == 16
+    stage = page.locator("#stage")
+    assert stage.evaluate("it => [it.scrollTop, getComputedStyle(it).overflowY]") == [0, "auto"]
+    assert stage.evaluate("it => it.scrollHeight > it.clientHeight")
+    hub.broadcast("short", "/lines")
+    expect(page.locator("#newest")).to_have_text("short")
+    assert stage.evaluate("it => getComputedStyle(it).overflowY") == "hidden"

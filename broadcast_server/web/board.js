@@ -54,27 +54,33 @@ function draw() {
   fit();
 }
 
-// Words are broken only where leaving them whole would make the text much smaller.
+// Words are broken only where leaving them whole would make the text much smaller. What does not fit
+// at the smallest size can be scrolled.
 function fit() {
+  stage.classList.remove("long");
   newest.classList.remove("broken");
   const whole = largest();
   newest.classList.add("broken");
   const broken = largest();
-  const size = broken > 2 * whole ? broken : whole;
-  newest.classList.toggle("broken", size === broken && broken !== whole);
-  newest.style.fontSize = `${size}px`;
+  const breaks = broken > 2 * whole;
+  newest.classList.toggle("broken", breaks || whole === 0);
+  stage.classList.toggle("long", whole === 0 && broken === 0);
+  newest.style.fontSize = `${(breaks ? broken : whole) || SMALLEST_PX}px`;
 }
 
+// The largest size at which all of the text is in the window; 0 if there is none.
 function largest() {
-  let low = SMALLEST_PX;
-  let high = Math.max(low, Math.min(stage.clientHeight, stage.clientWidth * 2));
+  let low = 0;
+  let high = Math.max(SMALLEST_PX, Math.min(stage.clientHeight, stage.clientWidth * 2)) + 1;
+  let size = SMALLEST_PX;
   while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    newest.style.fontSize = `${middle}px`;
+    newest.style.fontSize = `${size}px`;
     const fits =
       newest.scrollWidth <= stage.clientWidth && newest.scrollHeight <= stage.clientHeight;
-    if (fits) low = middle;
-    else high = middle;
+    if (!fits && size === SMALLEST_PX) return 0;
+    if (fits) low = size;
+    else high = size;
+    size = Math.floor((low + high) / 2);
   }
   return low;
 }

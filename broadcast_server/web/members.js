@@ -29,29 +29,18 @@ export class Members {
 
   // Take in a welcome or one of the events of presence; others change nothing.
   take(event) {
-    switch (event.type) {
-      case "welcome":
-        this.#own = event.id;
-      // falls through: both list who is here
-      case "members":
-        this.#asked = false;
-        this.#known = new Map(event.members.map(({ id, name }) => [id, name]));
-        break;
-      case "join":
-        this.#known.set(event.member.id, event.member.name);
-        break;
-      case "leave":
-        this.#known.delete(event.member.id);
-        break;
-      case "rename":
-        if (this.#known.has(event.member.id)) this.#known.set(event.member.id, event.member.name);
-        break;
-      case "count":
-        break;
-      default:
-        return;
-    }
+    const { type, member } = event;
+    if (event.count === undefined) return;
     this.#count = event.count;
+    if (type === "welcome") this.#own = event.id;
+    if (event.members) {
+      this.#asked = false;
+      this.#known = new Map(event.members.map(({ id, name }) => [id, name]));
+      return;
+    }
+    if (type === "leave") this.#known.delete(member.id);
+    if (type === "join") this.#known.set(member.id, member.name);
+    if (type === "rename" && this.#known.has(member.id)) this.#known.set(member.id, member.name);
     // Below the limit again: what happened above it was not told.
     if (this.#count <= MOST && this.#known.size !== this.#count && !this.#asked) {
       this.#asked = true;
