@@ -601,7 +601,7 @@ def test_board_follows_curl(hub: BroadcastHub, window: Opener) -> None:
         "The next train leaves from platform 7",
         "a\nb\nc\nd\ne\nf",
         "w" * 200,
-        "é" * 800,
+        "é" * 500,
     ],
 )
 def test_board_fills_the_window(hub: BroadcastHub, window: Opener, text: str) -> None:
