@@ -1,6 +1,6 @@
 """A real Chromium for the tests of the page and for the README's pictures.
 
-Playwright drives the Chromium that the system has (``make .chromium`` installs Debian's); it
+Playwright drives the Chromium that the system has (``make chromium`` installs Debian's); it
 downloads none. Everything that a browser asks of the Internet by itself is turned off.
 """
 
@@ -38,7 +38,7 @@ def running_browser() -> Iterator[Browser]:
 
     path = find_chromium()
     if path is None:
-        raise RuntimeError("there is no Chromium: as root, `make .chromium` installs it")
+        raise RuntimeError("there is no Chromium: as root, `make chromium` installs it")
     # Chromium's sandbox does not work as root, and here it sees nothing but our own pages.
     flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else FLAGS
     with sync_playwright() as playwright:

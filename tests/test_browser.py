@@ -27,7 +27,7 @@ from .support import RawClient, needs_module, running_hub, wait_until
 sync_api = needs_module("playwright.sync_api")
 expect = sync_api.expect
 pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="Chromium is not installed (as root: make .chromium)"
+    find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
 )
 
 # What Chromium itself writes when there is no hub; nothing that the page could do about it.
@@ -196,6 +196,16 @@ def test_history_is_there_on_load(hub: BroadcastHub, window: Opener) -> None:
     shows(page, [f"line {number}" for number in range(10, 60)] + ["now"])
     expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
     assert page.locator("#empty").is_hidden()
+
+
+def test_asks_for_no_more_than_the_hub_keeps(window: Opener) -> None:
+    """A hub that keeps less than fifty messages gives what it has."""
+    with running_hub(history=5) as hub:
+        for number in range(20):
+            hub.broadcast(f"line {number}", "/less")
+        page = window(hub, "/less")
+        shows(page, [f"line {number}" for number in range(15, 20)])
+        page.context.close()
 
 
 def test_own_messages_and_name_are_there_after_a_reload(hub: BroadcastHub, window: Opener) -> None:

@@ -9,6 +9,7 @@ export class Members {
   #known = new Map(); // id -> name, oldest first
   #count = 0;
   #asked = false;
+  #changed = true; // since it was drawn
   #own = null;
   #askWho;
   #toggle = document.getElementById("toggle");
@@ -32,6 +33,7 @@ export class Members {
     const { type, member } = event;
     if (event.count === undefined) return;
     this.#count = event.count;
+    this.#changed = true;
     if (type === "welcome") this.#own = event.id;
     if (event.members) {
       this.#asked = false;
@@ -49,6 +51,8 @@ export class Members {
   }
 
   draw() {
+    if (!this.#changed) return;
+    this.#changed = false;
     document.getElementById("count").textContent = number(this.#count);
     document.getElementById("toggle-count").textContent = number(this.#count);
     const crowd = this.#count > MOST;

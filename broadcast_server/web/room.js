@@ -150,8 +150,8 @@ function drawState() {
   if (state.kind === "connecting") return; // the banner stays as it is until we know
   banner.hidden = state.kind === "open";
   banner.dataset.kind = state.kind;
-  $("banner-text").textContent =
-    state.kind === "open" ? "" : state.kind === "closed" ? state.why : "The connection is lost.";
+  const lost = link.id === null ? "The hub does not answer." : "The connection is lost.";
+  $("banner-text").textContent = { open: "", closed: state.why, waiting: lost }[state.kind];
   $("retry").textContent = state.kind === "closed" ? "Connect again" : "Connect now";
 }
 
