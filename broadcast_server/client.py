@@ -307,7 +307,7 @@ class BroadcastClient:
                     self._end_locked(frames.ABNORMAL, "no answer to Close")
                     self._discarding = True
                     self._room_to_read.notify()
-                channel.abort()
+                channel.abort(reset=True)
                 self._reader.join(self._close_timeout)
                 return
             self._reader.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
