@@ -12,6 +12,7 @@ import fcntl
 import select
 import socket
 import ssl
+import struct
 import sys
 import termios
 import threading
@@ -89,9 +90,17 @@ class Channel:
             unsent = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, unsent)
         return self.received, self.sent, int.from_bytes(unsent, sys.byteorder)
 
-    def abort(self) -> None:
-        """End the connection now: both threads' calls return or fail. Any thread."""
+    def abort(self, *, reset: bool = False) -> None:
+        """End the connection now: both threads' calls return or fail. Any thread.
+
+        Args:
+            reset: have the peer know at once that nothing more is read. Without it one that waits
+                for room to send may wait for seconds, as a socket that is shut down tells of none;
+                but what was sent last may be lost with it.
+        """
         with self._lock, contextlib.suppress(OSError):
+            if reset:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             # Not SSLSocket's own: that one would take the TLS state away from the other threads.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 

@@ -235,7 +235,7 @@ class ClientCore:
                     if self.dialing is not None:
                         self.dialing.cut()
                         continue
-                link.channel.abort()
+                link.channel.abort(reset=True)
                 thread.join(self.close_timeout)
                 return
             thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))

@@ -302,8 +302,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self._refilled = time.monotonic()
         self._discarded = 0
         client.share()
-        self.server.hand_over(self)
+        # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)
+        self.server.hand_over(self)
         if self.core.stopping and client.queue_close(1001, "the hub stops"):
             self.core.fanout.attend(client)
         self.handshake_done = True
