@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from broadcast_server.errors import HubBusy
-from broadcast_server.messages import Draft
-from broadcast_server.rooms import ENTRY_BYTES, Room, Rooms, cost_of
+from broadcast_server.messages import ENTRY_BYTES, Draft, cost_of
+from broadcast_server.rooms import Room, Rooms
 
 from .support import wait_until
 

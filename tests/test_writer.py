@@ -12,8 +12,8 @@ import pytest
 
 from broadcast_server import frames
 from broadcast_server.connection import Connection
-from broadcast_server.messages import Draft, Member
-from broadcast_server.rooms import Room, cost_of
+from broadcast_server.messages import Draft, Member, cost_of
+from broadcast_server.rooms import Room
 from broadcast_server.settings import Settings
 from broadcast_server.timers import Timers
 from broadcast_server.writer import MAX_BATCHES, MAX_PIECES, ClientWriter
