@@ -739,6 +739,8 @@ def test_callbacks_may_close_and_must_not_wait() -> None:
     def refuse(error: SendRefused) -> None:
         with pytest.raises(UsageError):
             client.publish("x")
+        with pytest.raises(UsageError):
+            client.recv()
         client.send("from a callback")
         tried.append(client.close())
         raise ZeroDivisionError
