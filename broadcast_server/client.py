@@ -370,12 +370,15 @@ class BroadcastClient:
             ConnectionClosed: the client has ended, and every message before that was taken.
             ConnectFailed: as before, because the hub refused to let it come back.
             ProtocolError: as before, because the peer broke the protocol.
+            UsageError: a callback of the client asks, and nothing is there.
         """
         deadline = Deadline(timeout)
         with self._core.lock:
             while not self._core.inbox:
                 if self._core.ended or self._core.link is None:
                     raise self._core.failure or self._core.closed_locked()
+                if self._core.is_own_thread():
+                    raise UsageError("a callback must not wait for what comes")
                 # Who was notified when its time was up must take the message: no other one was.
                 if not self._core.inbox.arrived.wait(deadline.left()) and not self._core.inbox:
                     raise TimeoutError("no message in time")
