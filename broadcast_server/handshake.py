@@ -1,6 +1,6 @@
-"""HTTP on a client's socket before it becomes something else: requests in, answers out, all bounded.
+"""HTTP on a client's socket before it is something else: requests in, answers out, all bounded.
 
-h11 parses requests and bodies, except what nearly every client sends, which ``plain_request`` reads.
+h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that.
 Answers are written here. For each request there is a new h11 connection, fed with what came behind
 the last one; so there is no state that a long connection could heap up. The socket belongs to the
 reader thread, which waits for each request, each body and each answer under one deadline, however
@@ -287,7 +287,7 @@ class HttpConnection:
         return self._take_trailing()
 
     def _send_last(self, data: bytes, timeout: float) -> None:
-        """Send the last bytes that are the reader's to send, and leave the socket without a time-out.
+        """Send the last bytes that are the reader's to send; leave the socket without a time-out.
 
         Python's own would make a send with MSG_DONTWAIT wait, here and in the fan-out.
         """

@@ -1,7 +1,7 @@
-"""Media types: what a header says about a body, and which of our answers a client would rather have.
+"""Media types: what a header says about a body, and which of our answers a client wants most.
 
-RFC 9110 §8.3.1 and §12.5.1. A room's GET has three answers: the page, the last messages as JSON, and
-the stream of events. Whoever accepts anything gets the JSON; the others have to be named.
+RFC 9110 §8.3.1 and §12.5.1. A room's GET has three answers: the page, the last messages as JSON,
+and the stream of events. Whoever accepts anything gets the JSON; the others have to be named.
 """
 
 from __future__ import annotations

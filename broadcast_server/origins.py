@@ -1,17 +1,17 @@
 """Which web pages may use the hub, and how their browsers are told.
 
-A hub on a desk's own machine is within reach of every page that is open there. Browsers let any page
-send what a form could send (a POST of plain text, a GET for a picture) without asking, so the hub
-itself looks where a request comes from. Three headers tell, all out of a page's reach:
+A hub on a desk's own machine is within reach of every page that is open there. Browsers let any
+page send what a form could send (a POST of plain text, a GET for a picture) without asking, so the
+hub itself looks where a request comes from. Three headers tell, all out of a page's reach:
 
 - ``Origin`` comes with every upgrade, POST and PUT, and with a GET whose answer a page of another
   origin wants to read. It must be the hub's own, or one that is allowed.
 - ``Sec-Fetch-Site`` comes with every request to https and to this machine, and tells of those
-  without an ``Origin``: a picture, a script, a ``fetch`` in the mode ``no-cors``. The page could not
-  read the answer, but it could fill the hub with readers. It must be ``same-origin``, or ``none``
-  for what a person has typed. Another port of the same host is ``same-site`` and foreign as well;
-  without an ``Origin`` nobody knows whether it would be an allowed one.
-- ``Sec-Fetch-Mode: navigate`` is a person who follows a link. That page is shown to the person only.
+  without an ``Origin``: a picture, a script, a ``fetch`` in the mode ``no-cors``. The page could
+  not read the answer, but it could fill the hub with readers. It must be ``same-origin``, or
+  ``none`` for what a person has typed. Another port of the same host is ``same-site`` and foreign
+  as well; without an ``Origin`` nobody knows whether it would be an allowed one.
+- ``Sec-Fetch-Mode: navigate`` is a person who follows a link; the answer is shown to them only.
 
 A program sends none of them and may do everything: a page cannot pass for one.
 """
