@@ -1,7 +1,7 @@
 """The events of ``broadcast.v1.json`` as bytes, and what a client says in it as values. No I/O.
 
-docs/reference/protocol.md is the contract. Every event is one line of JSON without spaces; text is not
-escaped beyond what JSON needs, so most messages cost little more than themselves.
+docs/reference/protocol.md is the contract. Every event is one line of JSON without spaces; text is
+not escaped beyond what JSON needs, so most messages cost little more than themselves.
 """
 
 from __future__ import annotations

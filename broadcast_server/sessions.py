@@ -1,7 +1,7 @@
 """Who may come back as the client that it was: tokens, and the numbers behind them.
 
-A token is given out in each ``welcome``. While its connection lives, and ten minutes beyond, whoever
-shows it in the same room gets the same number, and so the same id. Any thread.
+A token is given out in each ``welcome``. While its connection lives, and ten minutes beyond,
+whoever shows it in the same room gets the same number, and so the same id. Any thread.
 """
 
 from __future__ import annotations
