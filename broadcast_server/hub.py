@@ -51,8 +51,8 @@ class BroadcastHub:
         on_message: called with each ``Message`` of a client once it is accepted; not for
         ``broadcast``.
         on_join: called with the ``Member`` that has joined.
-        filter: called with each ``Message`` of a client or an HTTP publisher before it has an id, on
-            that one's thread; returns it, or other data for it, or None to refuse it.
+        filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
+            on that one's thread; returns it, or other data for it, or None to refuse it.
         on_leave: called with the ``Member`` that has left, the close code and the reason.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 

@@ -367,8 +367,8 @@ class Room:
             self._resume_locked()
 
     def lag(self, cursor: int) -> int:
-        """Return how many bytes of the log a client at ``cursor`` is behind what was offered, in all
-        forms of the entries, as many as they have on the average."""
+        """Return how many bytes of the log a client at ``cursor`` is behind what was offered, in
+        all forms of the entries, as many as they have on the average."""
         lag = self._cost_before(self._offered) - self._cost_before(max(cursor, self._base))
         if self.forms_bytes and lag:
             frames_only = self.cost - self.forms_bytes

@@ -14,7 +14,10 @@ Timed = Connection | Room
 
 
 class Timers:
-    """One appointment for each client or room, the earliest that was asked for. The fan-out's thread."""
+    """One appointment for each client or room, the earliest that was asked for.
+
+    The fan-out's thread.
+    """
 
     def __init__(self) -> None:
         # An appointment that was moved forward stays in the heap and is skipped: it is not `due`.

@@ -350,6 +350,7 @@ def test_survives_a_restart_of_the_hub(window: Opener) -> None:
     """On a new hub at the old port both come back by themselves, what was typed meanwhile arrives
     once, and a line says that something may be missing."""
     with running_hub() as hub:
+        port = hub.port
         ann, bob = window(hub, "/restart", name="ann"), window(hub, "/restart", name="bob")
         say(ann, "before")
         shows(bob, ["before"])
@@ -358,7 +359,7 @@ def test_survives_a_restart_of_the_hub(window: Opener) -> None:
     for text in ("away 1", "away 2"):
         say(ann, text)
     expect(ann.locator("#outbox .fate")).to_have_text(["waits for the connection"] * 2)
-    with running_hub(port=hub.port) as hub:
+    with running_hub(port=port) as hub:
         for page in (ann, bob):
             connected(page)
             assert page.locator("#banner").is_hidden()
