@@ -54,15 +54,16 @@ class MemoryBackplane:
         # Guards _ms, _seq, _closed, messages, _keys, and the order of appends: a room's log must
         # grow in the order of its ids, so the lock is held over both. Taken before a room's lock.
         self._lock = threading.Lock()
-        self._ms = 0
         self._seq = 0
         self._closed = False
         self.messages = 0
         # The first id of each key and when it came, the oldest first. Apart from the history: what
         # has been trimmed there is remembered here.
         self._keys: OrderedDict[tuple[str, str], tuple[Id, float]] = OrderedDict()
-        # Whatever has an id before this one is from before this start.
-        self.started: Id = (int(clock() * 1000), 0)
+        # Whatever has an id before this one is from before this start, also if the hub that gave it
+        # has ended in this same millisecond.
+        self._ms = int(clock() * 1000) + 1
+        self.started: Id = (self._ms, 0)
 
     def submit(self, room: Log, drafts: Sequence[Draft], done: Done) -> None:
         """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a

@@ -38,6 +38,14 @@ class RecordingLog:
         self.appended.append((list(drafts), ms, first_seq))
 
 
+def begun(clock: ManualClock) -> MemoryBackplane:
+    """Return a backplane that has begun a second before the clock's time."""
+    clock.now -= 1
+    backplane = MemoryBackplane(clock)
+    clock.now += 1
+    return backplane
+
+
 def drafts(count: int) -> list[Draft]:
     return [Draft(1, b"\x81\x00") for _ in range(count)]
 
@@ -52,7 +60,7 @@ def submit(backplane: MemoryBackplane, count: int, log: RecordingLog | None = No
 
 def test_batch_is_in_the_log_before_done_is_called() -> None:
     """``done`` says "accepted": by then the log has the batch with the same ids."""
-    backplane, log, batch = MemoryBackplane(ManualClock(5.0)), RecordingLog(), drafts(3)
+    backplane, log, batch = begun(ManualClock(5.0)), RecordingLog(), drafts(3)
     seen: list[tuple[Accepted, int]] = []
     backplane.submit(log, batch, lambda ids: seen.append((ids, len(log.appended))))
     assert seen == [(Accepted(5000, 1, 3), 1)]
@@ -61,7 +69,7 @@ def test_batch_is_in_the_log_before_done_is_called() -> None:
 
 def test_done_runs_without_a_lock() -> None:
     """A callback may publish in its turn."""
-    backplane, log = MemoryBackplane(ManualClock(5.0)), RecordingLog()
+    backplane, log = begun(ManualClock(5.0)), RecordingLog()
     inner: list[Accepted] = []
     backplane.submit(log, drafts(1), lambda _: inner.append(submit(backplane, 1, log)))
     assert inner == [Accepted(5000, 2, 1)]
@@ -83,7 +91,7 @@ def test_ids_follow_the_clock_but_never_back(
 ) -> None:
     """Within a millisecond, and while the system's clock is behind, the sequence counts on."""
     clock = ManualClock(0)
-    backplane = MemoryBackplane(clock)
+    backplane = begun(clock)
     got = []
     for clock.now in times:
         got.append(submit(backplane, 2)[:2])
@@ -94,7 +102,7 @@ def test_ids_grow_over_all_rooms() -> None:
     """Whatever the clock does: no id is given twice, and every later one is greater."""
     rng = random.Random(3)
     clock = ManualClock(100.0)
-    backplane = MemoryBackplane(clock)
+    backplane = begun(clock)
     logs = [RecordingLog(), RecordingLog()]
     given = []
     for _ in range(500):
@@ -111,7 +119,7 @@ def test_ids_grow_over_all_rooms() -> None:
 def test_newest_is_the_last_id_or_the_clock() -> None:
     """A room that begins now misses nothing that comes after ``newest``, and all before it."""
     clock = ManualClock(5.0)
-    backplane = MemoryBackplane(clock)
+    backplane = begun(clock)
     assert backplane.newest() == (5000, 0)
     submit(backplane, 3)
     assert backplane.newest() == (5000, 3)
@@ -125,7 +133,7 @@ def test_newest_is_the_last_id_or_the_clock() -> None:
 def test_newest_moves_the_clock() -> None:
     """A room that begins with it must not get older ids when the system's clock goes back."""
     clock = ManualClock(5.0)
-    backplane = MemoryBackplane(clock)
+    backplane = begun(clock)
     floor = backplane.newest()
     clock.now = 4.0
     assert submit(backplane, 1)[:2] > floor
@@ -148,7 +156,7 @@ def test_default_clock_is_the_systems() -> None:
 
 def test_nothing_is_accepted_after_close() -> None:
     """A batch is in the log with its ids, or it is refused: nothing in between."""
-    backplane, log = MemoryBackplane(ManualClock(5.0)), RecordingLog()
+    backplane, log = begun(ManualClock(5.0)), RecordingLog()
     submit(backplane, 1, log)
     backplane.close()
     backplane.close()
@@ -173,9 +181,17 @@ def submit_keyed(backplane: MemoryBackplane, log: RecordingLog, *keys: str | Non
     return ids
 
 
+def test_hub_that_begins_in_the_same_millisecond_gives_later_ids() -> None:
+    """And what the one before has given is known to be from before."""
+    clock = ManualClock(5.0)
+    last = submit(begun(clock), 3)
+    backplane = MemoryBackplane(clock)
+    assert (last.ms, last.first + 2) < backplane.started < submit(backplane, 1)[:2]
+
+
 def test_known_key_gets_the_first_id_and_is_not_appended() -> None:
     """Also within one batch; its place in the log is given back, and the others follow closely."""
-    backplane, log = MemoryBackplane(ManualClock(5.0), ManualClock(0.0)), RecordingLog()
+    backplane, log = begun(ManualClock(5.0)), RecordingLog()
     submit_keyed(backplane, log, "a", None)
     ids = submit_keyed(backplane, log, "b", "a", None, "b")
     assert list(ids.ids(4)) == [
