@@ -19,6 +19,7 @@ from broadcast_server.errors import (
     InvalidRoom,
     MessageTooBig,
     ProtocolError,
+    PublishFailed,
     UsageError,
 )
 
@@ -101,3 +102,12 @@ def test_connection_closed_has_code_and_reason(
     """The peer's words are attributes; as text there is no blank where there is no reason."""
     error = ConnectionClosed(*args)
     assert (error.code, error.reason, str(error)) == (code, reason, text)
+
+
+def test_publish_failed_tells_what_the_hub_said() -> None:
+    """Programs read the status and the wait, people the text."""
+    error = PublishFailed("too many", 429, 0.5, message="cannot publish to x: too many")
+    assert (error.detail, error.status, error.retry_after) == ("too many", 429, 0.5)
+    assert str(error) == "cannot publish to x: too many"
+    bare = PublishFailed("no answer")
+    assert (str(bare), bare.status, bare.retry_after) == ("no answer", None, None)
