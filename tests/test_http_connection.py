@@ -198,7 +198,7 @@ def test_cut_off_body_has_no_answer(pair: Pair, line: str) -> None:
 
 def test_slow_body_is_408(pair: Pair) -> None:
     """All of it has one deadline."""
-    pair.send("Content-Length: 5", body=b"hel")
+    pair.send("Content-Length: 5", body=b"he")
     assert pair.fail(pair.read(), timeout=0.05) == 408
 
 

@@ -27,7 +27,7 @@ def test_media_type_is_read(text: str, name: str, parameters: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "text", "/", "text/", "/plain", "te xt/plain", "text/plain/x", "a/b; x", "a/b; =1",
+    ["", "text", "/", "text/", "/plain", "a text/plain", "text/plain/x", "a/b; x", "a/b; =1",
      "a/b; x=", "a/b; x=1 2", 'a/b; x="1', 'a/b; x="', "text/plain, text/html"],
 )  # fmt: skip
 def test_what_is_no_media_type_is_an_error(text: str) -> None:

@@ -1,4 +1,4 @@
-"""``publish``: one message by one HTTP request, against a server that answers what the test says."""
+"""``publish``: one message by one HTTP request, to a server that answers what the test says."""
 
 from __future__ import annotations
 
@@ -78,9 +78,10 @@ class Server:
 @contextlib.contextmanager
 def serving(*acts: Act, host: str = "127.0.0.1") -> Iterator[Server]:
     """Serve that many connections on a free loopback port; all of them must come."""
-    with socket.create_server((host, 0)) as listening:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
         listening.settimeout(SECONDS)
-        server = Server(listening, host)
+        server = Server(listening, f"[{host}]" if ":" in host else host)
         thread = threading.Thread(target=server.run, args=(acts,))
         thread.start()
         try:
@@ -142,6 +143,13 @@ def test_target_is_in_ascii(rest: str, name: str | None, target: str) -> None:
     with serving(GOOD) as server:
         publish(f"ws://127.0.0.1:{server.port}{rest}", "x", name=name)
     assert server.asked[0].first == f"POST {target} HTTP/1.1"
+
+
+def test_hub_may_have_an_ipv6_address() -> None:
+    """Which stands in brackets in the Host header, too."""
+    with serving(GOOD, host="::1") as server:
+        assert publish(server.url, "x") == "7-0"
+    assert server.asked[0].headers["host"] == f"[::1]:{server.port}"
 
 
 @pytest.mark.parametrize(
@@ -334,7 +342,11 @@ def test_all_of_it_has_one_deadline() -> None:
 def test_silent_server_has_the_deadline() -> None:
     """And the message is not sent again: there is no time left for it."""
     over = threading.Event()
-    with serving(lambda sock: over.wait(SECONDS) and None) as server:
+
+    def keep_silent(_: socket.socket) -> None:
+        over.wait(SECONDS)
+
+    with serving(keep_silent) as server:
         error = failure(server.url, timeout=0.1)
         over.set()
     assert error.detail == "no answer in 0.1 s"
