@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import pathlib
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -317,6 +320,49 @@ def test_tls_with_a_server_that_has_none_is_a_failure() -> None:
         error = failure(f"https://127.0.0.1:{listening.getsockname()[1]}/")
         thread.join(SECONDS)
     assert error.status is None and error.detail
+
+
+def test_tls_server_must_be_known(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate is checked before the token goes out; a large message goes through."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    data = bytes(range(256)) * 4096
+    bodies: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(SECONDS)
+
+        def serve() -> None:
+            for _ in range(2):
+                sock, _ = listening.accept()
+                sock.settimeout(SECONDS)
+                with (
+                    contextlib.suppress(OSError),
+                    sock,
+                    context.wrap_socket(sock, server_side=True) as channel,
+                    channel.makefile("rb") as file,
+                ):
+                    while file.readline().strip():
+                        pass
+                    bodies.append(file.read(len(data)))
+                    channel.sendall(GOOD)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"wss://127.0.0.1:{listening.getsockname()[1]}/"
+        error = failure(url, data, token="secret")
+        assert "certificate" in error.detail.lower() and bodies == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert publish(url, data, token="secret") == "7-0"
+        thread.join(SECONDS)
+    assert bodies == [data]
 
 
 def test_all_of_it_has_one_deadline() -> None:
