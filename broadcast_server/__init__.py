@@ -1,7 +1,7 @@
 """A WebSocket broadcast hub for synchronous Python: what one client sends, all others get.
 
-``BroadcastHub`` puts a hub into any threaded program, ``BroadcastClient`` talks to one, and the
-``broadcast-server`` command does both from a shell.
+``BroadcastHub`` puts a hub into any threaded program, ``BroadcastClient`` talks to one, ``publish``
+sends one message, and the ``broadcast-server`` command does it from a shell.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .errors import (
     MessagesLost,
     MessageTooBig,
     ProtocolError,
+    PublishFailed,
     SendRefused,
     UsageError,
 )
@@ -27,6 +28,7 @@ from .messages import Gap, Member, Message, Presence
 
 if TYPE_CHECKING:
     from .client import BroadcastClient
+    from .publisher import publish
 
 __version__ = "0.1.0"
 
@@ -47,15 +49,21 @@ __all__ = [
     "MessagesLost",
     "Presence",
     "ProtocolError",
+    "PublishFailed",
     "SendRefused",
     "UsageError",
+    "publish",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # A hub alone does not pay for importing the client's half.
+    # A hub alone does not pay for importing what others need.
     if name == "BroadcastClient":
         from .client import BroadcastClient
 
         return BroadcastClient
+    if name == "publish":
+        from .publisher import publish
+
+        return publish
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

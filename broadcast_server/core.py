@@ -14,6 +14,7 @@ from .connection import Connection
 from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from .rates import AddressRates
 from .rooms import Room, Rooms
 from .sessions import Sessions
 from .settings import Settings
@@ -49,12 +50,16 @@ class Core:
     filter: Filter | None = None
     wait_drained: Callable[[float], None] = lambda seconds: None
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
+    rates: AddressRates = dataclasses.field(init=False)
     stopping: bool = False
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.rates = AddressRates(self.settings.max_rate)
 
     # -- Publishing ----------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ The whole tree, so that one look tells what to catch::
     ├── ConnectFailed             the client got no connection (has ``status`` if HTTP answered)
     ├── ConnectionClosed          the connection ended (has ``code`` and ``reason``)
     ├── MessagesLost              the hub cannot replay what was missed (``reason``, …)
-    └── SendRefused               the hub did not take a message (has ``code`` and ``detail``)
+    ├── SendRefused               the hub did not take a message (has ``code`` and ``detail``)
+    └── PublishFailed             a message did not get out by HTTP (has ``status``, ``detail``, …)
 
 A wrong argument type is a plain ``TypeError``, a socket that cannot be bound a plain ``OSError``.
 """
@@ -120,3 +121,27 @@ class SendRefused(BroadcastServerError):
         self.code = code
         self.detail = detail
         self.data = data
+
+
+class PublishFailed(BroadcastServerError):
+    """``publish`` got no id for a message.
+
+    Attributes:
+        detail: why, for people: the hub's own words if it has answered.
+        status: the HTTP status if there was an answer, else None: then nobody knows whether the
+            message was delivered.
+        retry_after: seconds after which it may be tried again, if the hub has told any.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        message: str | None = None,
+    ) -> None:
+        super().__init__(message if message is not None else detail)
+        self.detail = detail
+        self.status = status
+        self.retry_after = retry_after

@@ -6,6 +6,7 @@ works.
 
 from __future__ import annotations
 
+import math
 import time
 
 from . import events, page
@@ -83,6 +84,11 @@ def _publish(
             data = body.decode("utf-8")
         except UnicodeDecodeError:
             return Refusal(400, "the text is not UTF-8", decision.headers)
+    # "[::1]:80" is an address, too.
+    wait = core.rates.take(address.rpartition(":")[0].strip("[]"))
+    if wait > 0:
+        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
+        return Refusal(429, "more messages in a second than one address may publish", later)
     # Who publishes is no member: without an id.
     sender = Member("", decision.name, decision.room, address)
     try:

@@ -20,6 +20,7 @@ from broadcast_server.errors import (
     MessagesLost,
     MessageTooBig,
     ProtocolError,
+    PublishFailed,
     SendRefused,
     UsageError,
 )
@@ -118,3 +119,12 @@ def test_send_refused_says_why_and_what(data: str | bytes | None) -> None:
     error = SendRefused("too_big", "2 bytes", data)
     assert (error.code, error.detail, error.data) == ("too_big", "2 bytes", data)
     assert str(error) == "too_big: 2 bytes"
+
+
+def test_publish_failed_tells_what_the_hub_said() -> None:
+    """Programs read the status and the wait, people the text."""
+    error = PublishFailed("too many", 429, 0.5, message="cannot publish to x: too many")
+    assert (error.detail, error.status, error.retry_after) == ("too many", 429, 0.5)
+    assert str(error) == "cannot publish to x: too many"
+    bare = PublishFailed("no answer")
+    assert (str(bare), bare.status, bare.retry_after) == ("no answer", None, None)
