@@ -1,5 +1,6 @@
 # The development of broadcast-server. `make` lists what there is.
-# All is installed into .venv and tests/node_modules; nothing outside the checkout changes.
+# All is installed into .venv and tests/node_modules; nothing outside the checkout changes, but for
+# Chromium, which `make chromium` installs with apt-get where it is missing and we are root.
 
 PYTHON ?= python3
 PORT = 8765
@@ -9,7 +10,8 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv run test stress conformance check lint types coverage package bench guard man docs clean
+.PHONY: help .venv chromium run test stress conformance check lint types coverage package bench guard \
+	man docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -22,7 +24,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
@@ -42,7 +44,7 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) ## the tests once more, counting the lines that they reach
+coverage: .venv $(NODE_MODULES) chromium ## the tests once more, counting the lines that they reach
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -62,6 +64,16 @@ docs: man .venv ## make what is made from the code: the man page and docs/refere
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
+
+screenshots: .venv chromium ## take the README's pictures of the page, docs/images/
+	$(BIN)/python -m tests.screenshots
+
+chromium: ## install Chromium for the tests of the page, if there is none (Debian, as root)
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
+	else echo "There is no Chromium, so the tests of the page will be skipped."; fi
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 

@@ -1,7 +1,7 @@
 """A WebSocket broadcast hub for synchronous Python: what one client sends, all others get.
 
-``BroadcastHub`` puts a hub into any threaded program, ``BroadcastClient`` talks to one, and the
-``broadcast-server`` command does both from a shell.
+``BroadcastHub`` puts a hub into any threaded program, ``BroadcastClient`` talks to one, ``publish``
+sends one message, and the ``broadcast-server`` command does it from a shell.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from .errors import (
     HubError,
     HubStopped,
     InvalidRoom,
+    MessagesLost,
     MessageTooBig,
     ProtocolError,
+    PublishFailed,
+    SendRefused,
     UsageError,
 )
 from .hub import BroadcastHub
-from .messages import Member, Message
+from .messages import Gap, Member, Message, Presence
 
 if TYPE_CHECKING:
     from .client import BroadcastClient
+    from .publisher import publish
 
 __version__ = "0.1.0"
 
@@ -34,6 +38,7 @@ __all__ = [
     "BroadcastServerError",
     "ConnectFailed",
     "ConnectionClosed",
+    "Gap",
     "HubBusy",
     "HubError",
     "HubStopped",
@@ -41,15 +46,24 @@ __all__ = [
     "Member",
     "Message",
     "MessageTooBig",
+    "MessagesLost",
+    "Presence",
     "ProtocolError",
+    "PublishFailed",
+    "SendRefused",
     "UsageError",
+    "publish",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # A hub alone does not pay for importing the client's half.
+    # A hub alone does not pay for importing what others need.
     if name == "BroadcastClient":
         from .client import BroadcastClient
 
         return BroadcastClient
+    if name == "publish":
+        from .publisher import publish
+
+        return publish
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

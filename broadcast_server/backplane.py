@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .errors import HubStopped
-from .messages import Draft
+from .messages import Accepted, Draft, Id, cost_of
 
-Ids = tuple[int, int, int]  # milliseconds, first sequence number, how many
-Done = Callable[[Ids], None]
+Done = Callable[[Accepted], None]
+
+# How long a key is remembered, and how many of them in all rooms.
+KEY_SECONDS = 600.0
+MAX_KEYS = 100_000
 
 
 class Log(Protocol):
     """What a backplane needs of a room."""
 
+    path: str
+
     def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None: ...
+
+    def release(self, cost: int) -> None: ...
 
 
 class MemoryBackplane:
@@ -33,17 +41,29 @@ class MemoryBackplane:
 
     Args:
         clock: seconds since the epoch; replaced in tests.
+        monotonic: seconds that only grow, for the age of keys; replaced in tests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
-        # Guards _ms, _seq, _closed, messages, and the order of appends: a room's log must grow in
-        # the order of its ids, so the lock is held over both. Taken before a room's lock.
+        self._monotonic = monotonic
+        # Guards _ms, _seq, _closed, messages, _keys, and the order of appends: a room's log must
+        # grow in the order of its ids, so the lock is held over both. Taken before a room's lock.
         self._lock = threading.Lock()
-        self._ms = 0
         self._seq = 0
         self._closed = False
         self.messages = 0
+        # The first id of each key and when it came, the oldest first. Apart from the history: what
+        # has been trimmed there is remembered here.
+        self._keys: OrderedDict[tuple[str, str], tuple[Id, float]] = OrderedDict()
+        # Whatever has an id before this one is from before this start, also if the hub that gave it
+        # has ended in this same millisecond.
+        self._ms = int(clock() * 1000) + 1
+        self.started: Id = (self._ms, 0)
 
     def submit(self, room: Log, drafts: Sequence[Draft], done: Done) -> None:
         """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a
@@ -52,16 +72,46 @@ class MemoryBackplane:
         Raises:
             HubStopped: ``close()`` was called; nothing was accepted.
         """
-        count = len(drafts)
+        keyed = any(draft.key is not None for draft in drafts)
+        fresh: Sequence[Draft] = drafts
+        repeated: dict[int, Id] = {}
         with self._lock:
             if self._closed:
                 raise HubStopped("the hub is stopping")
             self._advance_locked()
             ms, first = self._ms, self._seq + 1
+            if keyed:
+                fresh = self._sort_out_locked(room.path, drafts, repeated)
+            count = len(fresh)
             self._seq += count
             self.messages += count
-            room.append(drafts, ms, first)
-        done((ms, first, count))
+            room.append(fresh, ms, first)
+        if repeated:
+            room.release(cost_of([drafts[place] for place in repeated]))
+        done(Accepted(ms, first, count, repeated) if repeated else Accepted(ms, first, count))
+
+    def _sort_out_locked(
+        self, path: str, drafts: Sequence[Draft], repeated: dict[int, Id]
+    ) -> list[Draft]:
+        """Return the drafts whose key is new, remember those keys, and put the ids of the others
+        into ``repeated``."""
+        assert self._lock.locked()
+        now = self._monotonic()
+        while self._keys:
+            _, at = next(iter(self._keys.values()))
+            if now - at < KEY_SECONDS and len(self._keys) + len(drafts) <= MAX_KEYS:
+                break
+            self._keys.popitem(last=False)
+        fresh: list[Draft] = []
+        for place, draft in enumerate(drafts):
+            known = self._keys.get((path, draft.key)) if draft.key is not None else None
+            if known is not None:
+                repeated[place] = known[0]
+                continue
+            fresh.append(draft)
+            if draft.key is not None:
+                self._keys[path, draft.key] = ((self._ms, self._seq + len(fresh)), now)
+        return fresh
 
     def _advance_locked(self) -> None:
         """Move the one clock of all rooms, which never goes back, even when the system's does."""

@@ -7,8 +7,10 @@ now.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 
+from .forms import RAW, Form
 from .messages import Entry
 
 Range = tuple[int, int]
@@ -20,19 +22,36 @@ class Batch:
     Used by the fan-out's thread only.
     """
 
-    __slots__ = ("_entries", "_offset", "_own", "count", "data", "origins", "start", "stop")
+    __slots__ = (
+        "_ends",
+        "_entries",
+        "_own",
+        "_pieces",
+        "count",
+        "data",
+        "origins",
+        "start",
+        "stop",
+    )
 
-    def __init__(self, start: int, entries: list[Entry]) -> None:
+    def __init__(self, start: int, entries: list[Entry], form: Form = RAW) -> None:
         self.start = start
         self.stop = start + len(entries)
         self.count = len(entries)
         self._entries = entries
-        first = entries[0]
-        self._offset = first.end - len(first.frame)
+        slot = form.slot
+        # Each entry has the form by now: whoever makes a batch sees to that, and counts it.
+        self._pieces: list[bytes] = [getattr(entry, slot) for entry in entries]
+        self._ends: list[int] | None = None
         # A single entry needs no join: its own bytes are what goes out.
-        self.data = first.frame if self.count == 1 else b"".join([entry.frame for entry in entries])
+        self.data = self._pieces[0] if self.count == 1 else b"".join(self._pieces)
         self.origins = {entry.origin for entry in entries}
         self._own: dict[int, tuple[list[Range], int]] | None = None
+
+    def _ends_of_pieces(self) -> list[int]:
+        if self._ends is None:
+            self._ends = list(itertools.accumulate(map(len, self._pieces)))
+        return self._ends
 
     def without(self, origin: int) -> tuple[list[Range], int]:
         """Return the byte ranges that are not of an origin in ``origins``, and how many entries
@@ -57,8 +76,7 @@ class Batch:
         runs: dict[int, list[Range]] = {origin: [] for origin in self.origins}
         counts = dict.fromkeys(self.origins, 0)
         start = 0
-        for entry in self._entries:
-            stop = entry.end - self._offset
+        for entry, stop in zip(self._entries, self._ends_of_pieces(), strict=True):
             ranges = runs[entry.origin]
             if ranges and ranges[-1][1] == start:
                 ranges[-1] = (ranges[-1][0], stop)
@@ -88,13 +106,13 @@ class Batch:
                 if length:
                     offset = start + length
                 sent -= length
-        index = bisect_right(self._entries, self._offset + offset, key=lambda entry: entry.end)
+        ends = self._ends_of_pieces()
+        index = bisect_right(ends, offset)
         rest = None
         if index < self.count:
-            entry = self._entries[index]
-            begun = self._offset + offset - (entry.end - len(entry.frame))
+            begun = offset - (ends[index - 1] if index else 0)
             if begun:
-                rest = memoryview(entry.frame)[begun:]
+                rest = memoryview(self._pieces[index])[begun:]
                 index += 1
         return self.start + index, rest
 

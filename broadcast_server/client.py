@@ -1,73 +1,79 @@
 """``BroadcastClient``: one member of one room, from any program and any of its threads.
 
 websocket-client makes the connection and the frames that go out. Then two threads share the socket.
-The *writer* sends what is queued, so that nobody who only wants to read waits for the network. The
-*reader* queues messages; when that queue is full it stops reading, and the hub finds out, as it
+The *writer* (client_link.py) sends what is queued. The *client's own thread* (client_life.py)
+reads and queues what comes; when that queue is full it stops reading, and the hub finds out, as it
 should. Frames come in through the hub's own decoder: it bounds a message before its payload is
 there, and joins fragments in linear time.
 
-A Close that the peer echoes is proof that it has read all that was sent before, since it reads in
-order. ``close()`` waits for that proof as long as bytes move.
+With a hub we speak ``broadcast.v1.json``: messages have ids, and a lost connection is taken up
+again where it has ended. Any other server is spoken to in plain frames, and the end of that
+connection is the end of the client.
+
+``close()`` waits for the proof that everything was accepted, as long as bytes move: the
+acknowledgements, or where there are none the echo of our Close.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import datetime
 import logging
 import threading
-import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
+from typing import Any
 
-from . import dialer, frames
-from .channel import Channel
+from . import client_events, dialer, frames
+from .client_core import ClientCore
+from .client_events import SUBPROTOCOL
+from .client_life import ClientLife
+from .client_queues import Outgoing
 from .deadlines import Deadline
-from .errors import ConnectFailed, ConnectionClosed, ProtocolError, UsageError
-from .messages import Message
+from .errors import ConnectFailed, ConnectionClosed, MessagesLost, SendRefused, UsageError
+from .messages import Gap, Member, parse_id
 
-# What send() queues before it waits.
-SEND_AHEAD_BYTES = 1024 * 1024
-# What the writer gives to the socket at once: many short messages in one system call.
-BATCH_BYTES = 64 * 1024
-# What the reader queues before it waits.
-READ_AHEAD_BYTES = 8 * 1024 * 1024
-# What an entry of a queue costs beside its payload.
-ENTRY_BYTES = 256
-MAX_FRAGMENTS = 131_072
-MAX_PONGS = 64
-# How often close() looks whether bytes have moved.
-LOOK_SECONDS = 0.25
+MAX_NAME_CHARACTERS = 64
+MAX_KEY_CHARACTERS = 128
 
 logger = logging.getLogger(__name__)
 
 
 class BroadcastClient:
-    """A connection to one room. It is used once: connect, talk, close.
+    """A member of one room. It is used once: connect, talk, close.
 
     All methods may be called from any thread; of several threads that receive, each message goes to
     one. A context manager: it connects on entering and closes on leaving.
 
+    Where the server does not speak ``broadcast.v1.json`` messages have no sender and no id, the
+    time is that of their arrival, nobody tells who is here, and `reconnect` means nothing.
+
     Args:
         url: ``ws://host:port/room`` or ``wss://…``; the query parameters of the hub are understood
-            (``echo=1``, ``history=N``, ``since=ID``).
-        name: what the client calls itself, sent as the query parameter ``name``.
+            (``echo=1``, …). What an argument below says wins over the query.
+        name: what the client calls itself.
+        since: begin with everything after this message id.
+        history: begin with so many old messages; `since` wins.
+        presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
+        reconnect: come back after a lost connection, without a message lost or doubled.
+        max_reconnect_delay: seconds that a pause between two attempts may last.
         headers: more header lines for the opening handshake.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
             close code 1009.
+        on_state: called with each new `state` after the first "connecting".
+        on_error: called with the `SendRefused` of a message that nobody waits for.
+
+    The two callbacks run on the client's own thread: what they do holds up everything that comes.
+    They may send what fits into the queue, and call `close`, which then does not wait; they must
+    not receive or publish.
 
     Raises:
-        UsageError: the URL or a header cannot be one.
+        UsageError: the URL, a header, a name or an id cannot be one.
 
     Attributes:
-        url: the address, with the name in it.
-        close_code, close_reason: what the peer's Close said; 1006 (RFC 6455 §7.1.5) and what has
-            happened if there was none; None and "" before the end.
-        timed_out: whether `close` has given up waiting for the peer.
+        url: the address, with name, since and history in it.
     """
 
     def __init__(
@@ -75,50 +81,106 @@ class BroadcastClient:
         url: str,
         *,
         name: str | None = None,
+        since: str | None = None,
+        history: int = 0,
+        presence: bool = False,
+        reconnect: bool = True,
+        max_reconnect_delay: float = 30.0,
         headers: Mapping[str, str] | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
+        on_state: Callable[[str], object] | None = None,
+        on_error: Callable[[SendRefused], object] | None = None,
     ) -> None:
-        self.url = dialer.complete_url(url, name)
-        self._headers = dialer.checked_headers(headers or {})
-        self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
-        self._room = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/"
-        self._decoder = frames.FrameDecoder(max_message_bytes, MAX_FRAGMENTS, masked=False)
-        self._channel: Channel | None = None
-        self._reader = threading.Thread(target=self._read, name="client-reader", daemon=True)
-        self._writer = threading.Thread(target=self._write, name="client-writer", daemon=True)
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.timed_out = False
+        given = {
+            "name": name,
+            "since": None if since is None else _checked_id(since),
+            "history": str(_checked_history(history)) if history else None,
+        }
+        self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
+        self._core = ClientCore(
+            self.url,
+            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            name,
+            presence=presence,
+            reconnect=reconnect,
+            max_reconnect_delay=max_reconnect_delay,
+            headers=dialer.checked_headers(headers or {}),
+            open_timeout=open_timeout,
+            close_timeout=close_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state=on_state,
+            on_error=on_error,
+        )
+        # A key is never used by anybody else, and not twice by us.
+        self._key_prefix = uuid.uuid4().hex
 
-        # Guards everything below, and how the connection has ended.
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)  # for the writer: there is something to send
-        self._room_to_send = threading.Condition(self._lock)  # for send()
-        self._arrived = threading.Condition(self._lock)  # for recv()
-        self._room_to_read = threading.Condition(self._lock)  # for the reader
+    # What the client knows. Any thread.
 
-        self._connecting = False  # connect() was called, and has not failed
-        self._outbox: collections.deque[tuple[int, bytes]] = collections.deque()
-        self._outbox_bytes = 0
-        # Of pings not yet answered. Who sends more of them gets only the newest answered (§5.5.3).
-        self._pongs: collections.deque[bytes] = collections.deque(maxlen=MAX_PONGS)
-        self._close: bytes | None = None  # payload of our Close once it is queued; nothing follows
-        self._close_at: int | None = None  # how many bytes are sent once Close is sent
-        self._writing = False  # the writer runs and its socket takes bytes
+    @property
+    def closed(self) -> bool:
+        """Whether the client has ended; messages that came before may still be received."""
+        return self._core.ended
 
-        self._inbox: collections.deque[tuple[int, bytes, float]] = collections.deque()
-        self._inbox_bytes = 0
-        self._taken = 0  # messages that were received, for close() to see that something moves
-        self._discarding = False  # close() was called: a full inbox holds nobody up
-        self._ended = False  # the peer sends no more messages
-        self._left = False  # we have asked for the end: it is no surprise to who receives
-        self._echoed = False  # the peer has answered our Close with the same
-        self._failure: ProtocolError | None = None
+    @property
+    def close_code(self) -> int | None:
+        """What the peer's Close said; 1006 (RFC 6455 §7.1.5) if there was none; None before."""
+        return self._core.close_code
 
-    # Any thread.
+    @property
+    def close_reason(self) -> str:
+        """The peer's reason, or for 1006 what has happened."""
+        return self._core.close_reason
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether `close` has given up waiting for the peer."""
+        return self._core.timed_out
+
+    @property
+    def state(self) -> str:
+        """Return "connecting", "open", "waiting" (for the next attempt) or "closed"."""
+        return self._core.state
+
+    @property
+    def id(self) -> str | None:
+        """The client's id in the hub, or None."""
+        return self._core.session.id
+
+    @property
+    def name(self) -> str | None:
+        """The client's name as the hub has it, or None."""
+        return self._core.session.name
+
+    @property
+    def room(self) -> str:
+        """The room's path."""
+        return self._core.session.room
+
+    @property
+    def newest(self) -> str | None:
+        """The id of the newest message in the room that is known, or None."""
+        return self._core.session.newest
+
+    @property
+    def members(self) -> list[Member]:
+        """Who is in the room, oldest first. Above 100 members it is who was last listed."""
+        with self._core.lock:
+            return self._core.session.members()
+
+    @property
+    def member_count(self) -> int:
+        """How many are in the room, also above 100."""
+        return self._core.session.count
+
+    @property
+    def refused(self) -> list[SendRefused]:
+        """The last 100 refusals of what `send` has queued, oldest first."""
+        with self._core.lock:
+            return list(self._core.refused)
+
+    # Connecting and sending. Any thread.
 
     def connect(self) -> BroadcastClient:
         """Connect and join the room; return the client.
@@ -127,115 +189,223 @@ class BroadcastClient:
             ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
             UsageError: the client has been connected before.
         """
-        with self._lock:
-            if self._connecting or self._ended:
+        with self._core.lock:
+            if self._core.connecting or self._core.ended:
                 raise UsageError("a client connects once; make a new one")
-            self._connecting = True
+            self._core.connecting = True
+            self._core.state = "connecting"
         try:
-            sock = dialer.dial(self.url, self._headers, self._open_timeout)
+            sock, chosen = self._core.dial(self.url).dial()
         except BaseException:  # Ctrl-C, too: it may try again
-            with self._lock:
-                self._connecting = False
+            with self._core.lock:
+                self._core.state, self._core.connecting = "closed", False
             raise
-        channel = Channel(sock)
+        link = self._core.make_link(sock, chosen)
+        life = ClientLife(self._core, link)
+        thread = threading.Thread(target=life.run, name="client", daemon=True)
         try:
-            with self._lock:
-                if self._left:
+            with self._core.lock:
+                if self._core.left is not None:
                     raise ConnectFailed(f"{self.url}: closed while it connected")
-                self._channel = channel
-                self._writing = True
-                # Under the lock, so that close() finds them alive; the reader joins the writer.
-                self._writer.start()
-                self._reader.start()
+                self._core.speaks = link.events is not None
+                self._core.link, self._core.thread = link, thread
+                if link.welcomed:
+                    self._core.state = "open"
+                # Under the lock, so that close() finds them alive; the one joins the other.
+                link.start_locked()
+                thread.start()
         except (ConnectFailed, RuntimeError):  # closed, or no thread is to be had
-            with self._lock:
-                self._end_locked(frames.ABNORMAL, "never connected")
-            channel.close()
+            with self._core.lock:
+                link.end_locked()
+                self._core.link = None
+                self._core.end_locked(frames.ABNORMAL, "never connected")
+            link.channel.close()
             raise
-        return self
+        with self._core.lock:
+            while not (link.welcomed or self.closed):
+                self._core.changed.wait()
+            if link.welcomed:
+                return self
+            failure = self._core.failure
+            why = failure or self._core.closed_locked()
+        thread.join()
+        with self._core.lock:
+            if self._core.left is None:
+                self._core.forget_locked()  # it may try again
+        raise ConnectFailed(f"cannot connect to {self.url}: {why}") from failure
 
-    def send(self, data: str | bytes, timeout: float | None = None) -> None:
+    def send(
+        self, data: str | bytes, *, timeout: float | None = None, key: str | None = None
+    ) -> None:
         """Queue a message: text for ``str``, binary for ``bytes``.
 
-        It waits while 1 MiB is queued that the peer does not take. Queued is not yet accepted by
-        the hub: `close` tells whether all was.
+        It waits while 1 MiB is queued that the peer does not take or, if the client comes back by
+        itself, has not acknowledged. Queued is not yet accepted by the hub: `close` tells whether
+        all was, and `publish` waits for it. A message that the hub refuses is put into
+        `refused`, and given to `on_error` or logged.
 
         Args:
             data: the message.
             timeout: seconds to wait for room in the queue; None for as long as it takes.
+            key: makes it safe to send the same message again, from any client: the hub delivers
+                only the first one with this key, for ten minutes. 1 to 128 characters.
 
         Raises:
             TypeError: the data is neither ``str`` nor ``bytes``.
             UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
-            TimeoutError: there was no room in time; nothing was queued.
-            ConnectionClosed: the connection has ended, or `close` was called.
+            TimeoutError: there was no room in time; nothing was queued. Also without a timeout, if
+                the queue of what comes is full as well and nobody receives for ``close_timeout``.
+            UsageError: a key for a server that knows none, or a bad one.
+            ConnectionClosed: the client has ended, or `close` was called.
         """
-        if isinstance(data, str):
-            item = (frames.TEXT, data.encode("utf-8"))
-        elif isinstance(data, bytes):
-            item = (frames.BINARY, data)
-        else:
-            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
-        deadline = Deadline(timeout)
-        with self._lock:
-            while self._may_send_locked() and self._outbox_bytes >= SEND_AHEAD_BYTES:
-                if not self._room_to_send.wait(deadline.left()):
-                    raise TimeoutError("the peer does not take the messages in time")
-            if not self._may_send_locked():
-                raise self._closed_locked()
-            self._outbox.append(item)
-            self._outbox_bytes += len(item[1]) + ENTRY_BYTES
-            self._work.notify()
+        self._send(data, Deadline(timeout), key, wanted=False)
 
-    def recv(self, timeout: float | None = None) -> Message:
-        """Wait for the next message.
+    def publish(
+        self, data: str | bytes, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a message and wait until the hub has accepted it; return its id.
+
+        Args:
+            data, key: as for `send`.
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            SendRefused: the hub does not take the message.
+            TimeoutError: no answer in time; the message may be accepted yet.
+            ConnectionClosed: the client has ended; the message may have been accepted.
+            TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
+                server acknowledges nothing.
+        """
+        if self._core.is_own_thread():
+            raise UsageError("a callback must not wait for the hub")
+        deadline = Deadline(timeout)
+        ref = self._send(data, deadline, key, wanted=True)
+        assert ref is not None
+        with self._core.lock:
+            try:
+                while (answer := self._core.answers[ref]) is None:
+                    if self._core.ended:
+                        raise self._core.closed_locked()
+                    self._core.wait_locked(self._core.changed, deadline, "the hub does not answer")
+            finally:
+                del self._core.answers[ref]
+        if isinstance(answer, SendRefused):
+            raise answer
+        return answer
+
+    def rename(self, name: str | None) -> None:
+        """Change the client's name; None takes it away.
+
+        Raises:
+            UsageError: the name cannot be one, or the server knows no names.
+            ConnectionClosed: the client has ended, or `close` was called.
+        """
+        if name is not None:
+            if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+                raise UsageError(f"a name has 1 to {MAX_NAME_CHARACTERS} characters")
+            if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+                raise UsageError("a name has no control characters")
+        payload = client_events.encode_name(name)
+        with self._core.lock:
+            self._core.await_room_locked(Deadline(None))
+            self._need_events_locked()
+            self._core.new_name = (name,)
+            self._core.tell_locked(payload)
+
+    def who(self) -> None:
+        """Ask the hub who is here; `members` and, with presence, a `Presence` "members" tell.
+
+        Raises:
+            UsageError: the server does not tell.
+            ConnectionClosed: the client has ended, or `close` was called.
+        """
+        with self._core.lock:
+            self._core.await_room_locked(Deadline(None))
+            self._need_events_locked()
+            self._core.ask_locked()
+
+    def _send(
+        self, data: str | bytes, deadline: Deadline, key: str | None, *, wanted: bool
+    ) -> int | None:
+        """Queue a message; return its ref, if it has one."""
+        if not isinstance(data, (str, bytes)):
+            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+        if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
+            raise UsageError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
+        item = self._frame_of(data, key, wanted)
+        with self._core.lock:
+            self._core.await_room_locked(deadline)
+            if wanted:
+                assert item.ref is not None
+                self._core.answers[item.ref] = None
+            self._core.outbox.put_locked(item)
+        return item.ref
+
+    def _frame_of(self, data: str | bytes, key: str | None, wanted: bool) -> Outgoing:
+        if not self._core.speaks:
+            if self._core.link is not None and (wanted or key is not None):
+                raise UsageError(f"the server does not speak {SUBPROTOCOL}")
+            if isinstance(data, str):
+                return Outgoing(frames.TEXT, data.encode("utf-8"), None)
+            return Outgoing(frames.BINARY, data, None)
+        ref = None
+        # Without either a pipe costs the hub no acknowledgements.
+        if self._core.reconnect or wanted:
+            ref = next(self._core.refs)
+            key = key or f"{self._key_prefix}-{ref}"
+        return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref)
+
+    # Receiving. Any thread.
+
+    def recv(self, timeout: float | None = None) -> Any:
+        """Wait for the next message, or with presence for the next `Presence` or `Gap`.
 
         Args:
             timeout: seconds to wait; None for as long as it takes.
 
         Raises:
             TimeoutError: none came in time.
-            ConnectionClosed: the connection has ended, and every message before that was taken.
+            MessagesLost: messages were missed that the hub cannot replay; what comes next is
+                behind the gap. With presence a `Gap` is returned instead.
+            ConnectionClosed: the client has ended, and every message before that was taken.
+            ConnectFailed: as before, because the hub refused to let it come back.
             ProtocolError: as before, because the peer broke the protocol.
+            UsageError: a callback of the client asks, and nothing is there.
         """
         deadline = Deadline(timeout)
-        with self._lock:
-            while not self._inbox:
-                if self._ended or self._channel is None:
-                    raise self._failure or self._closed_locked()
+        with self._core.lock:
+            while not self._core.inbox:
+                if self._core.ended or self._core.link is None:
+                    raise self._core.failure or self._core.closed_locked()
+                if self._core.is_own_thread():
+                    raise UsageError("a callback must not wait for what comes")
                 # Who was notified when its time was up must take the message: no other one was.
-                if not self._arrived.wait(deadline.left()) and not self._inbox:
+                if not self._core.inbox.arrived.wait(deadline.left()) and not self._core.inbox:
                     raise TimeoutError("no message in time")
-            opcode, payload, at = self._inbox.popleft()
-            self._taken += 1
-            was_full = self._inbox_bytes >= READ_AHEAD_BYTES
-            self._inbox_bytes -= len(payload) + ENTRY_BYTES
-            if was_full and self._inbox_bytes < READ_AHEAD_BYTES:
-                self._room_to_read.notify()
-        data = payload.decode("utf-8") if opcode == frames.TEXT else payload
-        moment = datetime.datetime.fromtimestamp(at, datetime.timezone.utc)
-        return Message(data, self._room, None, moment, None)
+            item = self._core.inbox.get_locked()
+        if isinstance(item, Gap) and not self._core.presence:
+            raise MessagesLost(item.reason, item.since, item.after)
+        return item
 
-    def __iter__(self) -> Iterator[Message]:
-        """Yield messages until the connection is closed in peace: by us, or with 1000 or 1001.
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what `recv` returns until the client is closed in peace: by us, or with 1000 or
+        1001.
 
         Raises:
-            ConnectionClosed: it ended in any other way.
+            ConnectionClosed, ConnectFailed: it ended in any other way.
             ProtocolError: the peer broke the protocol.
+            MessagesLost: as for `recv`; another iteration goes on behind the gap.
         """
         while True:
             try:
-                message = self.recv()
+                item = self.recv()
             except ConnectionClosed as error:
-                if self._left or error.code in (1000, 1001):
+                if self._core.left is not None or error.code in (1000, 1001):
                     return
                 raise
-            yield message
+            yield item
 
-    @property
-    def closed(self) -> bool:
-        """Whether the connection has ended; messages that came before may still be received."""
-        return self._ended
+    # The end. Any thread.
 
     def close(
         self,
@@ -247,7 +417,8 @@ class BroadcastClient:
     ) -> bool:
         """Send all that is queued, then Close; wait for its echo and end the connection.
 
-        It may be called again: the first call's code counts.
+        A client that comes back by itself does so as well while it closes, as long as something is
+        not acknowledged. It may be called again: the first call's code counts.
 
         Args:
             code: the close code (RFC 6455 §7.4).
@@ -258,25 +429,38 @@ class BroadcastClient:
                 messages is full; else what does not fit into it is thrown away.
 
         Returns:
-            True if the peer echoed the Close: then it has read everything that was sent. False if
-            it closed by itself, said nothing, or there was no connection.
+            True if the hub has accepted everything that was sent: it has acknowledged it all, or
+            where it does not acknowledge it has echoed the Close, so that it has read all. False
+            if it has not, if a message of `send` was refused, or if there was no connection.
 
         Raises:
             UsageError: the code must not be sent.
         """
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
-        with self._lock:
-            self._left = True
-            if self._channel is None:
-                self._ended = True
+        with self._core.lock:
+            if self._core.left is None:
+                self._core.left = (code, reason)
+            link, thread = self._core.link, self._core.thread
+            if link is None or thread is None:
+                self._core.ended = True
+                self._core.state = "closed"
                 return False
-            self._discarding = not keep_reading
-            self._room_to_read.notify()
-            if not self._ended:
-                self._queue_close_locked(code, reason)
-        self._await_end(self._channel, Deadline(timeout), timeout is None)
-        return self._echoed
+            if not keep_reading:
+                self._core.inbox.discard_locked()
+            self._core.outbox.space.notify_all()
+            if not link.ended:
+                link.close_locked(*self._core.left)
+            elif self._core.dialing is not None and not self._core.outbox.pending:
+                self._core.end_locked(frames.ABNORMAL, "closed here")
+                self._core.dialing.cut()
+            self._core.changed.notify_all()
+        if not self._core.is_own_thread():
+            self._core.await_end(thread, Deadline(timeout), timeout is None)
+        with self._core.lock:
+            if self._core.resumes:
+                return not self._core.outbox.pending and not self._core.refused
+            return link.echoed and not self._core.refused
 
     def __enter__(self) -> BroadcastClient:
         return self.connect()
@@ -288,165 +472,22 @@ class BroadcastClient:
         traceback: TracebackType | None,
     ) -> None:
         # Who leaves because of an error does not want to wait for a long queue.
-        self.close(timeout=None if kind is None else self._close_timeout)
+        self.close(timeout=None if kind is None else self._core.close_timeout)
 
-    def _await_end(self, channel: Channel, deadline: Deadline, while_moving: bool) -> None:
-        """Wait until both threads have ended; cut the connection when it takes too long."""
-        seen: object = None
-        silence = Deadline(self._close_timeout)
-        while self._reader.is_alive():
-            moved = (*channel.progress(), self._taken)
-            if moved != seen:
-                seen = moved
-                silence = Deadline(self._close_timeout)
-            left = (silence if while_moving else deadline).left()
-            if left == 0:
-                logger.debug("%s: no answer to Close", self.url)
-                with self._lock:
-                    self.timed_out = not self._echoed
-                    self._end_locked(frames.ABNORMAL, "no answer to Close")
-                    self._discarding = True
-                    self._room_to_read.notify()
-                channel.abort(reset=True)
-                self._reader.join(self._close_timeout)
-                return
-            self._reader.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
+    def _need_events_locked(self) -> None:
+        if not self._core.speaks:
+            raise UsageError(f"the server does not speak {SUBPROTOCOL}")
 
-    def _may_send_locked(self) -> bool:
-        return self._writing and self._close is None and not self._ended
 
-    def _closed_locked(self) -> ConnectionClosed:
-        if self._channel is None:
-            return ConnectionClosed(frames.ABNORMAL, "not connected")
-        if self.close_code is None:
-            return ConnectionClosed(frames.ABNORMAL, "closed here" if self._left else "lost")
-        return ConnectionClosed(self.close_code, self.close_reason)
+def _checked_id(since: str) -> str:
+    try:
+        parse_id(since)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return since
 
-    def _queue_close_locked(self, code: int, reason: str) -> None:
-        if self._close is None:
-            self._close = frames.encode_close(code, reason)[2:]
-            self._outbox.append((frames.CLOSE, self._close))
-            self._work.notify()
-            self._room_to_send.notify_all()
 
-    def _drop_messages_locked(self) -> None:
-        self._outbox = collections.deque(i for i in self._outbox if i[0] == frames.CLOSE)
-
-    # The writer thread.
-
-    def _write(self) -> None:
-        assert self._channel is not None
-        channel = self._channel
-        try:
-            while batch := self._next_batch(channel):
-                channel.send(batch, Deadline(None))
-        except OSError as error:
-            # The reader finds the connection's end, too, and before it what the peer had to say.
-            logger.debug("%s: cannot send: %s", self.url, error)
-        finally:
-            with self._lock:
-                self._writing = False
-                self._outbox.clear()
-                self._room_to_send.notify_all()
-
-    def _next_batch(self, channel: Channel) -> bytes:
-        """Wait for something to send and return it as frames; b"" when there will be no more."""
-        with self._lock:
-            # Nothing follows Close, not even a pong.
-            while not self._outbox and (self._close is not None or not self._pongs):
-                if self._ended or self._close is not None:
-                    return b""
-                self._work.wait()
-            batch = [(frames.PONG, payload) for payload in self._pongs]
-            self._pongs.clear()
-            size = 0
-            while self._outbox and size < BATCH_BYTES:
-                batch.append(self._outbox.popleft())
-                size += len(batch[-1][1]) + ENTRY_BYTES
-            self._outbox_bytes -= size
-            self._room_to_send.notify_all()
-        data = b"".join([dialer.masked_frame(*item) for item in batch])
-        if batch[-1][0] == frames.CLOSE:
-            with self._lock:
-                self._close_at = channel.sent + len(data)
-        return data
-
-    # The reader thread.
-
-    def _read(self) -> None:
-        assert self._channel is not None
-        channel = self._channel
-        why = "the client has failed"
-        try:
-            while not self._ended:
-                data = channel.recv(Deadline(None))
-                if not data:
-                    why = "the stream has ended without a Close"
-                    break
-                self._take(channel, data)
-        except OSError as error:
-            why = error.strerror or str(error)
-        finally:
-            self._leave(channel, why)
-
-    def _leave(self, channel: Channel, why: str) -> None:
-        """End the connection in order; the descriptor is given back here."""
-        with self._lock:
-            self._end_locked(frames.ABNORMAL, why)
-            answering = self._close is not None
-        # The Close that we owe goes out; the peer's end of stream comes after it (§7.1.1).
-        if answering:
-            deadline = Deadline(self._close_timeout)
-            self._writer.join(deadline.left())
-            with contextlib.suppress(OSError):
-                while deadline.left() and channel.recv(deadline):
-                    pass  # a peer that talks on never lets the call itself run out of time
-        channel.abort()
-        self._writer.join()
-        channel.close()
-
-    def _take(self, channel: Channel, data: bytes) -> None:
-        """Queue what arrived; answer what wants an answer."""
-        now = time.time()
-        events = self._decoder.feed(data)
-        with self._lock:
-            for opcode, payload in events:
-                if opcode == frames.TEXT or opcode == frames.BINARY:
-                    while self._inbox_bytes >= READ_AHEAD_BYTES and not self._discarding:
-                        self._room_to_read.wait()
-                    if self._inbox_bytes < READ_AHEAD_BYTES:
-                        self._inbox.append((opcode, payload, now))
-                        self._inbox_bytes += len(payload) + ENTRY_BYTES
-                        self._arrived.notify()
-                elif opcode == frames.PING:
-                    self._pongs.append(payload)
-                    self._work.notify()
-                elif opcode == frames.CLOSE:
-                    self._take_close_locked(channel, payload)
-            self._failure = self._decoder.failure
-            if self._failure is not None:
-                self._drop_messages_locked()
-                self._queue_close_locked(self._failure.code, self._failure.reason)
-                self._end_locked(frames.ABNORMAL, self._failure.reason)
-
-    def _take_close_locked(self, channel: Channel, payload: bytes) -> None:
-        code, reason = frames.parse_close(payload)
-        if self._close is not None and self._close_at is not None:
-            own_code, own_reason = frames.parse_close(self._close)
-            # A Close of the peer's own may cross ours: it proves nothing. Such a one comes before
-            # ours is all sent, or has another code or a reason of its own.
-            is_sent = channel.sent >= self._close_at
-            self._echoed = is_sent and code == own_code and reason in ("", own_reason)
-        # The peer reads nothing that would come before the answer.
-        self._drop_messages_locked()
-        self._queue_close_locked(1000 if code == frames.NO_CODE else code, "")
-        self._end_locked(code, reason)
-
-    def _end_locked(self, code: int, reason: str) -> None:
-        """Note how the connection has ended; the first to know counts."""
-        if not self._ended:
-            self._ended = True
-            self.close_code, self.close_reason = code, reason
-            self._work.notify()
-            self._arrived.notify_all()
-            self._room_to_send.notify_all()
+def _checked_history(history: int) -> int:
+    if type(history) is not int or history < 0:
+        raise UsageError(f"history must be a whole number from 0, not {history!r}")
+    return history

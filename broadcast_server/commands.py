@@ -103,8 +103,16 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
             complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
             return 2
         url = room_url(values["host"], values["port"], values["room"])
+    console = Console()
     try:
-        client = BroadcastClient(url, name=values["name"], close_timeout=SILENCE_SECONDS)
+        client = BroadcastClient(
+            url,
+            name=values["name"],
+            presence=True,
+            reconnect=False,
+            close_timeout=SILENCE_SECONDS,
+            on_error=console.refuse,
+        )
         client.connect()
     except UsageError as error:
         complain("connect", str(error))
@@ -112,7 +120,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except ConnectFailed as error:
         complain("connect", str(error))
         return 1
-    return Console(client, _signal_descriptor()).run()
+    return console.run(client, _signal_descriptor())
 
 
 def room_url(host: str, port: int, room: str) -> str:

@@ -14,12 +14,15 @@ import time
 from collections import deque
 
 from . import frames
-from .messages import Member
-from .rooms import ENTRY_BYTES, Room
+from .forms import RAW, Form
+from .messages import ENTRY_BYTES, Member
+from .rooms import Room
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
 MAX_WAITING_PONGS = 16
+# Presence that waits for one client; beyond it the whole list follows later.
+MAX_PRESENCE_BYTES = 64 * 1024
 
 
 class Connection:
@@ -31,6 +34,7 @@ class Connection:
         room: the room that it is in.
         sock: its socket, blocking and without a time-out.
         echo: it wants its own messages, too.
+        form: how messages go to it.
     """
 
     __slots__ = (
@@ -48,10 +52,12 @@ class Connection:
         "ended",
         "exclude",
         "final",
+        "form",
         "hard_deadline",
         "joined_after",
         "lock",
         "member",
+        "missed",
         "number",
         "personal",
         "personal_bytes",
@@ -71,9 +77,17 @@ class Connection:
     )
 
     def __init__(
-        self, number: int, member: Member, room: Room, sock: socket.socket, *, echo: bool
+        self,
+        number: int,
+        member: Member,
+        room: Room,
+        sock: socket.socket,
+        *,
+        echo: bool,
+        form: Form = RAW,
     ) -> None:
         self.number = number
+        self.form = form
         self.member = member
         self.room = room
         self.sock = sock
@@ -97,6 +111,7 @@ class Connection:
         self.end_reason = ""
         self._owners = 1
         self.plain = False  # in step, nothing personal: all it needs is the log
+        self.missed = False  # presence was left out, because too much waited
 
         # The fan-out's own, touched by no other thread after the hand-over.
         self.cursor = 0  # position of the next log entry to begin
@@ -164,18 +179,40 @@ class Connection:
             is_echo = echo_code is not None and not self.ended
             self._end_locked(code, reason)
             if is_echo and echo_code is not None:
-                frame = frames.encode_close(echo_code)
+                frame = self.form.close(echo_code, "")
             else:
-                frame = frames.encode_close(self.end_code, self.end_reason)
+                frame = self.form.close(self.end_code, self.end_reason)
             self._queue_locked(frame, True)
             self.closing = True
             return True
 
-    def _queue_locked(self, frame: bytes, is_close: bool) -> None:
+    def queue_first(self, frame: bytes) -> None:
+        """Queue a frame that goes out before all messages, in ``Room.join``: the room's lock is
+        held."""
+        with self.lock:
+            self._queue_locked(frame, False, self.cursor)
+
+    def queue_presence(self, frame: bytes) -> bool:
+        """Queue who came or went, unless too much waits already; the room's lock is held.
+
+        Returns:
+            Whether to ``attend`` to it. What is left out is told as a whole later.
+        """
+        with self.lock:
+            if self.closing or self.ended:
+                return False
+            waiting = self.personal_bytes + _cost(frame) if self.personal else 0
+            if self.missed or waiting > MAX_PRESENCE_BYTES:
+                self.missed = True
+                return False
+            self._queue_locked(frame, False)
+            return True
+
+    def _queue_locked(self, frame: bytes, is_close: bool, stamp: int | None = None) -> None:
         assert self.lock.locked()
         if self.personal is None:
             self.personal = deque()
-        self.personal.append((self.room.head, frame, is_close))
+        self.personal.append((self.room.head if stamp is None else stamp, frame, is_close))
         self.personal_bytes += _cost(frame)
         self.plain = False
 
@@ -261,7 +298,7 @@ class Connection:
             self.urgent.clear()
             self.closing = True
             self.plain = False
-        self.final = frames.encode_close(code, reason)
+        self.final = self.form.close(code, reason)
 
     def try_plain(self) -> bool:
         """Note that only the log is left to send, unless something personal waits."""

@@ -4,8 +4,11 @@ Three threads. The *main* one reads standard input and sends its lines. The *pri
 others send. The *watcher* waits for a signal and has the connection ended, whatever the other two
 wait for. Each end of the connection ends the printer, which then wakes the main thread.
 
+Only where both standard input and output are a terminal it is shown who says what, and who comes
+and goes. A pipe gets the messages and nothing else.
+
 At the end of the input the exit status 0 says that the hub has accepted all of it: it has answered
-our Close, and it reads in order.
+our Close, it reads in order, and it has refused nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ import threading
 from collections.abc import Iterator
 
 from .client import BroadcastClient
-from .errors import ConnectionClosed, ProtocolError
+from .errors import ConnectionClosed, ProtocolError, SendRefused, UsageError
 from .frames import ABNORMAL
 from .logs import printable
+from .messages import Gap, Member, Message, Presence
 from .streams import complain, write_stdout
 
 # How long the hub may be silent at the end of the input, and how long leaving may take in all when
@@ -36,43 +40,60 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Console:
-    """A user, or a pipe, that is connected to a room. It owns the standard streams.
+    """A user, or a pipe, that is connected to a room. It owns the standard streams."""
 
-    Args:
-        client: a connected client; it is closed in the end.
-        signals: a descriptor from which a byte can be read when the user wants to leave, and a
-            second one when they want so at once.
-    """
-
-    def __init__(self, client: BroadcastClient, signals: int) -> None:
-        self._client = client
-        self._signals = signals
+    def __init__(self) -> None:
+        self._client: BroadcastClient
+        self._signals: int
         self._typed = sys.stdin.isatty()
         self._shown = sys.stdout.isatty()
+        self._dressed = self._typed and self._shown
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+        self._notice = "-- {}\n" if plain else "\x1b[2m-- {}\x1b[0m\n"
         self._wake_reader, self._wake_writer = os.pipe()
         # The main thread's own.
         self._sent = 0
         self._unsent = False  # lines were read that could not be sent
         self._bad_input = False
         self._warned = False
+        self._asked = False  # who is here; the printer takes it back when it has told
+        self._refused = False  # set on the client's thread
         # Written by the printer, read by the main thread when the printer has ended.
         self._output_failed = False
         self._failure: ProtocolError | None = None
 
-    def run(self) -> int:
+    def refuse(self, error: SendRefused) -> None:
+        """Take note that the hub did not accept a line; that ends a pipe. Any thread."""
+        text = f"the hub did not take a line: {error}"
+        if self._typed:
+            self._hint(text)
+        elif not self._refused:
+            complain("connect", text)
+            os.write(self._wake_writer, b"!")
+        self._refused = True
+
+    def run(self, client: BroadcastClient, signals: int) -> int:
         """Pass lines both ways until the user, the input, the hub or the output ends it.
+
+        Args:
+            client: a connected client, with `refuse` as its ``on_error``; it is closed in the end.
+            signals: a descriptor from which a byte can be read when the user wants to leave, and a
+                second one when they want so at once.
 
         Returns:
             The exit status: 0 left, and all input was accepted; 1 no answer, or a standard stream
             failed; 3 the connection has ended before its time.
         """
+        self._client, self._signals = client, signals
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         printer = threading.Thread(target=self._print, name="printer", daemon=True)
         watcher = threading.Thread(target=self._watch, args=(printer,), name="watcher", daemon=True)
         printer.start()
         watcher.start()
-        self._hint(f"Connected to {self._client.url}. Enter sends a line, /quit leaves.")
+        self._hint(
+            f"Connected to {client.url}. Enter sends a line, /who lists who is here, /quit leaves."
+        )
         if self._send_input():
             accepted = self._client.close(keep_reading=True)
         else:
@@ -89,6 +110,9 @@ class Console:
             if self._typed:
                 if text == "/quit":
                     return True
+                if text == "/who":
+                    self._ask()
+                    continue
                 if not text:
                     continue
             try:
@@ -97,7 +121,17 @@ class Console:
                 self._unsent = True
                 return False
             self._sent += 1
-        return not self._bad_input and not self._client.closed
+        return not self._bad_input and not self._refused and not self._client.closed
+
+    def _ask(self) -> None:
+        """Have the printer tell who is here."""
+        self._asked = True
+        try:
+            self._client.who()
+        except UsageError:
+            self._hint("this server does not tell who is here")
+        except ConnectionClosed:
+            pass  # which is found at the next look
 
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines of standard input until it ends, cannot be read, or we are woken."""
@@ -146,8 +180,8 @@ class Console:
         complain("connect", text)
 
     def _hint(self, text: str, *, always: bool = False) -> None:
-        """Tell something that is no error to who sits at a terminal."""
-        if always or (self._typed and sys.stderr.isatty()):
+        """Tell something that is no error to who sits at a terminal; nothing if it is empty."""
+        if text and (always or (self._typed and sys.stderr.isatty())):
             with contextlib.suppress(OSError):
                 print(printable(text), file=sys.stderr, flush=True)
 
@@ -156,6 +190,8 @@ class Console:
         client = self._client
         if self._output_failed or self._bad_input:
             return 1
+        if self._refused and (not self._typed or client.close_code == 1000):
+            return 0 if self._typed else 3  # each line was told of
         if accepted:
             if self._unsent:
                 complain("connect", "left before all of the input was sent")
@@ -186,11 +222,14 @@ class Console:
         try:
             while True:
                 try:
-                    message = self._client.recv(timeout=None if not lines else 0)
+                    item = self._client.recv(timeout=None if not lines else 0)
                 except TimeoutError:
                     pass
                 else:
-                    lines.append(self._line_of(message.data))
+                    line = self._line_of(item)
+                    if not line:
+                        continue
+                    lines.append(line)
                     size += len(lines[-1])
                     if size < WRITE_CHARACTERS:
                         continue
@@ -209,7 +248,41 @@ class Console:
                 self._output_failed = True
             os.write(self._wake_writer, b"!")
 
-    def _line_of(self, data: str | bytes) -> str:
+    def _line_of(self, item: Message | Presence | Gap) -> str:
+        """Return what standard output shows of it, "" for nothing."""
+        if isinstance(item, Message):
+            text = self._text_of(item.data)
+            if not self._dressed or self._client.id is None:  # plain frames do not tell who
+                return text
+            return f"{_called(item.sender)}: {text}"
+        if isinstance(item, Gap):
+            self._hint(
+                f"warning: messages before {item.after} are lost: {item.reason}", always=True
+            )
+            return ""
+        notice = self._notice_of(item)
+        if self._dressed and notice:
+            return self._notice.format(notice)
+        self._hint(notice)
+        return ""
+
+    def _notice_of(self, presence: Presence) -> str:
+        """Return what a user is told of who comes and goes, "" for nothing."""
+        if presence.kind == "members":
+            if not self._asked:
+                return ""
+            self._asked = False
+            names = ", ".join(_called(member) for member in presence.members)
+            more = ", …" if presence.count > len(presence.members) else ""
+            return f"{presence.count} here: {names}{more}"
+        if not self._dressed or presence.member is None:
+            return ""
+        name = _called(presence.member)
+        if presence.kind == "rename":
+            return f"{printable(presence.old or presence.member.id)} is now {name}"
+        return f"{name} has {'joined' if presence.kind == 'join' else 'left'}"
+
+    def _text_of(self, data: str | bytes) -> str:
         if isinstance(data, bytes):
             return f"[binary message, {len(data)} bytes]\n"
         if not self._shown:
@@ -231,3 +304,8 @@ class Console:
         if printer.is_alive():
             # Nobody reads standard output, and nothing else ends a thread that writes there.
             os._exit(1)
+
+
+def _called(member: Member | None) -> str:
+    """Return what a user sees of who has sent a message: the hub's program has no name."""
+    return "*" if member is None else printable(member.name or member.id or "*")

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import datetime
+import logging
 import threading
 from collections.abc import Callable
 
 from .backplane import Done, MemoryBackplane
+from .connection import Connection
 from .errors import HubStopped
 from .fanout import FanOut
-from .messages import Draft, Member, Message
+from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from .rates import AddressRates
 from .rooms import Room, Rooms
+from .sessions import Sessions
 from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Filter = Callable[[Message], "Message | str | bytes | None"]
+
+
+class Refused(Exception):
+    """The program's filter does not let a message pass."""
 
 
 @dataclasses.dataclass
 class Core:
-    """One hub's parts. ``publish`` may be called from any thread.
+    """One hub's parts. All methods may be called from any thread.
 
     Attributes:
+        wait_drained: waits until some client's personal queue is empty, a moment at most.
         stopping: set once, when nobody is admitted any more.
         encodes: frames made of messages so far; one for each message, whoever gets it.
+        bytes_in: bytes of messages taken from clients and publishers.
+        ended: how many connections have ended, by close code.
     """
 
     settings: Settings
@@ -30,10 +47,51 @@ class Core:
     on_message: Callable[[Message], object] | None = None
     on_join: Callable[[Member], object] | None = None
     on_leave: Callable[[Member, int, str], object] | None = None
+    filter: Filter | None = None
+    wait_drained: Callable[[float], None] = lambda seconds: None
+    sessions: Sessions = dataclasses.field(default_factory=Sessions)
+    rates: AddressRates = dataclasses.field(init=False)
     stopping: bool = False
     encodes: int = 0
-    # Guards `encodes`. Nothing else is taken while it is held.
+    bytes_in: int = 0
+    ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.rates = AddressRates(self.settings.max_rate)
+
+    # -- Publishing ----------------------------------------------------------------------------
+
+    def pass_filter(self, data: str | bytes, room: str, sender: Member | None) -> str | bytes:
+        """Return what the program's filter makes of a message. A filter that fails lets nothing
+        pass.
+
+        Raises:
+            Refused: it does not pass.
+        """
+        if self.filter is None:
+            return data
+        now = datetime.datetime.now(datetime.timezone.utc)
+        try:
+            found: object = self.filter(Message(data, room, sender, now, None))
+        except Exception:
+            logger.exception("the filter failed; the message is refused")
+            raise Refused("the hub does not let it pass") from None
+        if isinstance(found, Message):
+            found = found.data
+        if found is None:
+            raise Refused("the hub does not let it pass")
+        if not isinstance(found, (str, bytes)):
+            logger.error("the filter returned %s; the message is refused", type(found).__name__)
+            raise Refused("the hub does not let it pass")
+        return found
+
+    def draft(
+        self, origin: int, data: str | bytes, sender: Member | None, key: str | None = None
+    ) -> Draft:
+        """Return a message on its way to an id."""
+        return Draft(origin, encode(data), sender, key)
 
     def publish(self, room: Room, drafts: list[Draft], cost: int, done: Done) -> None:
         """Let a batch, whose place in the room is reserved, be given ids, and wake the fan-out.
@@ -49,8 +107,9 @@ class Core:
         """
         with self._count_lock:
             self.encodes += len(drafts)
+            self.bytes_in += sum(len(draft.frame) for draft in drafts)
 
-        def accepted(ids: tuple[int, int, int]) -> None:
+        def accepted(ids: Accepted) -> None:
             self.fanout.notify(room)
             done(ids)
 
@@ -59,3 +118,76 @@ class Core:
         except HubStopped:
             room.release(cost)
             raise
+
+    def publish_one(self, path: str, draft: Draft, deadline: float) -> Accepted:
+        """Publish one message in a room, which is made if need be.
+
+        Args:
+            path: the room.
+            draft: the message.
+            deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
+
+        Raises:
+            HubBusy: the fan-out was behind until the deadline; nothing was sent.
+            HubStopped: the hub does not run.
+        """
+        drafts = [draft]
+        cost = cost_of(drafts)
+        room = self._reserve(path, cost, deadline)
+        found: list[Accepted] = []
+        try:
+            self.publish(room, drafts, cost, found.append)
+        except HubStopped:
+            raise  # the place is given back
+        except BaseException:
+            # Ctrl-C: a message that is in the log goes out, for any other the place is given back.
+            with room.lock:
+                entries = room.entries(room.base, room.head)
+            if any(entry.frame is draft.frame for entry in entries):
+                self.fanout.notify(room)
+            else:
+                room.release(cost)
+            raise
+        return found[0]
+
+    def _reserve(self, path: str, cost: int, deadline: float) -> Room:
+        def given_up() -> bool:
+            return self.stopping or not self.fanout.is_alive
+
+        while not given_up():
+            room = self.rooms.open(path)
+            if room.reserve(cost, deadline, given_up):
+                return room
+        raise HubStopped("the hub is stopping")
+
+    def call(self, function: Callable[..., object] | None, *args: object) -> None:
+        """Call the program's code; what it raises is logged and hurts nobody."""
+        if function is None:
+            return
+        try:
+            function(*args)
+        except Exception:
+            logger.exception("a callback failed")
+
+    # -- Members -------------------------------------------------------------------------------
+
+    def leave(self, connection: Connection) -> None:
+        """End a membership, if there still is one, and have the others told."""
+        room = connection.room
+        told = room.leave(connection)
+        if told or room.recount:
+            self.fanout.tell(room, told)
+
+    def gap_of(self, since: Id | None) -> str | None:
+        """Return why nothing can be known about an id, whatever its room holds; None if it may be
+        there."""
+        if since is None:
+            return None
+        if since > self.backplane.newest():
+            return "unknown"
+        return "restarted" if since < self.backplane.started else None
+
+    def count_end(self, code: int) -> None:
+        """Count a connection that has ended."""
+        with self._count_lock:
+            self.ended[code] += 1

@@ -14,9 +14,15 @@ from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
 
+PROTOCOL_HEADER = "sec-websocket-protocol"
 
-def complete_url(url: str, name: str | None) -> str:
-    """Return the URL in ASCII and with the name in its query.
+
+def complete_url(url: str, parameters: Mapping[str, str | None]) -> str:
+    """Return the URL in ASCII with these parameters in its query.
+
+    Args:
+        url: the address, with a query of its own or without.
+        parameters: each takes the place of one of its name that is there; None takes it away.
 
     Raises:
         UsageError: it is no WebSocket URL (RFC 6455 §3).
@@ -30,10 +36,18 @@ def complete_url(url: str, name: str | None) -> str:
     if not usable or not url.isprintable() or " " in url:
         raise UsageError(f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
     query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    if name is not None:
-        query += f"{'&' if query else ''}name={urllib.parse.quote(name, safe='')}"
+    kept = [part for part in query.split("&") if part and _key_of(part) not in parameters]
+    kept += [
+        f"{key}={urllib.parse.quote(value, safe='')}"
+        for key, value in parameters.items()
+        if value is not None
+    ]
     path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
-    return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
+    return urllib.parse.urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
+
+
+def _key_of(part: str) -> str:
+    return urllib.parse.unquote_plus(part.partition("=")[0])
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -48,55 +62,89 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def dial(url: str, headers: Mapping[str, str], timeout: float) -> socket.socket:
-    """Return a socket that is a WebSocket connection from its next byte on.
+class Dialing:
+    """One attempt to connect.
 
     Args:
+        url: the address, complete.
+        headers: more header lines.
+        subprotocol: what to offer; header lines that offer something themselves win.
         timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
             longer than the system can wait counts as ``MAX_SECONDS``.
-
-    Raises:
-        ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+        shown: what errors call the address, which may have a secret in it.
     """
-    timeout = min(timeout, MAX_SECONDS)
-    connecting = websocket.WebSocket(enable_multithread=False)
-    connecting.settimeout(timeout)
-    deadline = Deadline(timeout)
-    was_cut = False
 
-    def cut() -> None:
-        nonlocal was_cut
-        # Not the library's abort(): before the 101 that one does nothing.
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        subprotocol: str,
+        timeout: float,
+        *,
+        shown: str,
+    ) -> None:
+        self._url = url
+        self._shown = shown
+        # The library would take a server that chooses none of its `subprotocols` for a broken one.
+        self._headers = dict(headers)
+        self._offered = subprotocol
+        if not any(key.lower() == PROTOCOL_HEADER for key in headers):
+            self._headers["Sec-WebSocket-Protocol"] = subprotocol
+        else:
+            self._offered = ""
+        self._timeout = min(timeout, MAX_SECONDS)
+        self._connecting = websocket.WebSocket(enable_multithread=False)
+        self._was_cut = False
+
+    def dial(self) -> tuple[socket.socket, str | None]:
+        """Return a socket that is a WebSocket from its next byte on, and the chosen subprotocol.
+
+        Raises:
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+        """
+        connecting, timeout, url = self._connecting, self._timeout, self._shown
+        connecting.settimeout(timeout)
+        deadline = Deadline(timeout)
+        # A socket's time-out is for one read. A server that sends its header byte by byte would
+        # keep us for ever, hence a watch over the whole.
+        watch = threading.Timer(timeout, self.cut)
+        watch.daemon = True
+        watch.start()
+        try:
+            connecting.connect(  # type: ignore[no-untyped-call]
+                self._url, header=self._headers, suppress_origin=True
+            )
+        except websocket.WebSocketBadStatusException as error:
+            status = error.status_code  # None, whatever its type says, if there was no status line
+            why = f"HTTP status {status}" if status else "no HTTP at all"
+            raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
+        # What is no HTTP at all makes the library stumble in several ways.
+        except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+            why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
+            raise ConnectFailed(f"cannot connect to {url}: {why}") from error
+        finally:
+            watch.cancel()
+            watch.join()
         sock = connecting.sock
+        assert sock is not None
+        if self._was_cut:  # in the moment after the 101
+            sock.close()
+            raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
+        answer = connecting.handshake_response
+        chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
+        if chosen is not None and self._offered and chosen != self._offered:
+            sock.close()  # RFC 6455 §4.1
+            raise ConnectFailed(f"cannot connect to {url}: it chose a subprotocol nobody offered")
+        return sock, chosen
+
+    def cut(self) -> None:
+        """Have `dial` fail soon, once there is a connection to cut. Any thread."""
+        # Not the library's abort(): before the 101 that one does nothing.
+        sock = self._connecting.sock
         if sock is not None:
-            was_cut = True
+            self._was_cut = True
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-    # A socket's time-out is for one read. A server that sends its header byte by byte would keep us
-    # for ever, hence a watch over the whole.
-    watch = threading.Timer(timeout, cut)
-    watch.daemon = True
-    watch.start()
-    try:
-        connecting.connect(url, header=dict(headers), suppress_origin=True)  # type: ignore[no-untyped-call]
-    except websocket.WebSocketBadStatusException as error:
-        status = error.status_code  # None, whatever its type says, if there was no status line
-        why = f"HTTP status {status}" if status else "no HTTP at all"
-        raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
-    # What is no HTTP at all makes the library stumble in several ways.
-    except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
-        why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-        raise ConnectFailed(f"cannot connect to {url}: {why}") from error
-    finally:
-        watch.cancel()
-        watch.join()
-    sock: socket.socket | None = connecting.sock
-    assert sock is not None
-    if was_cut:  # in the moment after the 101
-        sock.close()
-        raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
-    return sock
 
 
 def masked_frame(opcode: int, payload: bytes) -> bytes:

@@ -11,7 +11,10 @@ The whole tree, so that one look tells what to catch::
     │   └── InvalidRoom           a room path that no client could join
     ├── ProtocolError             the peer broke RFC 6455 (has ``code`` and ``reason``)
     ├── ConnectFailed             the client got no connection (has ``status`` if HTTP answered)
-    └── ConnectionClosed          the connection ended (has ``code`` and ``reason``)
+    ├── ConnectionClosed          the connection ended (has ``code`` and ``reason``)
+    ├── MessagesLost              the hub cannot replay what was missed (``reason``, …)
+    ├── SendRefused               the hub did not take a message (has ``code`` and ``detail``)
+    └── PublishFailed             a message did not get out by HTTP (has ``status``, ``detail``, …)
 
 A wrong argument type is a plain ``TypeError``, a socket that cannot be bound a plain ``OSError``.
 """
@@ -86,3 +89,59 @@ class ConnectionClosed(BroadcastServerError):
         super().__init__(f"{code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+
+
+class MessagesLost(BroadcastServerError):
+    """Messages were missed and cannot be replayed; receiving goes on behind the gap.
+
+    Attributes:
+        reason: "trimmed", "restarted" or "unknown", as in ``Gap``.
+        since: the last id that was known before the gap.
+        after: what comes next is everything after this id.
+    """
+
+    def __init__(self, reason: str, since: str, after: str) -> None:
+        super().__init__(f"messages between {since} and {after} are lost: {reason}")
+        self.reason = reason
+        self.since = since
+        self.after = after
+
+
+class SendRefused(BroadcastServerError):
+    """The hub did not carry out what a client sent; the connection goes on.
+
+    Attributes:
+        code: why, for programs: "too_big", "refused", … (docs/reference/protocol.md).
+        detail: why, for people.
+        data: the message, if it is known which one it was; else None.
+    """
+
+    def __init__(self, code: str, detail: str, data: str | bytes | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.data = data
+
+
+class PublishFailed(BroadcastServerError):
+    """``publish`` got no id for a message.
+
+    Attributes:
+        detail: why, for people: the hub's own words if it has answered.
+        status: the HTTP status if there was an answer, else None: then nobody knows whether the
+            message was delivered.
+        retry_after: seconds after which it may be tried again, if the hub has told any.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        message: str | None = None,
+    ) -> None:
+        super().__init__(message if message is not None else detail)
+        self.detail = detail
+        self.status = status
+        self.retry_after = retry_after

@@ -16,11 +16,13 @@ import os
 import selectors
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
 from .batches import Batch
 from .connection import Connection
+from .forms import Form
 from .liveness import Liveness, latest_ping
 from .rooms import Room, Rooms
 from .settings import Settings
@@ -29,6 +31,10 @@ from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
 
 logger = logging.getLogger(__name__)
 
+# The bounds between which the times of passes are counted.
+PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+# How often a room of many members is told their number, at most.
+COUNT_SECONDS = 1.0
 # The longest sleep; the kernel takes no more than 2**31 ms at once.
 MAX_SLEEP_SECONDS = 3600.0
 # After so many sends the fan-out looks at pongs and timers.
@@ -62,10 +68,11 @@ class FanOut:
         self._unwanted = False  # close() was called
         self._over = False  # the thread uses nothing any more
 
-        # Guards the next six. Taken last of all locks.
+        # Guards the next seven. Taken last of all locks.
         self._lock = threading.Lock()
         self._posts: list[tuple[Callable[[Connection], None], Connection]] = []
         self._dirty: dict[Room, None] = {}
+        self._rooms_to_count: dict[Room, None] = {}
         self._sleeping = False
         self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
         self._finish_by: float | None = None
@@ -75,7 +82,11 @@ class FanOut:
         # has taken and not yet done, so that none is lost if one fails.
         self._taken: deque[tuple[Callable[[Connection], None], Connection]] = deque()
         self._timers = Timers()
-        self.writer = ClientWriter(settings, self._selector, self._timers, on_drained)
+        self.writer = ClientWriter(settings, self._selector, self._timers, on_drained, self.tell)
+        # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
+        # the sum. Others read them.
+        self.passes = [0] * (len(PASS_SECONDS) + 1)
+        self.pass_seconds = 0.0
         self._liveness = Liveness(settings, self._timers, self.writer)
         self._total_cost = 0
 
@@ -118,6 +129,16 @@ class FanOut:
     def attend(self, connection: Connection) -> None:
         """Tell that something was queued for a client."""
         self._post(self._do_attend, connection)
+
+    def tell(self, room: Room, told: list[Connection]) -> None:
+        """Tell that presence was queued for clients of a room, or a count is due there."""
+        with self._lock:
+            if self._ended:
+                return
+            self._posts.extend((self._do_attend, connection) for connection in told)
+            if room.recount:
+                self._rooms_to_count[room] = None
+        self._rouse()
 
     def leave(self, connection: Connection) -> None:
         """Tell that a client's reader has ended."""
@@ -210,7 +231,7 @@ class FanOut:
         now = time.monotonic()
         with self._lock:
             finish_by = NEVER if self._finish_by is None else self._finish_by
-            idle = not (self._posts or self._dirty or self.writer.active)
+            idle = not (self._posts or self._dirty or self._rooms_to_count or self.writer.active)
             self._sleeping = idle
             until = self._wakes_by = min(self._timers.next_due, finish_by)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
@@ -243,12 +264,20 @@ class FanOut:
         with self._lock:
             self._taken.extend(self._posts)
             self._posts.clear()
+            counted, self._rooms_to_count = self._rooms_to_count, {}
+        for room in counted:
+            self._timers.schedule(room, room.counted_at + COUNT_SECONDS)
         while self._taken:
             action, connection = self._taken.popleft()
             action(connection)
         now = time.monotonic()
         while (due := self._timers.pop(now)) is not None:
-            self._liveness.check(due, now)
+            if isinstance(due, Room):
+                due.counted_at = now
+                for connection in due.tell_count():
+                    self.writer.attend(connection)
+            else:
+                self._liveness.check(due, now)
 
     def _empty_pipe(self) -> None:
         try:
@@ -261,13 +290,17 @@ class FanOut:
 
     def _pass(self, room: Room) -> bool:
         """Offer what is new to all members; return whether there is more to do at once."""
+        began = time.monotonic()
         head = room.look()
         start = room.offered
         self.writer.passing = room
         if head > start:
-            batch = self.writer.batch(room, start, room.stop_within(start, head, BATCH_BYTES))
-            self._offer(room, batch)
-            room.mark_offered(batch.stop)
+            found = [form for form, clients in room.in_step.items() if clients]
+            overhead = max((form.overhead for form in found), default=0)
+            stop = room.stop_within(start, head, BATCH_BYTES, overhead)
+            for form in found:
+                self._offer(room, self.writer.batch(room, start, stop, form), form)
+            room.mark_offered(stop)
         self.writer.passing = None
         more = room.offered < head
         for connection in list(room.behind):
@@ -275,16 +308,20 @@ class FanOut:
                 more = True
         self._judge(room)
         self._account(room)
+        seconds = time.monotonic() - began
+        self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
+        self.pass_seconds += seconds
         return more
 
-    def _offer(self, room: Room, batch: Batch) -> None:
-        """Give a batch to all who are in step."""
+    def _offer(self, room: Room, batch: Batch, form: Form) -> None:
+        """Give a batch to all who are in step and want this form."""
         writer = self.writer
         data = batch.data
         size = len(data)
         origins = batch.origins
         stop = batch.stop
-        connections = list(room.in_step)
+        in_step = room.in_step[form]
+        connections = list(in_step)
         for first in range(0, len(connections), GROUP):
             if first:
                 self._interlude(0.0)
@@ -294,7 +331,7 @@ class FanOut:
                 if not connection.plain:
                     # Something personal has come. It stays where it is and is served after the
                     # pass.
-                    if not connection.dropped and connection in room.in_step:
+                    if not connection.dropped and connection in in_step:
                         writer.fall_behind(connection)
                     continue
                 if connection.exclude in origins:

@@ -12,18 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from . import frames
-from .backplane import Ids
+from . import events, frames, site
 from .connection import Connection
-from .core import Core
+from .core import Core, Refused
+from .decisions import Join, Refusal, Request, Response, Stream
 from .errors import HubBusy, HubStopped
+from .events import BadFrame
+from .forms import JSON, RAW, SSE, SSE_JSON
 from .frames import FrameDecoder
 from .handshake import BadRequest, HttpConnection
-from .messages import Draft, Member, to_messages
-from .policies import Join, Refusal, Request, decide
-from .rooms import ENTRY_BYTES, WAIT_SECONDS
+from .messages import ENTRY_BYTES, Accepted, Draft, Member, encode, format_id, to_messages
+from .policies import decide
+from .rooms import MAX_NAMED, WAIT_SECONDS
+from .sessions import Session
 from .writer import BATCH_BYTES
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
@@ -48,6 +51,13 @@ MAX_RECV_BYTES = 64 * 1024
 # What a client may still send after Close, in messages of the largest size, before it is cut off.
 _DISCARD_MESSAGES = 16
 
+# What an event has beside the data of its message.
+EVENT_BYTES = 4096
+# Acks and other answers that may wait for a client before its reader waits for it.
+MAX_WAITING_BYTES = 256 * 1024
+# So many errors without a good frame between them end a connection.
+MAX_ERRORS = 10
+
 _RETRY = (("Retry-After", "5"),)
 
 
@@ -69,6 +79,33 @@ class Server(Protocol):
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
 
 
+class Batch:
+    """Messages of one client that are published together.
+
+    Attributes:
+        drafts: the messages.
+        refs: what their acks are to refer to, one for each; empty for a plain client.
+        cost: what they will cost in the log.
+    """
+
+    __slots__ = ("client", "cost", "drafts", "refs")
+
+    def __init__(self, client: Connection) -> None:
+        self.client = client
+        self.clear()
+
+    def clear(self) -> None:
+        self.drafts: list[Draft] = []
+        self.refs: list[events.Ref] = []
+        self.cost = 0
+
+    def add(self, frame: bytes, key: str | None = None, ref: events.Ref = None) -> None:
+        self.drafts.append(Draft(self.client.number, frame, self.client.member, key))
+        if self.client.form is JSON:
+            self.refs.append(ref)
+        self.cost += len(frame) + ENTRY_BYTES
+
+
 class HubHandler(WebSocketHandler):  # type: ignore[misc]
     """A client from its first byte to its last."""
 
@@ -85,35 +122,39 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.valid_client = False
         self.core = self.server.core
         self.client: Connection | None = None
+        self._session: Session | None = None
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
         )
 
     def handshake(self) -> None:
-        """Answer one HTTP request; go on as a WebSocket if it asks for that and may."""
+        """Answer one HTTP request; go on as a member of a room if it asks for that and may."""
         settings = self.core.settings
         http = self._http
         assert http is not None
         request: Request | None = None
+        answer: Refusal | Response | None
         try:
             try:
                 request = http.read_request(settings.handshake_timeout, settings.http_idle_timeout)
                 decision = decide(request, settings.allow_origin, settings.history)
+                if isinstance(decision, (Join, Stream)):
+                    answer = self._join(http, decision)
+                    if answer is None:
+                        return
+                    # Another request may follow, and may join.
+                    self.server._client_left_(self)
+                else:
+                    answer = site.respond(self.core, request, decision, http, self._address())
             except BadRequest as error:
                 if error.refusal is None:
                     self.keep_alive = False
                     return
-                decision = error.refusal
-            if isinstance(decision, Join):
-                refusal = self._join(http, decision)
-                if refusal is not None:
-                    # Another request may follow, and may join.
-                    self.server._client_left_(self)
-                    decision = refusal
-            if isinstance(decision, Refusal):
-                logger.debug("%s refused: %s", self._address(), decision.text)
-                self.keep_alive = http.answer(request, decision, settings.handshake_timeout)
+                answer = error.refusal
+            if isinstance(answer, Refusal):
+                logger.debug("%s refused: %s", self._address(), answer.text)
+            self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
         except OSError as error:
             logger.debug("%s lost before it joined: %s", self._address(), error)
             self.keep_alive = False
@@ -136,7 +177,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             self._recv_bytes = MAX_RECV_BYTES
         elif len(data) < MIN_RECV_BYTES:
             self._recv_bytes = MIN_RECV_BYTES
-        if client.ended:
+        if client.ended or client.form.is_stream:
             self._discard(client, len(data))
         else:
             self._take(client, data)
@@ -145,15 +186,19 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         """End a session. A base class's ``finally`` calls this, whatever happened before."""
         client = self.client
         if client is not None:
-            client.end(frames.ABNORMAL, "")
-            client.room.leave(client)
+            # Whoever reads a stream of events has no other way to leave.
+            client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
+            self.core.leave(client)
+            if self._session is not None:
+                self.core.sessions.leave(self._session, client)
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
             client.release()
             code, reason = client.end_code, client.end_reason
+            self.core.count_end(code)
             logger.info("%s left %s: %s %s", client.member.id, client.member.room, code, reason)
-            self._call(self.core.on_leave, client.member, code, reason)
+            self.core.call(self.core.on_leave, client.member, code, reason)
 
     # -- Joining -------------------------------------------------------------------------------
 
@@ -161,44 +206,98 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         host, port = self.client_address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def _join(self, http: HttpConnection, join: Join) -> Refusal | None:
+    def _join(self, http: HttpConnection, join: Join | Stream) -> Refusal | None:
         """Become a member and hand the socket over; return why not.
 
         Raises:
             OSError: the client was lost on the way.
         """
         core = self.core
+        headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
         if number is None:
-            return Refusal(503, "the hub takes no more clients now", _RETRY)
-        member = Member(f"c{number}", join.name, join.room, self._address())
-        try:
-            while True:
+            return Refusal(503, "the hub takes no more clients now", (*_RETRY, *headers))
+        form, echo = RAW, True
+        if isinstance(join, Stream):
+            form = SSE_JSON if join.as_json else SSE
+        else:
+            echo = join.echo
+            form = RAW if join.subprotocol is None else JSON
+        name, session = join.name, None
+        if form is JSON and isinstance(join, Join):
+            session = core.sessions.open(join.session, number, join.room)
+            number = session.number
+            name = name or session.name
+        member = Member(f"c{number}", name, join.room, self._address())
+        gap = core.gap_of(join.since)
+        while True:
+            try:
                 room = core.rooms.open(join.room)
-                client = Connection(number, member, room, self.request, echo=join.echo)
-                if join.since is not None and join.since > core.backplane.newest():
-                    return Refusal(410, "this hub has not given out that id yet")
-                self.server.set_connection(self, client)
+            except HubBusy as error:
+                return Refusal(503, str(error), (*_RETRY, *headers))
+            client = Connection(number, member, room, self.request, echo=echo, form=form)
+            self.server.set_connection(self, client)
+            try:
                 # From here on nothing that is published is lost to it.
-                if room.join(client, join.history, join.since):
-                    break
-        except LookupError as error:
-            return Refusal(410, str(error))
-        except HubBusy as error:
-            return Refusal(503, str(error), _RETRY)
+                joined = room.join(
+                    client,
+                    join.history,
+                    join.since,
+                    gap=gap,
+                    since_text=join.since_text or "",
+                    welcome=None if session is None else self._welcome(member, session.token),
+                )
+            except LookupError as error:
+                unknown = "this hub has not given out that id yet"
+                return Refusal(410, unknown if gap == "unknown" else str(error))
+            if joined is not None:
+                break
         try:
-            trailing = http.upgrade(join, core.settings.handshake_timeout)
+            if joined.told or room.recount:
+                core.fanout.tell(room, joined.told)
+            if session is not None:
+                core.sessions.take(session, client, name)
+            old = joined.replaced
+            if old is not None and old.queue_close(1008, "a newer connection has your session"):
+                core.fanout.attend(old)
+            if isinstance(join, Stream):
+                http.start_stream(headers, core.settings.handshake_timeout)
+                trailing = b""
+            else:
+                trailing = http.upgrade(join, core.settings.handshake_timeout)
         except BaseException:
-            room.leave(client)
+            core.leave(client)
+            if session is not None:
+                core.sessions.leave(session, client)
             raise
         self._http = None  # frees the parser
+        self._session = session
         self._start(client, trailing)
         return None
+
+    def _welcome(self, member: Member, token: str) -> Callable[[list[Member], str, str], bytes]:
+        settings = self.core.settings
+        limits = {
+            "max_message_bytes": settings.max_message_bytes,
+            "max_rate": settings.max_rate,
+            "history": settings.history,
+        }
+
+        def welcome(members: list[Member], newest: str, after: str) -> bytes:
+            body = events.welcome(member, token, members, newest, after, limits, MAX_NAMED)
+            return JSON.event(body)
+
+        return welcome
 
     def _start(self, client: Connection, trailing: bytes) -> None:
         settings = self.core.settings
         self.client = client
-        self._decoder = FrameDecoder(settings.max_message_bytes, settings.max_fragments)
+        limit = settings.max_message_bytes
+        if client.form is JSON:
+            # Of a text every byte may need six in JSON.
+            limit = 6 * limit + EVENT_BYTES
+        self._decoder = FrameDecoder(limit, settings.max_fragments)
+        self._errors = 0
         self._tokens = float(settings.max_rate)
         self._refilled = time.monotonic()
         self._discarded = 0
@@ -214,7 +313,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         logger.info(
             "%s joined %s from %s%s", client.member.id, client.room.path, self._address(), name
         )
-        self._call(self.core.on_join, client.member)
+        self.core.call(self.core.on_join, client.member)
         if trailing:
             self._take(client, trailing)
 
@@ -223,23 +322,23 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
     def _take(self, client: Connection, data: bytes) -> None:
         """Decode what arrived, publish the messages in batches, serve control frames in their
         place."""
-        drafts: list[Draft] = []
-        cost = 0
+        batch = Batch(client)
         decoder = self._decoder
-        number = client.number
+        is_json = client.form is JSON
+        filtered = self.core.filter is not None
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
-                frame = frames.encode_frame(opcode, payload)
-                drafts.append(Draft(number, frame))
-                cost += len(frame) + ENTRY_BYTES
-                if cost >= BATCH_BYTES:
-                    self._publish(client, drafts, cost)
-                    drafts, cost = [], 0
+                if is_json:
+                    self._take_event(client, opcode, payload, batch)
+                elif filtered:
+                    self._take_filtered(client, opcode, payload, batch)
+                else:
+                    batch.add(frames.encode_frame(opcode, payload))
+                if batch.cost >= BATCH_BYTES:
+                    batch = self._publish(client, batch)
                 continue
             # What came before a control frame is in the log before it is answered.
-            if drafts:
-                self._publish(client, drafts, cost)
-                drafts, cost = [], 0
+            batch = self._publish(client, batch)
             if opcode == frames.PING:
                 # A flood of pings is a sender like any other.
                 self._wait_for_rate(client, 1)
@@ -248,19 +347,79 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             elif opcode == frames.CLOSE:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
-        if drafts:
-            self._publish(client, drafts, cost)
+        self._publish(client, batch)
         if decoder.failure is not None:
             failure = decoder.failure
             logger.info("%s broke the protocol: %s", client.member.id, failure)
             self._close(client, failure.code, failure.reason)
+
+    def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+        """Let the program's filter decide about a plain client's message."""
+        data = payload.decode("utf-8") if opcode == frames.TEXT else payload
+        try:
+            found = self.core.pass_filter(data, client.room.path, client.member)
+        except Refused:
+            logger.info("a message of %s was refused by the filter", client.member.id)
+            return
+        batch.add(encode(found))
+
+    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+        """Do what a client says in ``broadcast.v1.json``."""
+        settings = self.core.settings
+        try:
+            if opcode == frames.BINARY:
+                raise BadFrame("not_text", "binary data goes into data_base64")
+            event = events.parse(payload, settings.max_message_bytes)
+            if isinstance(event, events.Send):
+                try:
+                    data = self.core.pass_filter(event.data, client.room.path, client.member)
+                except Refused as error:
+                    raise BadFrame("refused", str(error), event.ref) from None
+                batch.add(encode(data), event.key, event.ref)
+                self._errors = 0
+                return
+        except BadFrame as error:
+            self._publish(client, batch)
+            batch.clear()
+            self._queue(client, events.error(error.code, error.detail, error.ref))
+            self._errors += 1
+            if self._errors >= MAX_ERRORS:
+                self._close(client, 1008, "too many errors")
+            return
+        # An answer comes after what was sent before.
+        self._publish(client, batch)
+        batch.clear()
+        self._errors = 0
+        self._wait_for_rate(client, 1)
+        if isinstance(event, events.Who):
+            self._queue(client, events.members(client.room.member_list(), event.ref))
+        else:
+            told = client.room.rename(client, event.name)
+            if self._session is not None:
+                self.core.sessions.take(self._session, client, event.name)
+            self.core.fanout.tell(client.room, told)
+
+    def _queue(self, client: Connection, body: bytes) -> None:
+        """Queue events for the client alone; wait while too much waits for it already."""
+        frame = JSON.event(body)
+        self._queue_frames(client, frame)
+
+    def _queue_frames(self, client: Connection, frame: bytes) -> None:
+        while True:
+            queued = client.queue(frame, MAX_WAITING_BYTES)
+            if queued is None:
+                return
+            if queued:
+                self.core.fanout.attend(client)
+                return
+            self.core.wait_drained(WAIT_SECONDS)
 
     def _close(
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
     ) -> None:
         """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
         if client.queue_close(code, reason, echo_code=echo_code):
-            client.room.leave(client)
+            self.core.leave(client)
             self.core.fanout.attend(client)
 
     def _discard(self, client: Connection, size: int) -> None:
@@ -269,23 +428,34 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             self.keep_alive = False
             client.abort()
 
-    def _publish(self, client: Connection, drafts: list[Draft], cost: int) -> None:
-        """Publish a batch once the fan-out has room for it, then wait as the rate limit wants."""
+    def _publish(self, client: Connection, batch: Batch) -> Batch:
+        """Publish a batch once the fan-out has room for it, then wait as the rate limit wants;
+        return an empty one."""
         core = self.core
         room = client.room
-        if client.ended or not room.reserve(cost, None, lambda: client.ended):
-            return
+        if not batch.drafts:
+            return batch
+        if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+            return Batch(client)
         try:
-            core.publish(room, drafts, cost, lambda ids: self._accepted(client, drafts, ids))
+            core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
         except HubStopped:
             client.end(1001, "the hub stops")
-            return
-        self._wait_for_rate(client, len(drafts))
+            return Batch(client)
+        self._wait_for_rate(client, len(batch.drafts))
+        return Batch(client)
 
-    def _accepted(self, client: Connection, drafts: list[Draft], ids: Ids) -> None:
+    def _accepted(self, batch: Batch, ids: Accepted) -> None:
+        if batch.refs:
+            acks = []
+            for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
+                if ref is not None:
+                    acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
+            if acks:
+                self._queue_frames(batch.client, b"".join(acks))
         if self.core.on_message is not None:
-            for message in to_messages(client.member.room, client.member, drafts, ids):
-                self._call(self.core.on_message, message)
+            for message in to_messages(batch.client.member.room, batch.drafts, ids):
+                self.core.call(self.core.on_message, message)
 
     def _wait_for_rate(self, client: Connection, count: int) -> None:
         """Take tokens for what was published; wait until there is no debt. Bursts of a second
@@ -300,12 +470,3 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         while now < until and not client.ended:
             time.sleep(min(until - now, WAIT_SECONDS))
             now = time.monotonic()
-
-    def _call(self, function: Callable[..., object] | None, *args: Any) -> None:
-        """Call the user's code; what it raises is logged and hurts nobody."""
-        if function is None:
-            return
-        try:
-            function(*args)
-        except Exception:
-            logger.exception("a callback failed")

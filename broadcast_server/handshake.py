@@ -1,34 +1,38 @@
-"""HTTP on a client's socket before it becomes a WebSocket: requests in, answers out, all bounded.
+"""HTTP on a client's socket before it is something else: requests in, answers out, all bounded.
 
-h11 parses, except what nearly every client sends: an upgrade request of one segment without
-anything unusual, which ``parse_plain`` reads. That is not for speed: building an h11 connection on
-a client's thread leaves one more page of its stack in memory, 4 of the 20 KiB of an idle client. A
-test holds both against each other. The socket belongs to the reader thread, which waits for each
-request under one deadline however slowly its bytes come.
+h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that.
+Answers are written here. For each request there is a new h11 connection, fed with what came behind
+the last one; so there is no state that a long connection could heap up. The socket belongs to the
+reader thread, which waits for each request, each body and each answer under one deadline, however
+slowly the bytes move.
+
+A connection is kept after every answer, errors included, unless the client says otherwise or what
+it has sent was not read to its end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http
-import re
+import json
 import socket
 import time
 
 import h11
 
-from .policies import Join, Refusal, Request
+from .decisions import Headers, Join, Refusal, Request, Response
+from .plain_request import parse_plain
 
 _RECV_BYTES = 4096
-_LINGER_BYTES = 1024 * 1024
+_BODY_RECV_BYTES = 64 * 1024
+# A body in tiny pieces costs h11 more than it costs its sender.
+_MAX_CHUNKS = 16_384
+# A client that sends all of its body before it reads should still get a 413.
+_LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 1.0
 
-# RFC 9110 §5.6.2 and RFC 9112 §3, narrower than both: no obsolete forms.
-_PLAIN_LINE = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
-_PLAIN_NAME = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_PLAIN_VALUE = re.compile(rb"[ -~]*")
-# With one of these there is more to an upgrade request than its headers.
-_NOT_PLAIN = frozenset({"content-length", "transfer-encoding", "expect"})
+_PROBLEM = "application/problem+json"
 
 
 class BadRequest(Exception):
@@ -55,8 +59,11 @@ class HttpConnection:
         self._sock = sock
         self._max_header_bytes = max_header_bytes
         self._h11: h11.Connection | None = None  # made for a request that is not plain
-        self._trailing = b""  # what came behind a plain one
+        self._trailing = b""  # what came behind a plain one, or behind the last one
+        self._unread = False  # the request has a body, or more of it
         self._answered = False
+
+    # -- Requests ------------------------------------------------------------------------------
 
     def read_request(self, timeout: float, idle_timeout: float) -> Request:
         """Wait for one request.
@@ -70,11 +77,13 @@ class HttpConnection:
             BadRequest: none came, or not a good one.
             OSError: the connection broke.
         """
-        deadline = time.monotonic() + (idle_timeout if self._answered else timeout)
+        deadline = time.monotonic() + timeout
         if not self._trailing:
-            self._trailing = self._receive(deadline, idle=self._answered)
             if self._answered:
+                self._trailing = self._receive(time.monotonic() + idle_timeout, idle=True)
                 deadline = time.monotonic() + timeout
+            else:
+                self._trailing = self._receive(deadline)
         plain = parse_plain(self._trailing, self._max_header_bytes)
         if plain is not None:
             request, self._trailing = plain
@@ -83,26 +92,89 @@ class HttpConnection:
         self._h11.receive_data(self._trailing)
         fed = len(self._trailing)
         self._trailing = b""
+        # Whatever fails from here on, more may be on its way.
+        self._unread = True
         while True:
-            try:
-                event = self._h11.next_event()
-            except h11.RemoteProtocolError as error:
-                status = error.error_status_hint
-                if status not in (400, 431, 501):
-                    status = 400
-                raise BadRequest(Refusal(status, f"bad request: {error}")) from None
+            event = self._next_event(self._h11)
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
                     raise BadRequest(Refusal(431, "request line and headers are too long"))
-                return _convert(event)
+                request = _convert(event)
+                self._unread = _has_body(request)
+                return request
             if isinstance(event, h11.ConnectionClosed):
                 raise BadRequest(None)
-            data = self._receive(deadline, idle=False)
+            data = self._receive(deadline)
             fed += len(data)
             self._h11.receive_data(data)
 
-    def _receive(self, deadline: float, *, idle: bool) -> bytes:
+    def read_body(self, request: Request, limit_bytes: int, timeout: float) -> bytes:
+        """Read the body of the request that `read_request` has returned; call it once at most.
+
+        Args:
+            request: that request.
+            limit_bytes: the most that the body may have; else 413, before any of it is read.
+            timeout: seconds for all of it.
+
+        Raises:
+            BadRequest: it is too long, too slow, broken or cut off, or the client expects what the
+                hub does not know. Answer with its refusal.
+            OSError: the connection broke.
+        """
+        deadline = time.monotonic() + timeout
+        # RFC 9110 §10.1.1: HTTP/1.0 expects nothing.
+        expected = set(request.tokens("expect")) if request.version >= "1.1" else set()
+        if not expected <= {"100-continue"}:
+            raise BadRequest(Refusal(417, "only 100-continue can be expected"))
+        lengths = request.values("content-length")
+        if lengths and int(lengths[0]) > limit_bytes:
+            raise BadRequest(_too_big(limit_bytes))
+        if request.version < "1.1" and not lengths:
+            # RFC 1945 §8.3: without it a server of that time would read to the end of the stream.
+            raise BadRequest(Refusal(411, "a body in HTTP/1.0 needs a Content-Length"))
+        if self._h11 is None:
+            return b""
+        pieces: list[bytes] = []
+        size = chunks = 0
+        while True:
+            event = self._next_event(self._h11)
+            if isinstance(event, h11.Data):
+                pieces.append(event.data)
+                size += len(event.data)
+                chunks += event.chunk_start
+                if size > limit_bytes:
+                    raise BadRequest(_too_big(limit_bytes))
+                if chunks > _MAX_CHUNKS:
+                    raise BadRequest(Refusal(400, f"the body has more than {_MAX_CHUNKS} chunks"))
+            elif isinstance(event, h11.EndOfMessage):
+                self._unread = False
+                return b"".join(pieces)
+            else:
+                if expected and not pieces:
+                    self._send(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
+                    expected = set()
+                data = self._receive(deadline, size=_BODY_RECV_BYTES)
+                if not data:
+                    # Nobody is there any more to be told.
+                    raise BadRequest(None)
+                self._h11.receive_data(data)
+
+    def _next_event(self, parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
+        """Return what h11 makes of what it has.
+
+        Raises:
+            BadRequest: it is no HTTP.
+        """
+        try:
+            return parser.next_event()
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            if status not in (400, 431, 501):
+                status = 400
+            raise BadRequest(Refusal(status, f"bad request: {error}")) from None
+
+    def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
 
         Raises:
@@ -111,25 +183,16 @@ class HttpConnection:
         if self._sock.gettimeout() is None:
             # Nothing was waited for yet, and mostly nothing need be: this saves two system calls.
             with contextlib.suppress(BlockingIOError):
-                return self._sock.recv(_RECV_BYTES, socket.MSG_DONTWAIT)
+                return self._sock.recv(size, socket.MSG_DONTWAIT)
         left = deadline - time.monotonic()
         try:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
-            return self._sock.recv(_RECV_BYTES)
+            return self._sock.recv(size)
         except TimeoutError:
             refusal = None if idle else Refusal(408, "the request took too long")
             raise BadRequest(refusal) from None
-
-    def _has_body(self) -> bool:
-        """Tell whether the request that was just read has a body (or cannot be read to its end)."""
-        if self._h11 is None:
-            return False
-        try:
-            return not isinstance(self._h11.next_event(), h11.EndOfMessage)
-        except h11.RemoteProtocolError:
-            return True
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -137,6 +200,51 @@ class HttpConnection:
             self._trailing, _ = self._h11.trailing_data
             self._h11 = None
         return self._trailing
+
+    # -- Answers -------------------------------------------------------------------------------
+
+    def answer(self, request: Request | None, response: Refusal | Response, timeout: float) -> bool:
+        """Send an answer; return whether another request may follow on this connection.
+
+        Args:
+            request: the request, None if it could not even be read.
+            response: what to say.
+            timeout: seconds for the client to take it.
+
+        Raises:
+            OSError: the client did not take it in time.
+        """
+        deadline = time.monotonic() + timeout
+        if isinstance(response, Refusal):
+            response = _problem(response)
+        keep = (
+            request is not None
+            and request.version >= "1.1"
+            and "close" not in request.tokens("connection")
+            and not self._unread
+            # Whoever may not join because there is no room for it should not keep a thread.
+            and not (response.status >= 500 and request.tokens("upgrade"))
+        )
+        headers = [*response.headers]
+        if response.content_type is not None:
+            headers.append(("Content-Type", response.content_type))
+        if response.status != 204:  # RFC 9110 §8.6: that one must not have it
+            headers.append(("Content-Length", str(len(response.body))))
+        # RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
+        options = ["Upgrade"] * any(name == "Upgrade" for name, _ in headers)
+        options += ["close"] * (not keep)
+        if options:
+            headers.append(("Connection", ", ".join(options)))
+        data = _head(response.status, tuple(headers))
+        if request is None or request.method != "HEAD":
+            data += response.body
+        self._send(data, deadline)
+        self._answered = True
+        if keep:
+            self._trailing = self._take_trailing()  # a pipelined request is not lost
+            return True
+        linger(self._sock)
+        return False
 
     def upgrade(self, join: Join, timeout: float) -> bytes:
         """Send the 101 and return what the client has sent behind its request already.
@@ -148,61 +256,55 @@ class HttpConnection:
             b"HTTP/1.1 101 Switching Protocols\r\n"
             b"Upgrade: websocket\r\n"
             b"Connection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + join.accept.encode("ascii") + b"\r\n\r\n"
+            b"Sec-WebSocket-Accept: " + join.accept.encode("ascii") + b"\r\n"
         )
-        # Python's own time-out would make a send with MSG_DONTWAIT wait, here and in the fan-out.
-        if self._sock.gettimeout() is not None:
-            self._sock.settimeout(None)
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
-            sent = self._sock.send(answer, socket.MSG_DONTWAIT)
-        if sent < len(answer):
-            self._sock.settimeout(timeout)
-            self._sock.sendall(answer[sent:])
-            self._sock.settimeout(None)
+        if join.subprotocol is not None:
+            answer += b"Sec-WebSocket-Protocol: " + join.subprotocol.encode("ascii") + b"\r\n"
+        self._send_last(answer + b"\r\n", timeout)
         return self._take_trailing()
 
-    def answer(self, request: Request | None, refusal: Refusal, timeout: float) -> bool:
-        """Answer with an error; return whether another request may follow on this connection.
+    def start_stream(self, headers: Headers, timeout: float) -> bytes:
+        """Send the head of a stream of events; its body is whatever is sent until the end.
 
         Args:
-            request: the request, None if it could not even be read.
-            refusal: what to say.
+            headers: those of the decision.
             timeout: seconds for the client to take it.
+
+        Returns:
+            What the client has sent behind its request already; there is no use for it.
 
         Raises:
             OSError: the client did not take it in time.
         """
-        self._sock.settimeout(timeout)
-        body = refusal.text.encode() + b"\n"
-        head_only = request is not None and request.method == "HEAD"
-        keep = (
-            request is not None
-            and request.version == "1.1"
-            and "close" not in request.tokens("connection")
-            and refusal.status < 500
-            and not self._has_body()
+        own = (
+            ("Content-Type", "text/event-stream"),
+            # The body has no length and no chunks: it ends with the connection.
+            ("Connection", "close"),
+            # nginx would keep events until its buffer is full.
+            ("X-Accel-Buffering", "no"),
         )
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("X-Content-Type-Options", "nosniff"),
-            *refusal.headers,
-        ]
-        # RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
-        options = ["Upgrade"] * any(name == "Upgrade" for name, _ in headers)
-        options += ["close"] * (not keep)
-        if options:
-            headers.append(("Connection", ", ".join(options)))
-        phrase = http.HTTPStatus(refusal.status).phrase
-        lines = [f"HTTP/1.1 {refusal.status} {phrase}", *(f"{k}: {v}" for k, v in headers), "", ""]
-        self._sock.sendall("\r\n".join(lines).encode("ascii") + (b"" if head_only else body))
-        self._answered = True
-        if keep:
-            self._trailing = self._take_trailing()  # a pipelined request is not lost
-            return True
-        linger(self._sock)
-        return False
+        self._send_last(_head(200, (*headers, *own)), timeout)
+        return self._take_trailing()
+
+    def _send_last(self, data: bytes, timeout: float) -> None:
+        """Send the last bytes that are the reader's to send; leave the socket without a time-out.
+
+        Python's own would make a send with MSG_DONTWAIT wait, here and in the fan-out.
+        """
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self._sock.send(data, socket.MSG_DONTWAIT)
+        if sent < len(data):
+            self._sock.settimeout(timeout)
+            self._sock.sendall(data[sent:])
+            self._sock.settimeout(None)
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        # sendall() takes this for all of the data, not for each piece.
+        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self._sock.sendall(data)
 
 
 def linger(sock: socket.socket) -> None:
@@ -225,38 +327,6 @@ def linger(sock: socket.socket) -> None:
         return
 
 
-def parse_plain(data: bytes, max_bytes: int) -> tuple[Request, bytes] | None:
-    """Read an upgrade request that is whole and without anything unusual.
-
-    Returns:
-        The request, as h11 would give it, and the bytes behind it; None to leave it to h11.
-    """
-    end = data.find(b"\r\n\r\n")
-    if not 0 <= end <= max_bytes - 4:
-        return None
-    first, *lines = data[:end].split(b"\r\n")
-    target = _PLAIN_LINE.fullmatch(first)
-    if target is None:
-        return None
-    headers = []
-    hosts = 0
-    upgrade = False
-    for line in lines:
-        raw_name, colon, raw_value = line.partition(b":")
-        if not (colon and _PLAIN_NAME.fullmatch(raw_name) and _PLAIN_VALUE.fullmatch(raw_value)):
-            return None
-        name = raw_name.decode("ascii").lower()
-        if name in _NOT_PLAIN:
-            return None
-        hosts += name == "host"
-        upgrade = upgrade or name == "upgrade"
-        headers.append((name, raw_value.decode("ascii").strip(" ")))
-    if hosts != 1 or not upgrade:
-        return None
-    request = Request("GET", target[1].decode("ascii"), "1.1", tuple(headers))
-    return request, data[end + 4 :]
-
-
 def _convert(event: h11.Request) -> Request:
     # h11 has checked that the target and the names are visible ASCII; values may be any bytes.
     return Request(
@@ -265,3 +335,49 @@ def _convert(event: h11.Request) -> Request:
         event.http_version.decode("ascii"),
         tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers),
     )
+
+
+def _has_body(request: Request) -> bool:
+    """Tell whether a body follows the request.
+
+    Raises:
+        BadRequest: nobody could say where it ends (RFC 9112 §6.1): proxies and servers that
+            understand such requests differently let one request be smuggled in another.
+    """
+    length = request.values("content-length")
+    if not request.values("transfer-encoding"):
+        return length not in ([], ["0"])
+    if length or request.version < "1.1":
+        raise BadRequest(Refusal(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
+    return True
+
+
+def _too_big(limit_bytes: int) -> Refusal:
+    return Refusal(413, f"a message has at most {limit_bytes} bytes")
+
+
+def _problem(refusal: Refusal) -> Response:
+    """Return an error as RFC 9457 wants it; the status says all about its type."""
+    problem = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(refusal.status).phrase,
+        "status": refusal.status,
+        "detail": refusal.text,
+    }
+    body = json.dumps(problem, ensure_ascii=False).encode() + b"\n"
+    return Response(refusal.status, refusal.headers, body, _PROBLEM)
+
+
+def _head(status: int, headers: Headers) -> bytes:
+    """Return a status line and headers; those that all answers have are added."""
+    common = [
+        ("Date", email.utils.formatdate(usegmt=True)),  # RFC 9110 §6.6.1 wants it
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    # What is in a room now is not there later; files of the page may say otherwise.
+    if all(name.lower() != "cache-control" for name, _ in headers):
+        common.append(("Cache-Control", "no-store"))
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (*common, *headers)]
+    # An origin that is sent back goes out with the bytes with which it came.
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any
 
 from .backplane import MemoryBackplane
-from .core import Core
+from .core import Core, Filter
 from .errors import HubBusy, HubStopped, MessageTooBig, UsageError
 from .fanout import FanOut
 from .frames import is_sendable_close_code
-from .messages import Draft, Member, Message, encode, to_messages
+from .messages import Draft, Member, Message, encode, to_message, to_messages
 from .policies import check_room
-from .rooms import WAIT_SECONDS, Room, Rooms, cost_of
+from .rooms import WAIT_SECONDS, Rooms
 from .server import HubServer
 from .settings import MAX_SECONDS, Settings
 
@@ -51,6 +51,8 @@ class BroadcastHub:
         on_message: called with each ``Message`` of a client once it is accepted; not for
         ``broadcast``.
         on_join: called with the ``Member`` that has joined.
+        filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
+            on that one's thread; returns it, or other data for it, or None to refuse it.
         on_leave: called with the ``Member`` that has left, the close code and the reason.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
@@ -67,6 +69,7 @@ class BroadcastHub:
         on_message: Callable[[Message], object] | None = None,
         on_join: Callable[[Member], object] | None = None,
         on_leave: Callable[[Member, int, str], object] | None = None,
+        filter: Filter | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
@@ -76,7 +79,7 @@ class BroadcastHub:
         self._host = host
         self._port = port
         self._settings = Settings(**settings)
-        self._callbacks = (on_message, on_join, on_leave)
+        self._callbacks = (on_message, on_join, on_leave, filter)
         self._begin_empty()
 
     def _begin_empty(self) -> None:
@@ -115,7 +118,9 @@ class BroadcastHub:
         backplane = MemoryBackplane()
         rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
         fanout = FanOut(settings, rooms, self._on_drained)
-        core = Core(settings, rooms, backplane, fanout, *self._callbacks)
+        core = Core(
+            settings, rooms, backplane, fanout, *self._callbacks, wait_drained=self._wait_drained
+        )
         server: HubServer | None = None
         accept_thread: threading.Thread | None = None
         try:
@@ -216,7 +221,7 @@ class BroadcastHub:
         core.backplane.close()
         for connection in server.connections():
             if connection.queue_close(1001, "the hub stops"):
-                connection.room.leave(connection)
+                core.leave(connection)
                 core.fanout.attend(connection)
         self._leave_own(core, server)
         # Without clients the fan-out ends: one that comes later would get no goodbye.
@@ -279,30 +284,8 @@ class BroadcastHub:
         core, _ = self._running_parts()
         draft = Draft(0, self._encode(data))
         check_room(room)
-        drafts = [draft]
-        cost = cost_of(drafts)
-        deadline = time.monotonic() + timeout
-        target = self._reserve(core, room, cost, deadline)
-        messages: list[Message] = []
-        try:
-            core.publish(
-                target,
-                drafts,
-                cost,
-                lambda ids: messages.extend(to_messages(room, None, drafts, ids)),
-            )
-        except HubStopped:
-            raise  # the place is given back
-        except BaseException:
-            # Ctrl-C: a message that is in the log goes out, for any other the place is given back.
-            with target.lock:
-                entries = target.entries(target.base, target.head)
-            if any(entry.frame is draft.frame for entry in entries):
-                core.fanout.notify(target)
-            else:
-                target.release(cost)
-            raise
-        return messages[0]
+        ids = core.publish_one(room, draft, time.monotonic() + timeout)
+        return to_messages(room, [draft], ids)[0]
 
     def send(self, client_id: str, data: Data, timeout: float = 5.0) -> bool:
         """Send a message to one client, after all that its room was sent before.
@@ -325,7 +308,10 @@ class BroadcastHub:
         deadline = time.monotonic() + timeout
         while True:
             connection = server.find(client_id)
-            queued = connection.queue(frame, limit) if connection is not None else None
+            queued = None
+            if connection is not None:
+                direct = connection.form.direct(frame, int(time.time() * 1000))
+                queued = connection.queue(direct, limit)
             if connection is None or queued is None:
                 return False
             if queued:
@@ -334,10 +320,7 @@ class BroadcastHub:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
-            with self._drained:
-                self._drain_waiters += 1
-                self._drained.wait(min(left, WAIT_SECONDS))
-                self._drain_waiters -= 1
+            self._wait_drained(left)
 
     # -- Members -------------------------------------------------------------------------------
 
@@ -350,6 +333,23 @@ class BroadcastHub:
         core, _ = self._running_parts()
         found = core.rooms.find(room)
         return found.member_list() if found is not None else []
+
+    def history(self, room: str = "/", count: int | None = None) -> list[Message]:
+        """Return the last messages of a room that are still held, the oldest first.
+
+        Args:
+            room: the room's path; it is not made.
+            count: how many at most; None for the setting ``history``.
+
+        Raises:
+            HubStopped: the hub does not run.
+        """
+        core, _ = self._running_parts()
+        found = core.rooms.find(room)
+        if found is None:
+            return []
+        entries, *_ = found.last(self._settings.history if count is None else count, None)
+        return [to_message(room, entry) for entry in entries]
 
     def rooms(self) -> list[str]:
         """Return the paths of the rooms that have members.
@@ -382,7 +382,7 @@ class BroadcastHub:
         connection = server.find(client_id)
         if connection is None or not connection.queue_close(code, reason):
             return False
-        connection.room.leave(connection)
+        core.leave(connection)
         core.fanout.attend(connection)
         return True
 
@@ -452,15 +452,11 @@ class BroadcastHub:
                 )
         return encode(data)
 
-    def _reserve(self, core: Core, path: str, cost: int, deadline: float) -> Room:
-        def given_up() -> bool:
-            return core.stopping or not core.fanout.is_alive
-
-        while not given_up():
-            room = core.rooms.open(path)
-            if room.reserve(cost, deadline, given_up):
-                return room
-        raise HubStopped("the hub is stopping")
+    def _wait_drained(self, seconds: float) -> None:
+        with self._drained:
+            self._drain_waiters += 1
+            self._drained.wait(min(seconds, WAIT_SECONDS))
+            self._drain_waiters -= 1
 
     def _on_drained(self) -> None:
         # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.

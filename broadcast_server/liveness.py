@@ -11,15 +11,12 @@ import logging
 import random
 import socket
 
-from . import frames
 from .connection import Connection
 from .settings import Settings
 from .timers import NEVER, Timers
 from .writer import ClientWriter
 
 logger = logging.getLogger(__name__)
-
-_PING = frames.encode_frame(frames.PING, b"")
 
 
 def latest_ping(settings: Settings) -> float:
@@ -71,6 +68,12 @@ class Liveness:
         back by back-pressure, its rate or a callback is not dead.
         """
         interval = self._settings.ping_interval
+        if connection.form.is_stream:
+            # Its reader says nothing, ever. What it does not take ends it by the write time-out.
+            if not connection.blocked:
+                connection.queue_urgent(connection.form.ping())
+                self._writer.attend(connection)
+            return now + interval
         quiet_since = connection.quiet_since
         if not connection.waiting or connection.blocked:
             return now + interval
@@ -86,7 +89,7 @@ class Liveness:
         if now < quiet_since + interval:
             return quiet_since + self._ping_interval()
         connection.pinged = now
-        connection.queue_urgent(_PING)
+        connection.queue_urgent(connection.form.ping())
         self._writer.attend(connection)
         return now + self._settings.ping_timeout
 

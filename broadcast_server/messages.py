@@ -9,8 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from . import frames
+
+Id = tuple[int, int]
+
+# What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages
+# cannot fill the memory.
+ENTRY_BYTES = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,14 +58,61 @@ class Message:
     id: str | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Presence:
+    """A change of who is in a room, or what is known of it.
+
+    Attributes:
+        kind: "join", "leave" or "rename" of one member; "count" when only their number is told;
+            "members" for the whole list.
+        member: whom it is about; None for "count" and "members".
+        count: how many are in the room now.
+        members: who is here, for "members"; the hub lists no more than 1,000.
+        old: the name before a "rename", or None.
+    """
+
+    kind: str
+    member: Member | None
+    count: int
+    members: tuple[Member, ...]
+    old: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages are missing here: not everything after an id could be replayed.
+
+    Attributes:
+        reason: "trimmed", the room does not hold them any more; "restarted", the hub has been; or
+            "unknown", the hub has never given out that id.
+        since: the last id that was known.
+        after: what comes next is everything after this id.
+    """
+
+    reason: str
+    since: str
+    after: str
+
+
 class Draft:
-    """An accepted message without an id: who sent it (0 for nobody) and its bytes on the wire."""
+    """An accepted message without an id.
 
-    __slots__ = ("frame", "origin")
+    Attributes:
+        origin: the number of the client that sent it, 0 for nobody.
+        frame: its bytes as a WebSocket frame.
+        sender: how others see who sent it; None for the hub's own program.
+        key: with the same key it may come again, and is taken once; None for no key.
+    """
 
-    def __init__(self, origin: int, frame: bytes) -> None:
+    __slots__ = ("frame", "key", "origin", "sender")
+
+    def __init__(
+        self, origin: int, frame: bytes, sender: Member | None = None, key: str | None = None
+    ) -> None:
         self.origin = origin
         self.frame = frame
+        self.sender = sender
+        self.key = key
 
 
 class Entry:
@@ -67,16 +123,34 @@ class Entry:
         frame: the WebSocket frame that every member gets.
         ms, seq: the two halves of the id.
         end: the bytes of all frames of this log up to and with this one, since the room began.
+        sender: how others see who sent it.
+        json, sse, sse_json: its other forms, made by the fan-out when a client first needs them.
     """
 
-    __slots__ = ("end", "frame", "ms", "origin", "seq")
+    __slots__ = ("end", "frame", "json", "ms", "origin", "sender", "seq", "sse", "sse_json")
 
-    def __init__(self, origin: int, frame: bytes, ms: int, seq: int, end: int) -> None:
+    def __init__(
+        self,
+        origin: int,
+        frame: bytes,
+        ms: int,
+        seq: int,
+        end: int,
+        sender: Member | None = None,
+    ) -> None:
         self.origin = origin
         self.frame = frame
         self.ms = ms
         self.seq = seq
         self.end = end
+        self.sender = sender
+        self.json: bytes | None = None
+        self.sse: bytes | None = None
+        self.sse_json: bytes | None = None
+
+    def forms_bytes(self) -> int:
+        """Return how many bytes the forms have beside the frame."""
+        return len(self.json or b"") + len(self.sse or b"") + len(self.sse_json or b"")
 
 
 def encode(data: str | bytes) -> bytes:
@@ -121,13 +195,47 @@ def time_of(ms: int) -> datetime.datetime:
     )
 
 
-def to_messages(
-    room: str, sender: Member | None, drafts: list[Draft], ids: tuple[int, int, int]
-) -> list[Message]:
-    """Return accepted drafts as users see them; ids: milliseconds, first sequence number, count."""
-    ms, first, _ = ids
-    time_accepted = time_of(ms)
+class Accepted(NamedTuple):
+    """The ids of a batch: those of its new messages follow each other.
+
+    Attributes:
+        ms, first, new: milliseconds, first sequence number and number of the new ones.
+        repeated: the place in the batch and the first id of each message whose key was known.
+    """
+
+    ms: int
+    first: int
+    new: int
+    repeated: Mapping[int, Id] = MappingProxyType({})
+
+    def ids(self, size: int) -> Iterator[tuple[Id, bool]]:
+        """Yield the id of each message of a batch of that size, and whether it is repeated."""
+        seq = self.first
+        for place in range(size):
+            known = self.repeated.get(place)
+            if known is not None:
+                yield known, True
+            else:
+                yield (self.ms, seq), False
+                seq += 1
+
+
+def to_messages(room: str, drafts: list[Draft], ids: Accepted) -> list[Message]:
+    """Return the new messages of an accepted batch as users see them."""
+    moment = time_of(ids.ms)
     return [
-        Message(frames.data_of(draft.frame), room, sender, time_accepted, format_id(ms, seq))
-        for seq, draft in enumerate(drafts, first)
+        Message(frames.data_of(draft.frame), room, draft.sender, moment, format_id(*id))
+        for draft, (id, repeated) in zip(drafts, ids.ids(len(drafts)), strict=True)
+        if not repeated
     ]
+
+
+def to_message(room: str, entry: Entry) -> Message:
+    """Return a message of a log as users see it."""
+    id = format_id(entry.ms, entry.seq)
+    return Message(frames.data_of(entry.frame), room, entry.sender, time_of(entry.ms), id)
+
+
+def cost_of(drafts: Sequence[Draft]) -> int:
+    """Return what a batch will cost in a log."""
+    return sum(len(draft.frame) for draft in drafts) + ENTRY_BYTES * len(drafts)

@@ -12,26 +12,40 @@ waits for anybody, and not for a slow client.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from . import events
 from .errors import HubBusy
-from .messages import Draft, Entry, Member
+from .forms import JSON, RAW, Form
+from .messages import ENTRY_BYTES, Draft, Entry, Id, Member, cost_of, format_id
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-# What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages
-# cannot fill the memory.
-ENTRY_BYTES = 256
+# Above so many members there is no `join` and no `leave`, but a `count` now and then.
+MAX_NAMED = 100
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
 WAIT_SECONDS = 0.1
+
+
+class Joined(NamedTuple):
+    """What a join has come to.
+
+    Attributes:
+        told: the clients for which something was queued.
+        replaced: the connection whose place it has taken, which is to be closed.
+    """
+
+    told: list[Connection]
+    replaced: Connection | None
 
 
 class Room:
@@ -48,11 +62,14 @@ class Room:
     def __init__(self, path: str, floor: tuple[int, int], ring_bytes: int) -> None:
         self.path = path
         self.ring_bytes = ring_bytes
-        # Guards members, closed, _entries, _base, _dropped_bytes, _floor, _offered, _reserved and
-        # _paused. Taken after the backplane's lock and before a connection's.
+        # Guards members, watchers, recount, closed, _entries, _base, _dropped_bytes, _floor,
+        # _offered, _reserved and _paused. Taken after the backplane's lock and before a
+        # connection's.
         self.lock = threading.Lock()
         self._space = threading.Condition(self.lock)  # notified when publishers may go on
         self.members: dict[int, Connection] = {}
+        self.watchers: dict[Connection, None] = {}  # members who are told of the others
+        self.recount = False  # a `count` is due
         self.closed = False
         self._entries: list[Entry] = []
         self._base = 0
@@ -63,44 +80,129 @@ class Room:
         self._paused = False
         # The fan-out's own, touched by no other thread. `in_step` holds the clients that are at
         # `_offered` with nothing else to send, `behind` all others.
-        self.in_step: dict[Connection, None] = {}
+        self.in_step: defaultdict[Form, dict[Connection, None]] = defaultdict(dict)
         self.behind: dict[Connection, None] = {}
         self.counted_cost = 0
+        self.forms_bytes = 0  # of the entries that are held, beside their frames
+        self.due = float("inf")  # its place in the fan-out's timers
+        self.counted_at = 0.0  # when the last `count` went out
 
     # -- Members: reader threads, the fan-out, the user's threads ------------------------------
 
-    def join(self, connection: Connection, history: int, since: tuple[int, int] | None) -> bool:
-        """Make a client a member and fix where its reading begins.
+    def join(
+        self,
+        connection: Connection,
+        history: int,
+        since: Id | None,
+        *,
+        gap: str | None = None,
+        since_text: str = "",
+        welcome: Callable[[list[Member], str, str], bytes] | None = None,
+    ) -> Joined | None:
+        """Make a client a member, fix where its reading begins, and tell the others.
+
+        Args:
+            connection: the client.
+            history, since: what it wants to read first.
+            gap: why nothing before the room's log can be known to have been read, if so.
+            since_text: ``since`` as the client has written it.
+            welcome: makes its first event of the members, the newest id and the one before its
+                cursor; called with the lock held.
 
         Returns:
-            False if the room has been dropped in the meantime: open it anew.
+            None if the room has been dropped in the meantime: open it anew.
 
         Raises:
-            LookupError: the log cannot replay what comes after ``since``.
+            LookupError: the log cannot replay what comes after ``since``, and there is no way to
+                tell the client so.
         """
         with self.lock:
             if self.closed:
-                return False
+                return None
             head = self._base + len(self._entries)
             if since is None:
                 connection.cursor = max(self._base, head - history)
             else:
-                if since < self._floor:
+                if gap is None and since < self._floor:
+                    gap = "trimmed"
+                if gap is not None and connection.form is RAW:
                     raise LookupError("the messages after this id are not held any more")
-                connection.cursor = self._base + bisect_right(
-                    self._entries, since, key=lambda entry: (entry.ms, entry.seq)
-                )
-            connection.joined_after = self.id_before(connection.cursor)
+                connection.cursor = self._base if gap is not None else self._position_after(since)
+            after = self.id_before(connection.cursor)
+            connection.joined_after = after
             connection.skips_to = head if since is None else connection.cursor
+            replaced = self.members.get(connection.number)
+            told: list[Connection] = []
             # Whoever was told to go before it came is none; its Close is queued under this lock.
             if not connection.closing:
                 self.members[connection.number] = connection
-            return True
+                if replaced is not None:
+                    self.watchers.pop(replaced, None)
+                else:
+                    told = self._tell_locked("join", connection.member)
+                if connection.form is JSON:
+                    self.watchers[connection] = None
+            if welcome is not None:
+                members = [member.member for member in self.members.values()]
+                newest = format_id(*self.id_before(head))
+                connection.queue_first(welcome(members, newest, format_id(*after)))
+            if gap is not None:
+                body = events.gap(gap, since_text, format_id(*after))
+                connection.queue_first(connection.form.event(body, "gap"))
+            return Joined(told, replaced)
 
-    def leave(self, connection: Connection) -> bool:
-        """End a membership; return whether it still was one."""
+    def _position_after(self, since: Id) -> int:
+        key = lambda entry: (entry.ms, entry.seq)  # noqa: E731
+        return self._base + bisect_right(self._entries, since, key=key)
+
+    def leave(self, connection: Connection) -> list[Connection]:
+        """End a membership, if there still is one; return the clients that were told of it."""
         with self.lock:
-            return self.members.pop(connection.number, None) is not None
+            if self.members.get(connection.number) is not connection:
+                return []
+            del self.members[connection.number]
+            self.watchers.pop(connection, None)
+            return self._tell_locked("leave", connection.member)
+
+    def rename(self, connection: Connection, name: str | None) -> list[Connection]:
+        """Change a member's name; return the clients that were told of it."""
+        with self.lock:
+            old = connection.member
+            connection.member = dataclasses.replace(old, name=name)
+            if self.members.get(connection.number) is not connection or old.name == name:
+                return []
+            frame = JSON.event(
+                events.presence("rename", connection.member, len(self.members), old=old.name)
+            )
+            return self._queue_to_watchers_locked(frame)
+
+    def tell_count(self) -> list[Connection]:
+        """Tell how many members there are; return the clients that were told."""
+        with self.lock:
+            self.recount = False
+            return self._queue_to_watchers_locked(JSON.event(events.count(len(self.members))))
+
+    def tell_members(self, connection: Connection) -> None:
+        """Tell a client all that it has not been told while its queue was too long."""
+        with self.lock:
+            connection.missed = False
+            members = [member.member for member in self.members.values()]
+            connection.queue_presence(JSON.event(events.members(members)))
+
+    def _tell_locked(self, kind: str, member: Member) -> list[Connection]:
+        assert self.lock.locked()
+        if not self.watchers:
+            return []
+        if len(self.members) > MAX_NAMED:
+            self.recount = True
+            return []
+        return self._queue_to_watchers_locked(
+            JSON.event(events.presence(kind, member, len(self.members)))
+        )
+
+    def _queue_to_watchers_locked(self, frame: bytes) -> list[Connection]:
+        assert self.lock.locked()
+        return [watcher for watcher in self.watchers if watcher.queue_presence(frame)]
 
     def member_list(self) -> list[Member]:
         """Return the members in the order in which they joined."""
@@ -157,7 +259,7 @@ class Room:
             end = entries[-1].end if entries else self._dropped_bytes
             for seq, draft in enumerate(drafts, first_seq):
                 end += len(draft.frame)
-                entries.append(Entry(draft.origin, draft.frame, ms, seq, end))
+                entries.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
             self._reserved -= cost_of(drafts)
 
     def _lag_locked(self) -> int:
@@ -175,6 +277,26 @@ class Room:
         with self.lock:
             return self.cost
 
+    def last(self, history: int, since: Id | None) -> tuple[list[Entry], Id, Id, bool]:
+        """Return messages of the log.
+
+        Args:
+            history: how many of the last ones, where ``since`` is None.
+            since: all that came after this id.
+
+        Returns:
+            The entries, the newest id, the id before them, and whether some after ``since`` are
+            not held any more.
+        """
+        with self.lock:
+            head = self.head
+            if since is None:
+                start, trimmed = max(self._base, head - history), False
+            else:
+                start, trimmed = self._position_after(since), since < self._floor
+            entries = self._entries[start - self._base :]
+            return entries, self.id_before(head), self.id_before(start), trimmed
+
     # -- Reading the log: the lock is held, or the thread is the fan-out -----------------------
 
     @property
@@ -184,8 +306,8 @@ class Room:
 
     @property
     def cost(self) -> int:
-        """What the log holds now, in bytes."""
-        return self._cost_before(self.head) - self._cost_before(self._base)
+        """What the log holds now, in bytes, with all forms of its entries."""
+        return self._cost_before(self.head) - self._cost_before(self._base) + self.forms_bytes
 
     def _cost_before(self, position: int) -> int:
         """Return the cost of everything before a position since the room began."""
@@ -215,18 +337,27 @@ class Room:
         """Return the entries of a range; the list is the caller's."""
         return self._entries[start - self._base : stop - self._base]
 
-    def stop_within(self, start: int, stop: int, limit_bytes: int) -> int:
-        """Return the largest position up to ``stop`` with at most that many bytes of frames from
-        ``start``, but at least one entry."""
+    def stop_within(self, start: int, stop: int, limit_bytes: int, overhead: int = 0) -> int:
+        """Return the largest position up to ``stop`` with at most that many bytes of frames, each
+        with that overhead, from ``start``, but at least one entry."""
         index = start - self._base
         before = self._entries[index - 1].end if index > 0 else self._dropped_bytes
-        cut = bisect_right(
-            self._entries,
-            before + limit_bytes,
-            lo=index,
-            hi=stop - self._base,
-            key=lambda entry: entry.end,
-        )
+        if not overhead:
+            cut = bisect_right(
+                self._entries,
+                before + limit_bytes,
+                lo=index,
+                hi=stop - self._base,
+                key=lambda entry: entry.end,
+            )
+        else:
+            entries = self._entries
+            cut = bisect_right(
+                range(stop - self._base),
+                before + limit_bytes,
+                lo=index,
+                key=lambda at: entries[at].end + (at + 1 - index) * overhead,
+            )
         return self._base + max(cut, index + 1)
 
     def mark_offered(self, position: int) -> None:
@@ -236,17 +367,30 @@ class Room:
             self._resume_locked()
 
     def lag(self, cursor: int) -> int:
-        """Return how many bytes of the log a client at ``cursor`` is behind what was offered."""
-        return self._cost_before(self._offered) - self._cost_before(max(cursor, self._base))
+        """Return how many bytes of the log a client at ``cursor`` is behind what was offered, in
+        all forms of the entries, as many as they have on the average."""
+        lag = self._cost_before(self._offered) - self._cost_before(max(cursor, self._base))
+        if self.forms_bytes and lag:
+            frames_only = self.cost - self.forms_bytes
+            return lag * self.cost // frames_only
+        return lag
 
     def trim_target(self, limit_bytes: int) -> int:
         """Return what ``base`` would be with at most that many bytes held: never past what was
         offered, and the newest entry stays."""
-        floor = self._cost_before(self.head) - limit_bytes
         last = min(self._offered, self.head - 1)
         if last <= self._base:
             return self._base
-        return bisect_left(range(last), floor, lo=self._base, key=self._cost_before)
+        if not self.forms_bytes:
+            floor = self._cost_before(self.head) - limit_bytes
+            return bisect_left(range(last), floor, lo=self._base, key=self._cost_before)
+        excess = self.cost - limit_bytes
+        base = self._base
+        while excess > 0 and base < last:
+            entry = self._entries[base - self._base]
+            excess -= len(entry.frame) + ENTRY_BYTES + entry.forms_bytes()
+            base += 1
+        return base
 
     def trim(self, base: int) -> None:
         """Drop everything before a position that ``trim_target`` gave."""
@@ -256,6 +400,9 @@ class Room:
                 last = self._entries[count - 1]
                 self._floor = (last.ms, last.seq)
                 self._dropped_bytes = last.end
+                if self.forms_bytes:
+                    gone = (entry.forms_bytes() for entry in self._entries[:count])
+                    self.forms_bytes -= sum(gone)
                 del self._entries[:count]
                 self._base = base
 
@@ -266,11 +413,6 @@ class Room:
         if index > 0:
             return self._entries[index - 1].ms, self._entries[index - 1].seq
         return self._floor
-
-
-def cost_of(drafts: Sequence[Draft]) -> int:
-    """Return what a batch will cost in a log."""
-    return sum(len(draft.frame) for draft in drafts) + ENTRY_BYTES * len(drafts)
 
 
 class Rooms:

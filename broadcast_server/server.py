@@ -156,8 +156,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 last["place"] = client["place"]
             self._settled.notify_all()
             connection = client.get("connection")
+            # A newer connection may have its session, and its id.
             if connection is not None:
-                self._by_id.pop(connection.member.id, None)
+                id = connection.member.id
+                if self._by_id.get(id) is connection:
+                    del self._by_id[id]
 
     def handler_to_client(self, handler: HubHandler) -> dict[str, Any] | None:
         """Return what the list has about a handler."""

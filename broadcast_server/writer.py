@@ -15,10 +15,11 @@ import socket
 import time
 from collections.abc import Callable
 
-from . import frames
+from . import forms, frames
 from .batches import Batch, Range
 from .connection import Connection
-from .messages import format_id
+from .forms import RAW, Form
+from .messages import Entry, format_id
 from .rooms import Room
 from .settings import Settings
 from .timers import Timers
@@ -45,6 +46,7 @@ class ClientWriter:
         selector: tells which full sockets take more.
         timers: where a client's deadlines are kept.
         on_drained: called when a client's personal queue has become empty.
+        on_left: called with a room and those of its clients who were told that another has left.
 
     Attributes:
         connections: every client that was handed over and not dropped yet.
@@ -59,15 +61,18 @@ class ClientWriter:
         selector: selectors.BaseSelector,
         timers: Timers,
         on_drained: Callable[[], None],
+        on_left: Callable[[Room, list[Connection]], None],
     ) -> None:
         self._settings = settings
         self._selector = selector
         self._timers = timers
         self._on_drained = on_drained
-        self._batches: dict[tuple[Room, int, int], Batch] = {}
+        self._on_left = on_left
+        self._batches: dict[tuple[Room, int, int, Form], Batch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room, None] = {}
         self.passing: Room | None = None
+        self.encodes = dict.fromkeys(forms.ALL, 0)  # of each form but raw, which readers make
         self.joins = 0
         self.sends = 0
         self.deliveries = 0
@@ -110,8 +115,9 @@ class ClientWriter:
                 if connection.personal:
                     limit = min(limit, connection.personal[0][0])
                 if connection.cursor < limit:
-                    stop = room.stop_within(connection.cursor, limit, BATCH_BYTES)
-                    batch = self.batch(room, connection.cursor, stop)
+                    form = connection.form
+                    stop = room.stop_within(connection.cursor, limit, BATCH_BYTES, form.overhead)
+                    batch = self.batch(room, connection.cursor, stop, form)
                     if not self._send_log(connection, batch):
                         return False
                     budget -= len(batch.data)
@@ -119,6 +125,8 @@ class ClientWriter:
                     connection.take_personal()
                     if not connection.personal:
                         self._on_drained()
+                        if connection.missed:
+                            room.tell_members(connection)
                 else:
                     self._settle(connection)
                     return False
@@ -133,7 +141,7 @@ class ClientWriter:
             and connection.try_plain()
         ):
             room.behind.pop(connection, None)
-            room.in_step[connection] = None
+            room.in_step[connection.form][connection] = None
             connection.replaying = False
 
     def _send_log(self, connection: Connection, batch: Batch) -> bool:
@@ -194,16 +202,32 @@ class ClientWriter:
             connection.deadline = min(later, connection.hard_deadline)
         return sent
 
-    def batch(self, room: Room, start: int, stop: int) -> Batch:
+    def batch(self, room: Room, start: int, stop: int, form: Form = RAW) -> Batch:
         """Return the batch of a range: clients at the same cursor share it within a turn."""
-        key = (room, start, stop)
+        key = (room, start, stop, form)
         batch = self._batches.get(key)
         if batch is None:
             if len(self._batches) >= MAX_BATCHES:
                 self._batches.clear()
-            batch = self._batches[key] = Batch(start, room.entries(start, stop))
+            entries = room.entries(start, stop)
+            if form is not RAW:
+                self._make(room, entries, form)
+            batch = self._batches[key] = Batch(start, entries, form)
             self.joins += batch.count > 1
         return batch
+
+    def _make(self, room: Room, entries: list[Entry], form: Form) -> None:
+        """See to it that entries have a form: each is made once, whoever needs it later."""
+        slot, make = form.slot, form.make
+        made = size = 0
+        for entry in entries:
+            if getattr(entry, slot) is None:
+                data = make(entry)
+                setattr(entry, slot, data)
+                made += 1
+                size += len(data)
+        self.encodes[form] += made
+        room.forms_bytes += size
 
     def take_partly(
         self, connection: Connection, batch: Batch, sent: int, ranges: list[Range] | None
@@ -220,7 +244,7 @@ class ClientWriter:
         if connection.dropped:
             return
         connection.plain = False
-        connection.room.in_step.pop(connection, None)
+        connection.room.in_step[connection.form].pop(connection, None)
         connection.room.behind[connection] = None
 
     def _block(self, connection: Connection) -> None:
@@ -264,7 +288,7 @@ class ClientWriter:
         """End a connection that does not do its part: only the frame in progress and Close go
         out."""
         self.evictions += 1
-        connection.room.leave(connection)
+        self._leave(connection)
         connection.evict(code, reason)
         self.fall_behind(connection)
         now = time.monotonic()
@@ -278,9 +302,9 @@ class ClientWriter:
         """Close is sent: nothing follows it. The reader waits for the end of the peer's stream."""
         connection.close_sent = True
         connection.plain = False
-        connection.room.in_step.pop(connection, None)
+        connection.room.in_step[connection.form].pop(connection, None)
         connection.room.behind.pop(connection, None)
-        connection.room.leave(connection)
+        self._leave(connection)
         if connection.reader_gone:
             self.drop(connection)
             return
@@ -291,6 +315,12 @@ class ClientWriter:
             return
         connection.deadline = time.monotonic() + self._settings.close_timeout
         self._timers.schedule(connection, connection.deadline)
+
+    def _leave(self, connection: Connection) -> None:
+        room = connection.room
+        told = room.leave(connection)
+        if told or room.recount:
+            self._on_left(room, told)
 
     def lose(self, connection: Connection, error: OSError) -> None:
         logger.debug("%s is lost: %s", connection.member.id, error)
@@ -306,9 +336,9 @@ class ClientWriter:
         connection.end(frames.ABNORMAL, "")
         self.connections.pop(connection, None)
         room = connection.room
-        room.in_step.pop(connection, None)
+        room.in_step[connection.form].pop(connection, None)
         room.behind.pop(connection, None)
-        room.leave(connection)
+        self._leave(connection)
         try:
             self._selector.unregister(connection.sock)
         except (KeyError, ValueError):
@@ -322,7 +352,7 @@ class ClientWriter:
             return  # not handed over yet: it is served when it is; or dropped
         if connection.blocked or connection.close_sent:
             return
-        if connection in connection.room.in_step:
+        if connection in connection.room.in_step[connection.form]:
             self.fall_behind(connection)
         if self.serve(connection):
             self.active[connection.room] = None

@@ -1,23 +1,27 @@
-"""A WebSocket server of one connection over a bare socket, which can break any rule it likes.
+"""A WebSocket server over bare sockets, one connection at a time, which can break any rule.
 
-As a reader it is strict: a frame that no client may send fails the test.
+It speaks plain frames, or ``broadcast.v1.json`` as far as the test writes its events. As a reader
+it is strict: a frame that no client may send fails the test.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import struct
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 from broadcast_server import BroadcastClient
 
-from .support import CLOSE, PING, PONG, accept_for, mask_payload
+from .support import CLOSE, PING, PONG, TEXT, accept_for, mask_payload
 
 SECONDS = 10.0
+SUBPROTOCOL = "broadcast.v1.json"
 
 
 class RawServer:
@@ -83,6 +87,59 @@ class RawServer:
         """Send a Close frame."""
         self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
 
+    def query(self) -> dict[str, str]:
+        """Return the query parameters of the opening handshake."""
+        target = self.head.split(" ", 2)[1]
+        return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(target).query))
+
+    def send_event(self, kind: str, **members: Any) -> None:
+        """Send one event."""
+        self.send_frame(TEXT, json.dumps({"type": kind, **members}))
+
+    def recv_event(self) -> dict[str, Any]:
+        """Return the event that must come next."""
+        opcode, payload = self.recv_frame()
+        assert opcode == TEXT, (opcode, payload[:200])
+        event: dict[str, Any] = json.loads(payload)
+        return event
+
+    def welcome(self, *others: str, after: str = "1000-0", **members: Any) -> None:
+        """Say welcome to c1, who is named as it has asked, and in the room with some others."""
+        name = self.query().get("name")
+        here = [*({"id": other, "name": None} for other in others), {"id": "c1", "name": name}]
+        event = {
+            "id": "c1",
+            "session": "secret",
+            "name": name,
+            "room": "/room",
+            "members": here,
+            "count": len(here),
+            "newest": after,
+            "after": after,
+            "limits": {"max_message_bytes": 1 << 20, "max_rate": 0, "history": 100},
+        }
+        self.send_event("welcome", **event | members)
+
+    def message(self, number: int, data: str | None = None, **members: Any) -> None:
+        """Send a message with the id 1000-number, from c2 if nothing else is said."""
+        event = {
+            "id": f"1000-{number}",
+            "time": "2026-11-25T06:00:00.123Z",
+            "from": {"id": "c2", "name": "bob"},
+        }
+        if "data_base64" not in members:
+            event["data"] = str(number) if data is None else data
+        self.send_event("message", **event | members)
+
+    def ack(self, event: dict[str, Any], number: int, *, duplicate: bool = False) -> None:
+        """Acknowledge what a client has sent with the id 1000-number."""
+        self.send_event("ack", ref=event["ref"], id=f"1000-{number}", duplicate=duplicate)
+
+    def reset(self) -> None:
+        """Break the connection off."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
     def ping(self, payload: bytes = b"?") -> None:
         """Send a ping and wait for its pong, which must come next."""
         self.send_frame(PING, payload)
@@ -117,8 +174,8 @@ class Listener:
             data += piece
         return sock, data.decode()
 
-    def accept(self) -> RawServer:
-        """Accept a connection and make it a WebSocket."""
+    def accept(self, subprotocol: str | None = None) -> RawServer:
+        """Accept a connection and make it a WebSocket; choose a subprotocol."""
         sock, head = self.read_head()
         key = re.search(r"^Sec-WebSocket-Key: (.*)\r$", head, re.MULTILINE)
         assert key
@@ -128,8 +185,24 @@ class Listener:
             "Connection: Upgrade",
             f"Sec-WebSocket-Accept: {accept_for(key[1])}",
         ]
+        if subprotocol is not None:
+            answer.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         sock.sendall("\r\n".join([*answer, "", ""]).encode())
         return RawServer(sock, head)
+
+    def accept_events(self, *others: str, after: str = "1000-0", **members: Any) -> RawServer:
+        """Accept a connection, choose to speak events, and say welcome."""
+        server = self.accept(SUBPROTOCOL)
+        assert f"\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n" in server.head
+        server.welcome(*others, after=after, **members)
+        return server
+
+    def refuse(self, status: int) -> str:
+        """Answer the next request with an HTTP status; return the request."""
+        sock, head = self.read_head()
+        with sock:
+            sock.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+        return head
 
 
 @contextlib.contextmanager
@@ -155,3 +228,27 @@ def connected_pair(**options: Any) -> Iterator[tuple[BroadcastClient, RawServer]
     finally:
         server.sock.close()
         client.close(timeout=SECONDS)
+
+
+@contextlib.contextmanager
+def event_pair(
+    *others: str, path: str = "", **options: Any
+) -> Iterator[tuple[BroadcastClient, RawServer, Listener]]:
+    """Connect a client with these options to a raw server that speaks events.
+
+    Args:
+        others: the ids of who is in the room before it.
+        path: what is put behind the server's address.
+    """
+    servers: list[RawServer] = []
+    with listener() as listening:
+        thread = threading.Thread(target=lambda: servers.append(listening.accept_events(*others)))
+        thread.start()
+        client = BroadcastClient(listening.url + path, **options).connect()
+        thread.join(SECONDS)
+        (server,) = servers
+        try:
+            yield client, server, listening
+        finally:
+            server.sock.close()
+            client.close(timeout=0)

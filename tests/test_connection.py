@@ -9,8 +9,8 @@ import pytest
 
 from broadcast_server import frames
 from broadcast_server.connection import MAX_WAITING_PONGS, Connection
-from broadcast_server.messages import Draft, Member
-from broadcast_server.rooms import ENTRY_BYTES, Room, cost_of
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
+from broadcast_server.rooms import Room
 
 Pair = tuple[Connection, socket.socket]
 

@@ -9,10 +9,12 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,7 +31,9 @@ SECONDS = 20.0
 def environment() -> dict[str, str]:
     """Return an environment without variables of ours; users' streams have buffers."""
     without = ("BROADCAST_SERVER_", "PYTHONUNBUFFERED")
-    return {k: v for k, v in python_environment().items() if not k.startswith(without)}
+    found = {k: v for k, v in python_environment().items() if not k.startswith(without)}
+    found.pop("NO_COLOR", None)
+    return found | {"TERM": "xterm"}
 
 
 @contextlib.contextmanager
@@ -79,7 +83,6 @@ class Terminal:
             preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
         )
         os.close(slave)
-        self.wait_for("Connected to")
 
     def type(self, keys: str) -> None:
         """Press keys."""
@@ -113,6 +116,7 @@ def terminal(url: str) -> Iterator[Terminal]:
     """Run the command in a terminal."""
     found = Terminal(url)
     try:
+        found.wait_for("Connected to")
         yield found
     finally:
         found.close()
@@ -298,7 +302,8 @@ def test_line_above_the_hubs_limit_is_an_error() -> None:
     with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:
         status, _, errors = end_of(process, b"fine\n" + b"x" * 1001 + b"\nlost\n")
         assert status == 3
-        assert re.fullmatch(r".*error: the hub closed the connection: 1009 .*\n", errors)
+        why = "closed the connection: 1009|did not take a line: too_big"
+        assert re.fullmatch(rf".*error: the hub ({why}).*\n", errors)
 
 
 def test_line_without_an_end_is_bounded() -> None:
@@ -376,6 +381,156 @@ def test_listener_that_falls_behind_is_told_so() -> None:
         assert 0 < len(lines) < count
         assert status == 3
         assert re.search(r"1013 .*since=", errors) and errors.count("\n") == 1
+
+
+# -- Who says what -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def terminal_of_event_server() -> Iterator[tuple[Terminal, RawServer]]:
+    """Connect the command in a terminal to a server of events that the test plays."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool:
+        accepting = pool.submit(listening.accept_events, "c2")
+        with terminal(listening.url) as ann:
+            server = accepting.result(SECONDS)
+            with server.sock:
+                yield ann, server
+
+
+@contextlib.contextmanager
+def console_of_event_server() -> Iterator[tuple[subprocess.Popen[bytes], RawServer]]:
+    """Connect the command in pipes to a server of events that the test plays."""
+    with listener() as listening, console(listening.url) as process:
+        server = listening.accept_events("c2")
+        with server.sock:
+            yield process, server
+
+
+def test_terminal_shows_who_says_what() -> None:
+    """A name, or else the id; the hub's program and who has neither is a star."""
+    with terminal_of_event_server() as (ann, server):
+        server.message(1, "one")
+        server.message(2, "two", **{"from": {"id": "c9", "name": None}})
+        server.message(3, "three", **{"from": None})
+        server.message(4, "four", **{"from": {"id": None, "name": None}})
+        server.message(5, "five", **{"from": {"id": None, "name": "\x1b[2J"}})
+        ann.wait_for("five\r\n")
+        lines = ann.shown.splitlines()[1:]
+        assert lines == ["bob: one", "c9: two", "*: three", "*: four", "\\x1b[2J: five"]
+
+
+def test_terminal_shows_who_comes_and_goes() -> None:
+    """One dim line each, apart from the messages; a mere number is not worth one."""
+    with terminal_of_event_server() as (ann, server):
+        server.send_event("join", member={"id": "c3", "name": "\x07eve"}, count=3)
+        server.send_event("rename", member={"id": "c2", "name": "bob"}, old=None, count=3)
+        server.send_event("leave", member={"id": "c2", "name": "bob"}, count=2)
+        server.send_event("count", count=200)
+        server.message(1)
+        ann.wait_for("bob: 1\r\n")
+        assert ann.shown.splitlines()[1:-1] == [
+            "\x1b[2m-- \\x07eve has joined\x1b[0m",
+            "\x1b[2m-- c2 is now bob\x1b[0m",
+            "\x1b[2m-- bob has left\x1b[0m",
+        ]
+
+
+def test_who_lists_who_is_here() -> None:
+    """The hub is asked; its answer is shown, with a sign when it is not all."""
+    with terminal_of_event_server() as (ann, server):
+        ann.type("/who\n")
+        event = server.recv_event()
+        assert event["type"] == "who"
+        members = [{"id": "c1", "name": None}, {"id": "c2", "name": "bob"}]
+        server.send_event("members", members=members, count=2, ref=event["ref"])
+        ann.wait_for("-- 2 here: c1, bob\x1b[0m\r\n")
+        ann.type("/who\n")
+        server.send_event("members", members=members, count=1204, ref=server.recv_event()["ref"])
+        ann.wait_for("-- 1204 here: c1, bob, …\x1b[0m\r\n")
+        server.send_event("members", members=members, count=2)
+        server.message(1)
+        ann.wait_for("bob: 1\r\n")
+        assert ann.shown.count(" here: ") == 2
+
+
+def test_who_of_a_plain_server_is_told_not_to_be() -> None:
+    """No name, no list; the line is not sent as a message."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool:
+        accepting = pool.submit(listening.accept)
+        with terminal(listening.url) as ann, accepting.result(SECONDS).sock:
+            ann.type("/who\n")
+            ann.wait_for("does not tell who is here\r\n")
+            ann.type("x\n")
+            assert accepting.result().recv_frame() == (TEXT, b"x")
+
+
+def test_line_that_is_refused_is_told_at_a_terminal() -> None:
+    """The user sees why, and goes on."""
+    with terminal_of_event_server() as (ann, server):
+        ann.type("rude\n")
+        assert server.recv_event() == {"type": "send", "data": "rude"}
+        server.send_event("error", code="refused", detail="not here", ref=None)
+        ann.wait_for("did not take a line: refused: not here\r\n")
+        ann.type("polite\n\x04")
+        assert server.recv_event() == {"type": "send", "data": "polite"}
+        assert server.accept_close()[0] == 1000
+        assert ann.end() == 0
+
+
+def test_pipe_of_events_gets_messages_as_they_are() -> None:
+    """No names and no notices; each line is an event without ref and key."""
+    with console_of_event_server() as (process, server):
+        server.message(1, "\x1b[31mred\nmore")
+        server.send_event("join", member={"id": "c3", "name": None}, count=3)
+        server.send_event("members", members=[], count=3)
+        server.message(2, data_base64="AAA=")
+        assert process.stdin is not None
+        process.stdin.write(b"a\n/who\n")
+        process.stdin.close()
+        process.stdin = None
+        assert server.recv_event() == {"type": "send", "data": "a"}
+        assert server.recv_event() == {"type": "send", "data": "/who"}
+        server.accept_close()
+        expected = b"\x1b[31mred\nmore\n[binary message, 2 bytes]\n"
+        assert end_of(process) == (0, expected, "")
+
+
+def test_gap_is_told_on_standard_error() -> None:
+    """A pipe that asked for old messages does not get fewer in silence."""
+    with console_of_event_server() as (process, server):
+        server.send_event("gap", reason="trimmed", since="1-0", after="999-0")
+        server.message(1)
+        server.send_close(1000)
+        server.recv_close()
+        server.sock.close()
+        status, output, errors = end_of(process)
+        assert (status, output) == (0, b"1\n")
+        assert errors == "warning: messages before 999-0 are lost: trimmed\n"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_line_that_is_refused_ends_a_pipe(late: bool) -> None:
+    """With one word and exit status 3, while lines are read or when all were sent."""
+    with console_of_event_server() as (process, server):
+        assert process.stdin is not None
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        assert server.recv_event()["data"] == "a"
+        if late:
+            process.stdin.close()
+            process.stdin = None
+            assert server.recv_close()[0] == 1000
+        for _ in range(2):
+            server.send_event("error", code="refused", detail="no", ref=None)
+        if late:
+            server.send_close(1000)
+            server.sock.shutdown(socket.SHUT_WR)
+        else:
+            server.accept_close()
+        status, _, errors = end_of(process)
+        assert status == 3
+        assert errors.endswith("error: the hub did not take a line: refused: no\n")
+        assert errors.count("\n") == 1
 
 
 # -- A hub that does wrong ---------------------------------------------------------------------

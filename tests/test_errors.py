@@ -17,8 +17,11 @@ from broadcast_server.errors import (
     HubError,
     HubStopped,
     InvalidRoom,
+    MessagesLost,
     MessageTooBig,
     ProtocolError,
+    PublishFailed,
+    SendRefused,
     UsageError,
 )
 
@@ -101,3 +104,27 @@ def test_connection_closed_has_code_and_reason(
     """The peer's words are attributes; as text there is no blank where there is no reason."""
     error = ConnectionClosed(*args)
     assert (error.code, error.reason, str(error)) == (code, reason, text)
+
+
+def test_messages_lost_says_where_the_gap_is() -> None:
+    """Who keeps ids of their own learns which ones are missing."""
+    error = MessagesLost("trimmed", "1-0", "9-3")
+    assert (error.reason, error.since, error.after) == ("trimmed", "1-0", "9-3")
+    assert str(error) == "messages between 1-0 and 9-3 are lost: trimmed"
+
+
+@pytest.mark.parametrize("data", [None, "x", b"x"])
+def test_send_refused_says_why_and_what(data: str | bytes | None) -> None:
+    """The code is for programs, the text for people."""
+    error = SendRefused("too_big", "2 bytes", data)
+    assert (error.code, error.detail, error.data) == ("too_big", "2 bytes", data)
+    assert str(error) == "too_big: 2 bytes"
+
+
+def test_publish_failed_tells_what_the_hub_said() -> None:
+    """Programs read the status and the wait, people the text."""
+    error = PublishFailed("too many", 429, 0.5, message="cannot publish to x: too many")
+    assert (error.detail, error.status, error.retry_after) == ("too many", 429, 0.5)
+    assert str(error) == "cannot publish to x: too many"
+    bare = PublishFailed("no answer")
+    assert (str(bare), bare.status, bare.retry_after) == ("no answer", None, None)

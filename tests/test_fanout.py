@@ -13,8 +13,8 @@ import pytest
 from broadcast_server import BroadcastHub, HubStopped, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
-from broadcast_server.messages import Draft, Member, format_id
-from broadcast_server.rooms import Rooms, cost_of
+from broadcast_server.messages import Draft, Member, cost_of, format_id
+from broadcast_server.rooms import Rooms
 from broadcast_server.settings import Settings
 from broadcast_server.timers import NEVER
 

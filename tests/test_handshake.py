@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import threading
@@ -80,6 +81,11 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", host: str | None = "hub.
     """Return a request of these lines."""
     host_line = [f"Host: {host}"] if host is not None else []
     return "\r\n".join([first, *host_line, *lines, "", ""]).encode("latin-1")
+
+
+def nothing(*lines: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """Return a request for a path that is neither a room nor anything else."""
+    return request(*lines, first=f"{method} /-/nothing HTTP/{version}")
 
 
 UPGRADE = "Upgrade: websocket"
@@ -205,9 +211,7 @@ BAD_REQUESTS = {
             "not ASCII": "\xe9" * 24,
         }.items()
     },
-    "no upgrade": (request(CONNECTION, KEY, VERSION), 426),
-    "other upgrade": (request("Upgrade: h2c", CONNECTION, KEY, VERSION), 426),
-    "plain GET": (request(), 426),
+    "other upgrade": (nothing("Upgrade: h2c", CONNECTION, KEY, VERSION), 404),
     "no version": (request(UPGRADE, CONNECTION, KEY), 426),
     **{
         f"version {version}": (
@@ -221,16 +225,29 @@ BAD_REQUESTS = {
             request(UPGRADE, CONNECTION, KEY, VERSION, first=f"{method} / HTTP/1.1"),
             405,
         )
-        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get", "BREW")
+        for method in ("DELETE", "PATCH", "TRACE", "CONNECT", "get", "BREW")
     },
-    "POST with a body": (
-        request("Content-Length: 4", first="POST / HTTP/1.1") + b"goal",
+    "DELETE with a body": (
+        request("Content-Length: 4", first="DELETE / HTTP/1.1") + b"goal",
         405,
     ),
-    "POST with a chunked body": (
-        request("Transfer-Encoding: chunked", first="POST / HTTP/1.1") + b"4\r\ngoal\r\n0\r\n\r\n",
+    "DELETE with a chunked body": (
+        request("Transfer-Encoding: chunked", first="DELETE / HTTP/1.1")
+        + b"4\r\ngoal\r\n0\r\n\r\n",
         405,
     ),
+    "packed body": (request("Content-Encoding: gzip", first="POST / HTTP/1.1"), 415),
+    "other transfer coding": (request("Transfer-Encoding: gzip", first="POST / HTTP/1.1"), 501),
+    "chunked and a length": (
+        request("Transfer-Encoding: chunked", "Content-Length: 5", first="POST / HTTP/1.1")
+        + b"0\r\n\r\n",
+        400,
+    ),
+    "chunked in HTTP/1.0": (
+        request("Transfer-Encoding: chunked", first="POST / HTTP/1.0") + b"0\r\n\r\n",
+        400,
+    ),
+    "nothing acceptable": (request("Accept: image/png"), 406),
     "upgrade with a body": (
         request(UPGRADE, CONNECTION, KEY, VERSION, "Content-Length: 4") + b"goal",
         400,
@@ -245,7 +262,7 @@ BAD_REQUESTS = {
     "garbage": (b"hello\r\n\r\n", 400),
     "zeros": (bytes(100), 400),
     "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
-    "folded header": (request("X-A: b", " c: d", "\tz"), 426),
+    "folded header": (nothing("X-A: b", " c: d", "\tz"), 404),
     "zero in a header": (request("X-A: b\0c"), 400),
     "bare CR": (b"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n", 400),
     "space before colon": (request("X-A : b"), 400),
@@ -256,11 +273,15 @@ BAD_REQUESTS = {
 
 @pytest.mark.parametrize("kind", BAD_REQUESTS)
 def test_other_request_gets_its_status(hub: BroadcastHub, kind: str) -> None:
-    """A request that is no upgrade gets a proper answer, and nobody joins."""
+    """A request that is not carried out gets a proper answer (RFC 9457), and nobody joins."""
     raw, status = BAD_REQUESTS[kind]
     answer = ask(hub, raw)
     assert answer.status == status, answer
-    assert answer.body
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    problem = json.loads(answer.body)
+    assert problem["status"] == status and problem["title"] and problem["detail"]
     if status == 426:
         assert answer.headers["upgrade"] == "websocket"
         assert "upgrade" in answer.headers["connection"].lower()
@@ -273,36 +294,31 @@ def test_other_request_gets_its_status(hub: BroadcastHub, kind: str) -> None:
 def test_http_1_0_is_no_upgrade(hub: BroadcastHub) -> None:
     """RFC 6455 §4.2.1 wants HTTP/1.1 or later; the connection ends after the answer."""
     raw = request(UPGRADE, CONNECTION, KEY, VERSION, first="GET / HTTP/1.0")
-    answer = ask(hub, raw, eof=False)
-    assert answer.status in (400, 426, 505)
-    assert ask(hub, request(first="GET / HTTP/1.0"), eof=False).status == 426
+    assert ask(hub, raw, eof=False).status == 400
+    assert ask(hub, nothing(version="1.0"), eof=False).status == 404
 
 
 def test_head_has_headers_only(hub: BroadcastHub) -> None:
     """A HEAD is answered as the GET would be, without the body."""
-    first = "HEAD / HTTP/1.1"
-    got = ask(hub, request("Connection: close", first=first), eof=False, head_only=True)
-    assert got.status == 426
-    # A HEAD that asks for the upgrade is none.
-    raw = request(UPGRADE, CONNECTION, KEY, VERSION, first=first)
-    assert ask(hub, raw, head_only=True).status == 426
+    raw = nothing("Connection: close", method="HEAD")
+    got = ask(hub, raw, eof=False, head_only=True)
+    assert got.status == 404
+    assert int(got.headers["content-length"]) == len(ask(hub, nothing()).body)
 
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/healthz",
-        "/metrics",
-        "/favicon.ico",
-        "/robots.txt",
-        "/-/",
-        "/-/style.css",
-        "/%2D/x",
-        "/health%7a",
-    ],
+    ["/healthz", "/metrics", "/-/rooms", "/-/static/room.js", "/health%7a"],
 )
+def test_what_is_no_room_cannot_be_joined(hub: BroadcastHub, path: str) -> None:
+    """An upgrade finds nothing there, whatever a GET would get."""
+    assert status_of_upgrade(hub.port, path) == 404
+    assert hub.rooms() == []
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/robots.txt", "/-/", "/-/style.css", "/%2D/x"])
 def test_reserved_path_is_404(hub: BroadcastHub, path: str) -> None:
-    """What is no room is not found, by GET and by upgrade."""
+    """What is no room and nothing else is not found, by GET and by upgrade."""
     assert ask(hub, request(first=f"GET {path} HTTP/1.1")).status == 404
     assert status_of_upgrade(hub.port, path) == 404
     assert hub.rooms() == []
@@ -413,7 +429,7 @@ def test_max_clients_is_503() -> None:
             assert refused.value.status == 503
             assert "\r\nretry-after: " in refused.value.head.lower()
             # Plain requests are answered all the same.
-            assert ask(hub, request()).status == 426
+            assert ask(hub, nothing()).status == 404
             first.leave()
             assert wait_until(lambda: hub.stats()["clients"] == 1)
             with RawClient.connect(port=hub.port) as third:
@@ -437,18 +453,20 @@ def test_max_rooms_is_503() -> None:
 def test_pipelined_requests_are_answered_in_order(hub: BroadcastHub) -> None:
     """HTTP/1.1 keeps the connection; each request in one write gets its own answer."""
     raw = b"".join(
-        request(first=f"GET {path} HTTP/1.1") for path in ("/", "/healthz", "/a", "/..", "/b")
+        request(first=f"GET {path} HTTP/1.1") for path in ("/-/a", "/..", "/-/b", "//", "/-/c")
     )
-    data = http_request(hub.port, raw + request("Connection: close", first="GET /metrics HTTP/1.1"))
-    assert [answer.status for answer in parse_answers(data)] == [426, 404, 426, 400, 426, 404]
+    raw += request(first="DELETE / HTTP/1.1")
+    data = http_request(hub.port, raw + nothing("Connection: close"))
+    statuses = [answer.status for answer in parse_answers(data)]
+    assert statuses == [404, 400, 404, 400, 404, 405, 404]
 
 
 def test_upgrade_after_other_requests(hub: BroadcastHub) -> None:
     """A kept connection can still become a WebSocket, frames in the same write included."""
     with RawClient.open(port=hub.port) as client:
         extra = client_frame(TEXT, "hi")
-        client.sock.sendall(request() + upgrade_request("/later?echo=1") + extra)
-        assert client.recv_exact(12) == b"HTTP/1.1 426"
+        client.sock.sendall(nothing() + upgrade_request("/later?echo=1") + extra)
+        assert client.recv_exact(12) == b"HTTP/1.1 404"
         while b"HTTP/1.1 101" not in client.buffer:
             client.buffer += client.sock.recv(4096)
         _, _, rest = client.buffer.partition(b"HTTP/1.1 101")
@@ -461,17 +479,17 @@ def test_upgrade_after_other_requests(hub: BroadcastHub) -> None:
 
 def test_close_is_honoured(hub: BroadcastHub) -> None:
     """``Connection: close`` ends the connection after its answer, whatever is pipelined behind."""
-    raw = request("Connection: close") + request()
+    raw = nothing("Connection: close") + nothing()
     answers = parse_answers(http_request(hub.port, raw))
-    assert [answer.status for answer in answers] == [426]
+    assert [answer.status for answer in answers] == [404]
     assert "close" in answers[0].headers["connection"].lower()
 
 
 def test_idle_connection_is_ended() -> None:
     """A kept connection on which nothing comes is closed after ``http_idle_timeout``, silently."""
     with running_hub(http_idle_timeout=0.2) as hub:
-        answers = parse_answers(http_request(hub.port, request()))
-        assert [answer.status for answer in answers] == [426]
+        answers = parse_answers(http_request(hub.port, nothing()))
+        assert [answer.status for answer in answers] == [404]
 
 
 # -- Origins -----------------------------------------------------------------------------------

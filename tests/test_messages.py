@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import frames, messages
-from broadcast_server.messages import Draft, Entry, Member, Message, format_id, parse_id
+from broadcast_server.messages import Accepted, Draft, Entry, Member, Message, format_id, parse_id
 
 MEMBER = Member("7", "ann", "/a", "127.0.0.1:5000")
 UTC = datetime.timezone.utc
@@ -138,10 +138,17 @@ def test_time_of_loses_no_millisecond() -> None:
 @pytest.mark.parametrize("sender", [MEMBER, None])
 def test_to_messages_numbers_a_batch(sender: Member | None) -> None:
     """A batch has one time; its ids count on from the first one, in the order of the drafts."""
-    drafts = [Draft(7, messages.encode(data)) for data in ("a", b"b", "")]
+    drafts = [Draft(7, messages.encode(data), sender) for data in ("a", b"b", "")]
     time = messages.time_of(5000)
-    assert messages.to_messages("/a", sender, drafts, (5000, 9, 3)) == [
+    assert messages.to_messages("/a", drafts, Accepted(5000, 9, 3)) == [
         Message("a", "/a", sender, time, "5000-9"),
         Message(b"b", "/a", sender, time, "5000-10"),
         Message("", "/a", sender, time, "5000-11"),
     ]
+
+
+def test_to_messages_leaves_repeated_ones_out() -> None:
+    """They were told when they came first; the others are numbered without them."""
+    drafts = [Draft(7, messages.encode(data), MEMBER) for data in "abc"]
+    found = messages.to_messages("/a", drafts, Accepted(5000, 9, 2, {1: (4000, 1)}))
+    assert [(message.data, message.id) for message in found] == [("a", "5000-9"), ("c", "5000-10")]

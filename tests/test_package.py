@@ -20,6 +20,7 @@ import broadcast_server
 
 from .support import PYTHON, ROOT, python_environment
 
+PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
 SECONDS = 280  # bound of every process that builds or installs
 
@@ -66,7 +67,8 @@ def test_every_public_name_is_there() -> None:
         for name, value in vars(broadcast_server.errors).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
-    wanted = errors | {"BroadcastHub", "BroadcastClient", "Message", "Member"}
+    wanted = errors | {"BroadcastHub", "BroadcastClient"}
+    wanted |= {"Message", "Member", "Presence", "Gap"}
     assert wanted <= set(broadcast_server.__all__)
 
 
@@ -209,6 +211,8 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "h11",
     }
     assert "broadcast_server/py.typed" in names
+    web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
+    assert len(web) > 5 and web <= set(names)
     assert any(name.endswith("scripts/broadcast-server") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"broadcast_server"}
 

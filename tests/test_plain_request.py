@@ -7,8 +7,8 @@ import random
 import h11
 import pytest
 
-from broadcast_server.handshake import parse_plain
-from broadcast_server.policies import Request
+from broadcast_server.decisions import Request
+from broadcast_server.plain_request import parse_plain
 
 LINES = [
     b"GET /room?name=ann HTTP/1.1",

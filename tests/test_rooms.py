@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from broadcast_server.errors import HubBusy
-from broadcast_server.messages import Draft
-from broadcast_server.rooms import ENTRY_BYTES, Room, Rooms, cost_of
+from broadcast_server.forms import RAW
+from broadcast_server.messages import ENTRY_BYTES, Draft, cost_of
+from broadcast_server.rooms import Room, Rooms
 
 from .support import wait_until
 
@@ -24,6 +25,7 @@ class Client:
     def __init__(self, number: int) -> None:
         self.number = number
         self.member = f"member {number}"
+        self.form = RAW
         self.cursor = -1
         self.joined_after: tuple[int, int] | None = None
         self.skips_to = 0

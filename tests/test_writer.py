@@ -12,8 +12,9 @@ import pytest
 
 from broadcast_server import frames
 from broadcast_server.connection import Connection
-from broadcast_server.messages import Draft, Member
-from broadcast_server.rooms import Room, cost_of
+from broadcast_server.forms import RAW
+from broadcast_server.messages import Draft, Member, cost_of
+from broadcast_server.rooms import Room
 from broadcast_server.settings import Settings
 from broadcast_server.timers import Timers
 from broadcast_server.writer import MAX_BATCHES, MAX_PIECES, ClientWriter
@@ -30,7 +31,14 @@ class Case:
         self.timers = Timers()
         self.selector = selectors.DefaultSelector()
         self.drained = 0
-        self.writer = ClientWriter(Settings(), self.selector, self.timers, self._on_drained)
+        self.told: list[list[Connection]] = []
+        self.writer = ClientWriter(
+            Settings(),
+            self.selector,
+            self.timers,
+            self._on_drained,
+            lambda room, told: self.told.append(told),
+        )
         self._numbers = itertools.count(1)
         self.sockets: list[socket.socket] = []
 
@@ -94,11 +102,11 @@ def nothing_comes(theirs: socket.socket) -> bool:
 def test_client_that_has_everything_is_in_step(case: Case) -> None:
     """And leaves the step when something personal comes, until that is sent."""
     connection, theirs = case.client()
-    assert connection in case.room.in_step and connection.plain
+    assert connection in case.room.in_step[RAW] and connection.plain
     connection.queue(b"\x81\x01p")
     case.writer.attend(connection)
     assert theirs.recv(10) == b"\x81\x01p"
-    assert connection in case.room.in_step and connection.plain
+    assert connection in case.room.in_step[RAW] and connection.plain
     assert case.drained == 1
 
 
@@ -108,10 +116,10 @@ def test_nobody_gets_in_step_in_the_middle_of_a_pass(case: Case) -> None:
     case.writer.fall_behind(connection)
     case.writer.passing = case.room
     case.writer.attend(connection)
-    assert connection not in case.room.in_step
+    assert connection not in case.room.in_step[RAW]
     case.writer.passing = None
     case.writer.attend(connection)
-    assert connection in case.room.in_step
+    assert connection in case.room.in_step[RAW]
 
 
 def test_personal_frame_keeps_its_place(case: Case) -> None:

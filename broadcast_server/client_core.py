@@ -1,0 +1,241 @@
+"""What the threads of one client share: settings, queues, and the state that its lock guards.
+
+``BroadcastClient`` (client.py) changes it from the user's threads, ``ClientLife`` (client_life.py)
+from the client's own one.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+
+from . import client_events, dialer, frames
+from .client_link import Link
+from .client_queues import Inbox, Outbox, Outgoing
+from .client_session import Session
+from .deadlines import Deadline
+from .errors import BroadcastServerError, ConnectionClosed, SendRefused
+
+# How often who waits looks whether waiting is still of use.
+LOOK_SECONDS = 0.25
+MAX_REFUSED = 100
+
+logger = logging.getLogger(__name__)
+
+
+class ClientCore:
+    """One client's state.
+
+    Args:
+        url: the address, complete.
+        room: the room's path as far as the URL tells it.
+        name: what the client calls itself.
+        (the others as for ``BroadcastClient``)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        room: str,
+        name: str | None,
+        *,
+        presence: bool,
+        reconnect: bool,
+        max_reconnect_delay: float,
+        headers: Mapping[str, str],
+        open_timeout: float,
+        close_timeout: float,
+        max_message_bytes: int,
+        on_state: Callable[[str], object] | None,
+        on_error: Callable[[SendRefused], object] | None,
+    ) -> None:
+        self.url = url
+        self.presence = presence
+        self.reconnect = reconnect
+        self.max_delay = max_reconnect_delay
+        self.headers = headers
+        self.open_timeout = open_timeout
+        self.close_timeout = close_timeout
+        self.max_message_bytes = max_message_bytes
+        self.on_state = on_state
+        self.on_error = on_error
+        self.refs = itertools.count(1)  # next() is one step, whatever the number of threads
+
+        # Guards everything below, and the `Link`.
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # the state, an answer, an end
+        self.inbox = Inbox(self.lock)
+        self.outbox = Outbox(self.lock)
+        self.session = Session(room, name)
+        self.state = "closed"
+        self.connecting = False  # connect() was called, and has not failed
+        self.speaks = False  # the server speaks events
+        self.thread: threading.Thread | None = None  # the client's own
+        self.link: Link | None = None  # the newest connection
+        self.dialing: dialer.Dialing | None = None  # the attempt to come back
+        self.new_name: tuple[str | None] | None = None  # what rename() asked for
+        self.asked: int | None = None  # ref of a "who" that has no answer
+        # The answers that publish() waits for, by ref: None, an id, or an exception.
+        self.answers: dict[int, str | SendRefused | None] = {}
+        self.refused: collections.deque[SendRefused] = collections.deque(maxlen=MAX_REFUSED)
+        self.left: tuple[int, str] | None = None  # close() was called, with that code and reason
+        self.ended = False  # no more messages come, on no connection
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.timed_out = False  # close() has given up
+        self.failure: BroadcastServerError | None = None  # why, if not by a Close
+
+    def dial(self, url: str) -> dialer.Dialing:
+        """Return an attempt to connect, not begun yet."""
+        return dialer.Dialing(
+            url, self.headers, client_events.SUBPROTOCOL, self.open_timeout, shown=self.url
+        )
+
+    def make_link(self, sock: socket.socket, chosen: str | None) -> Link:
+        """Return what `dial` gave as a connection; its writer is not started."""
+        with_events = chosen == client_events.SUBPROTOCOL
+        return Link(sock, self.lock, self.outbox, self.max_message_bytes, with_events, self.url)
+
+    def end_life_locked(self) -> None:
+        """Note that the client's own thread ends, for whatever reason."""
+        self.end_locked(frames.ABNORMAL, "the client has failed")
+        if not self.resumes:
+            self.outbox.clear_locked()  # else close() still has to look into it
+
+    def forget_locked(self) -> None:
+        """Be as before connect()."""
+        self.ended = self.connecting = False
+        self.link = self.thread = self.failure = self.close_code = None
+        self.close_reason = ""
+        self.outbox.clear_locked()
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the client comes back by itself."""
+        return self.reconnect and self.speaks
+
+    def is_own_thread(self) -> bool:
+        """Whether a callback asks."""
+        return threading.current_thread() is self.thread
+
+    def may_send_locked(self) -> bool:
+        """Whether what is queued may still be sent."""
+        if self.left is not None or self.ended or self.link is None:
+            return False
+        return self.resumes or self.link.writing
+
+    def may_return_locked(self) -> bool:
+        """Whether a new connection is wanted."""
+        if self.ended:
+            return False
+        # Who has left comes back only for what was not accepted yet.
+        return self.left is None or self.outbox.pending
+
+    def closed_locked(self) -> ConnectionClosed:
+        """Return what to raise when there is no connection any more, or none yet."""
+        if self.link is None:
+            return ConnectionClosed(frames.ABNORMAL, "not connected")
+        if self.close_code is None:
+            return ConnectionClosed(frames.ABNORMAL, "closed here" if self.left else "lost")
+        return ConnectionClosed(self.close_code, self.close_reason)
+
+    def tell_locked(self, payload: bytes) -> None:
+        """Queue an event that a new connection would make needless."""
+        if self.state == "open":
+            self.outbox.put_locked(Outgoing(frames.TEXT, payload, None))
+
+    def ask_locked(self) -> None:
+        """Ask who is here, unless that is asked already."""
+        if self.asked is None:
+            self.asked = next(self.refs)
+            self.tell_locked(client_events.encode_who(self.asked))
+
+    def end_locked(
+        self, code: int, reason: str, failure: BroadcastServerError | None = None
+    ) -> None:
+        """Note how the client has ended; the first to know counts."""
+        if not self.ended:
+            self.ended = True
+            self.close_code, self.close_reason = code, reason
+            self.failure = failure
+            self.state = "closed"
+            self.changed.notify_all()
+            self.inbox.arrived.notify_all()
+            self.outbox.space.notify_all()
+
+    def await_room_locked(self, deadline: Deadline) -> None:
+        """Wait until something may be queued.
+
+        Raises:
+            TimeoutError: there was no room in time.
+            ConnectionClosed: there never will be.
+        """
+        if self.is_own_thread():
+            deadline = Deadline(0)  # a callback would wait for itself
+        while self.may_send_locked() and self.outbox.full:
+            self.wait_locked(self.outbox.space, deadline, "the peer does not take the messages")
+        if not self.may_send_locked():
+            raise self.closed_locked()
+
+    def wait_locked(self, condition: threading.Condition, deadline: Deadline, what: str) -> None:
+        """Wait a while for what depends on the hub.
+
+        Raises:
+            TimeoutError: it is too late, or waiting is in vain: acknowledgements are behind
+                messages that nobody receives.
+        """
+        left = deadline.left()
+        if left == 0:
+            raise TimeoutError(f"{what} in time")
+        if self.speaks and self.inbox.stalled_seconds() > self.close_timeout:
+            raise TimeoutError(f"{what}: nobody receives, and no more messages can be queued")
+        condition.wait(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
+
+    def answer_locked(self, ref: int | str | None, answer: str | SendRefused) -> bool:
+        """Give an answer to the publish() that waits for it; return whether there is one."""
+        if ref not in self.answers:
+            return False
+        assert isinstance(ref, int)
+        self.answers[ref] = answer
+        self.changed.notify_all()
+        return True
+
+    def await_end(self, thread: threading.Thread, deadline: Deadline, while_moving: bool) -> None:
+        """Wait until both threads have ended; cut the connection when it takes too long.
+
+        No lock is held.
+        """
+        seen: object = None
+        silence = Deadline(self.close_timeout)
+        while thread.is_alive():
+            with self.lock:
+                link = self.link
+                is_over = self.ended and self.dialing is not None
+            assert link is not None
+            if is_over:
+                # It ends by itself. Looking up a name cannot be interrupted.
+                thread.join(LOOK_SECONDS)
+                return
+            moved = (link, link.channel.progress(), self.inbox.taken)
+            if moved != seen:
+                seen = moved
+                silence = Deadline(self.close_timeout)
+            left = (silence if while_moving else deadline).left()
+            if left == 0:
+                logger.debug("%s: no answer to Close", self.url)
+                with self.lock:
+                    self.timed_out = not link.echoed
+                    link.end_locked()
+                    self.end_locked(frames.ABNORMAL, "no answer to Close")
+                    self.inbox.discard_locked()
+                    if self.dialing is not None:
+                        self.dialing.cut()
+                        continue
+                link.channel.abort(reset=True)
+                thread.join(self.close_timeout)
+                return
+            thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))

@@ -1,0 +1,244 @@
+"""What an HTTP request is, what the hub may decide about it, and what it answers. Values only.
+
+``policies.decide`` makes a ``Decision`` of a ``Request``; the handler carries it out; for whatever
+has an HTTP answer it gives a ``Response`` or a ``Refusal`` to ``HttpConnection.answer``. The
+``headers`` of a decision say what caches and browsers must know, and belong to every answer to that
+request, to a refusal as well: ``Refusal.with_headers``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+Headers = tuple[tuple[str, str], ...]
+Id = tuple[int, int]
+
+# After every id that can be given out: for an id that the hub cannot have given out.
+NEVER_GIVEN: Id = (2**63, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request without its body.
+
+    Attributes:
+        method, target: as in the request line.
+        version: "1.0" or "1.1".
+        headers: names in lower case, values as they came, without outer spaces, decoded as
+            latin-1.
+    """
+
+    method: str
+    target: str
+    version: str
+    headers: Headers
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of every header line of that name."""
+        return [value for key, value in self.headers if key == name]
+
+    def elements(self, name: str) -> list[str]:
+        """Return the comma-separated elements of a header (RFC 9110 §5.6.1)."""
+        return [
+            element.strip()
+            for value in self.values(name)
+            for element in value.split(",")
+            if element.strip()
+        ]
+
+    def tokens(self, name: str) -> list[str]:
+        """Return the comma-separated elements of a header, in lower case."""
+        return [element.lower() for element in self.elements(name)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Join:
+    """A WebSocket upgrade that may go on.
+
+    Attributes:
+        room: the room's path.
+        name: what the client calls itself, or None.
+        echo: it wants its own messages too.
+        history: how many of the last messages it wants first; 0 for none.
+        since: it wants everything after this id first; None for "from now on".
+        accept: the value of ``Sec-WebSocket-Accept``.
+        session: the token of an earlier ``welcome``, or None.
+        subprotocol: the one that is chosen, or None for plain frames.
+        since_text: `since` as it came.
+    """
+
+    room: str
+    name: str | None
+    echo: bool
+    history: int
+    since: Id | None
+    accept: str
+    session: str | None = None
+    subprotocol: str | None = None
+    since_text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stream:
+    """A reader of server-sent events (GET only).
+
+    Attributes:
+        room, name, history: as for ``Join``.
+        since: it wants everything after this id first; ``NEVER_GIVEN`` for a ``Last-Event-ID`` that
+            is no id; None for "from now on".
+        since_text: the id as it came, at most 64 characters of it; None if there was none.
+        as_json: the data of each event is the JSON event.
+        headers: belong to the answer.
+    """
+
+    room: str
+    name: str | None
+    history: int
+    since: Id | None
+    since_text: str | None
+    as_json: bool
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recall:
+    """The last messages as JSON, once.
+
+    Attributes:
+        room: the room's path; nothing is made for it.
+        history: how many of the last messages, where `since` is None.
+        since: everything after this id, or None.
+        since_text: `since` as it came.
+        headers: belong to the answer.
+    """
+
+    room: str
+    history: int
+    since: Id | None
+    since_text: str | None
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """The web page of a room.
+
+    Attributes:
+        room: the room's path; nothing is made for it.
+        board: it shows only the newest message.
+        headers: belong to the answer.
+    """
+
+    room: str
+    board: bool
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Publish:
+    """A message over HTTP; its body is still to be read.
+
+    Attributes:
+        room: the room's path.
+        name: what the sender calls itself, or None.
+        key: with the same key the message may come again, and is taken once; None for no key.
+        is_text: the body is text and must be UTF-8; else it is binary.
+        headers: belong to the answer.
+    """
+
+    room: str
+    name: str | None
+    key: str | None
+    is_text: bool
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rooms:
+    """Who is where.
+
+    Attributes:
+        room: this one only; None for all.
+        headers: belong to the answer.
+    """
+
+    room: str | None
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the hub serves."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metrics:
+    """The counters; `headers` belong to the answer."""
+
+    headers: Headers = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the web page; `name` has no slash and may not exist."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preflight:
+    """What may be asked here: the answer is 204 with these headers."""
+
+    headers: Headers
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error answer, sent as ``application/problem+json`` (RFC 9457).
+
+    Attributes:
+        status: the HTTP status.
+        text: one sentence for who made the request.
+        headers: more header lines.
+    """
+
+    status: int
+    text: str
+    headers: Headers = ()
+
+    def with_headers(self, headers: Headers) -> Refusal:
+        """Return the same with more header lines, such as those of a decision."""
+        return dataclasses.replace(self, headers=self.headers + headers)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Response:
+    """A whole HTTP answer.
+
+    Attributes:
+        status: the HTTP status; 204 has no body.
+        headers: header lines beside those that every answer has.
+        body: its bytes; left out for HEAD.
+        content_type: None for none.
+    """
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    content_type: str | None = None
+
+
+Decision = (
+    Join
+    | Stream
+    | Recall
+    | Page
+    | Publish
+    | Rooms
+    | Health
+    | Metrics
+    | Asset
+    | Preflight
+    | Refusal
+    | Response
+)

@@ -1,0 +1,155 @@
+"""What the hub answers over HTTP: publishing, the last messages, who is where, health, the page.
+
+Everything here runs on the reader thread of the client that asks, and holds no lock while it
+works.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from . import events, page
+from .core import Core, Refused
+from .decisions import (
+    Asset,
+    Decision,
+    Health,
+    Page,
+    Preflight,
+    Publish,
+    Recall,
+    Refusal,
+    Request,
+    Response,
+    Rooms,
+)
+from .errors import HubBusy, HubStopped
+from .handshake import HttpConnection
+from .messages import Entry, Member, format_id, to_messages
+
+# How long a publisher may have to wait for the fan-out.
+PUBLISH_SECONDS = 5.0
+
+_JSON = "application/json"
+_RETRY = (("Retry-After", "5"),)
+
+
+def respond(
+    core: Core, request: Request, decision: Decision, http: HttpConnection, address: str
+) -> Refusal | Response:
+    """Return the answer to a request.
+
+    Args:
+        core: the hub's parts.
+        request: the request.
+        decision: what the policies made of it; neither ``Join`` nor ``Stream``.
+        http: where the request came from, for its body.
+        address: who sent it.
+
+    Raises:
+        BadRequest: the body is not to be had.
+        OSError: the connection broke.
+    """
+    if isinstance(decision, (Refusal, Response)):
+        return decision
+    if isinstance(decision, Preflight):
+        return Response(204, decision.headers)
+    if isinstance(decision, Health):
+        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.stopping else _HEALTHY
+    if isinstance(decision, (Page, Asset)):
+        return _give_page(request, decision)
+    if core.stopping:
+        return Refusal(503, "the hub is stopping", _RETRY)
+    if isinstance(decision, Publish):
+        return _publish(core, request, decision, http, address)
+    if isinstance(decision, Recall):
+        return _recall(core, decision)
+    if isinstance(decision, Rooms):
+        return _list_rooms(core, decision)
+    return Refusal(404, "there is nothing here")
+
+
+_HEALTHY = Response(200, (), b"ok\n", "text/plain")
+
+
+def _publish(
+    core: Core, request: Request, decision: Publish, http: HttpConnection, address: str
+) -> Refusal | Response:
+    settings = core.settings
+    body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    data: str | bytes = body
+    if decision.is_text:
+        try:
+            data = body.decode("utf-8")
+        except UnicodeDecodeError:
+            return Refusal(400, "the text is not UTF-8", decision.headers)
+    # "[::1]:80" is an address, too.
+    wait = core.rates.take(address.rpartition(":")[0].strip("[]"))
+    if wait > 0:
+        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
+        return Refusal(429, "more messages in a second than one address may publish", later)
+    # Who publishes is no member: without an id.
+    sender = Member("", decision.name, decision.room, address)
+    try:
+        data = core.pass_filter(data, decision.room, sender)
+        draft = core.draft(0, data, sender, decision.key)
+        ids = core.publish_one(decision.room, draft, time.monotonic() + PUBLISH_SECONDS)
+    except Refused as error:
+        return Refusal(403, str(error), decision.headers)
+    except (HubBusy, HubStopped) as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers))
+    ((id, repeated),) = ids.ids(1)
+    if core.on_message is not None:
+        for message in to_messages(decision.room, [draft], ids):
+            core.call(core.on_message, message)
+    answer = {"id": format_id(*id), "room": decision.room, "duplicate": repeated}
+    return Response(200, decision.headers, events.encode(answer) + b"\n", _JSON)
+
+
+def _recall(core: Core, decision: Recall) -> Response:
+    room = core.rooms.find(decision.room)
+    reason = core.gap_of(decision.since)
+    entries: list[Entry] = []
+    newest = after = core.backplane.newest()
+    if room is not None:
+        since = (0, 0) if reason is not None else decision.since
+        entries, newest, after, trimmed = room.last(decision.history, since)
+        reason = reason or ("trimmed" if trimmed else None)
+    gap = b"null"
+    if reason is not None:
+        gap = events.gap(reason, decision.since_text or "", format_id(*after))
+    head = events.encode({"room": decision.room, "newest": format_id(*newest)})
+    messages = b",".join([events.message(entry) for entry in entries])
+    body = b'%s,"gap":%s,"messages":[%s]}\n' % (head[:-1], gap, messages)
+    return Response(200, decision.headers, body, _JSON)
+
+
+def _list_rooms(core: Core, decision: Rooms) -> Response:
+    if decision.room is None:
+        found = sorted(core.rooms.all(), key=lambda room: room.path)
+    else:
+        one = core.rooms.find(decision.room)
+        found = [one] if one is not None else []
+    rooms = []
+    for room in found:
+        members = room.member_list()
+        if members:
+            listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
+            rooms.append({"room": room.path, "count": len(members), "members": listed})
+    return Response(200, decision.headers, events.encode({"rooms": rooms}) + b"\n", _JSON)
+
+
+def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
+    if isinstance(decision, Page):
+        found: page.Asset | None = page.page(decision.room, decision.board)
+    else:
+        found = page.asset(decision.name)
+    if found is None:
+        return Refusal(404, "there is nothing here")
+    # What every answer has is added where it is sent.
+    headers = tuple(h for h in found.headers if h[0] != "X-Content-Type-Options")
+    tags = request.values("if-none-match")
+    if found.is_current(", ".join(tags) if tags else None):
+        return Response(304, headers)
+    return Response(200, headers, found.body, found.content_type)

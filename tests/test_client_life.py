@@ -1,0 +1,514 @@
+"""A client that comes back by itself: when, how often, and with nothing lost or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+
+from broadcast_server import (
+    BroadcastClient,
+    ConnectFailed,
+    ConnectionClosed,
+    MessagesLost,
+    Presence,
+    UsageError,
+    client_life,
+    client_queues,
+)
+from broadcast_server.client_life import back_off
+
+from .raw_server import SECONDS, SUBPROTOCOL, Listener, RawServer, connected_pair, event_pair
+from .support import PING, PONG, TEXT, wait_until
+
+T = TypeVar("T")
+SOON = 0.01  # the longest pause before coming back, in most of these tests
+
+
+def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+    """Call a function on a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *arguments, **options)
+    pool.shutdown(wait=False)
+    return future
+
+
+@contextlib.contextmanager
+def returning(
+    *others: str, **options: Any
+) -> Iterator[tuple[BroadcastClient, RawServer, Listener]]:
+    """As ``event_pair``, with short pauses."""
+    options.setdefault("max_reconnect_delay", SOON)
+    with event_pair(*others, **options) as found:
+        yield found
+
+
+# -- Pauses ------------------------------------------------------------------------------------
+
+
+def test_pauses_grow_to_the_limit_with_full_jitter() -> None:
+    """Between nothing and twice as much each time: not all clients come back at once."""
+    assert [back_off(n, 30.0, 1.0) for n in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert back_off(3, 30.0, 0.0) == 0
+    assert back_off(3, 30.0, 0.25) == 1
+    assert back_off(10**9, 30.0, 1.0) == 30
+    assert back_off(0, 0.1, 1.0) == 0.1
+
+
+# -- Coming back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["end of stream", "reset", 1001, 1011, 1012, 1013])
+def test_client_comes_back_where_it_was(end: str | int) -> None:
+    """With its secret, from the last message on; who receives notices nothing."""
+    with returning(name="ann", history=5, path="?echo=1") as (client, server, listening):
+        assert server.query() == {"echo": "1", "name": "ann", "history": "5"}
+        server.message(1)
+        if isinstance(end, int):
+            server.send_close(end, "since=1-0")
+            assert server.recv_close() == (end, "")
+        elif end == "reset":
+            server.ping()
+            server.reset()
+        server.sock.close()
+        with listening.accept_events(after="1000-1").sock:
+            pass  # a second time without a word
+        again = listening.accept_events(after="1000-1")
+        with again.sock:
+            assert again.query() == {
+                "echo": "1",
+                "name": "ann",
+                "since": "1000-1",
+                "session": "secret",
+            }
+            again.message(2)
+            assert [client.recv(SECONDS).data for _ in range(2)] == ["1", "2"]
+            assert wait_until(lambda: client.state == "open")
+            assert (client.closed, client.close_code) == (False, None)
+
+
+def test_client_that_got_nothing_comes_back_from_its_welcome() -> None:
+    """``after`` of the welcome is the place as long as there is no other; then an ack is one."""
+    with returning() as (client, server, listening):
+        server.sock.close()
+        again = listening.accept_events(after="1000-0")
+        with again.sock:
+            assert again.query()["since"] == "1000-0"
+            client.send("x")
+            again.ack(again.recv_event(), 7)
+            again.ping()
+        third = listening.accept_events(after="1000-7")
+        with third.sock:
+            assert third.query()["since"] == "1000-7"
+
+
+def test_message_that_comes_twice_is_given_once() -> None:
+    """Whatever the hub sends again is left out, and nothing behind it."""
+    with returning() as (client, server, listening):
+        for number in (1, 2, 10):
+            server.message(number)
+        server.ping()
+        server.sock.close()
+        again = listening.accept_events(after="1000-0")
+        with again.sock:
+            for number in (1, 2, 3, 10, 11):
+                again.message(number)
+            got = [client.recv(SECONDS).data for _ in range(4)]
+            assert got == ["1", "2", "10", "11"]
+            with pytest.raises(TimeoutError):
+                client.recv(0.05)
+
+
+def test_gap_after_coming_back_is_told() -> None:
+    """What the hub cannot replay is never passed over in silence."""
+    with returning() as (client, server, listening):
+        server.message(5)
+        server.ping()
+        server.sock.close()
+        again = listening.accept_events(after="900-0")
+        with again.sock:
+            again.send_event("gap", reason="restarted", since="1000-5", after="900-0")
+            again.message(1, id="900-1")
+            assert client.recv(SECONDS).data == "5"
+            with pytest.raises(MessagesLost) as caught:
+                client.recv(SECONDS)
+            assert (caught.value.reason, caught.value.after) == ("restarted", "900-0")
+            assert client.recv(SECONDS).id == "900-1"
+
+
+def test_members_are_told_anew_after_coming_back() -> None:
+    """Nobody tells who has left meanwhile."""
+    with returning("c2", presence=True) as (client, server, listening):
+        assert client.recv(SECONDS).count == 2
+        server.sock.close()
+        with listening.accept_events("c8", "c9").sock:
+            again = client.recv(SECONDS)
+            assert isinstance(again, Presence)
+            assert (again.kind, again.count) == ("members", 3)
+            assert [member.id for member in client.members] == ["c8", "c9", "c1"]
+
+
+def test_new_name_comes_back_too() -> None:
+    """In the query, and as an event where the hub has kept the old one."""
+    with returning(name="ann") as (client, server, listening):
+        client.rename("anna")
+        assert server.recv_event() == {"type": "name", "name": "anna"}
+        server.sock.close()
+        again = listening.accept_events()
+        assert again.query()["name"] == "anna"
+        again.ping()
+        again.sock.close()
+        third = listening.accept_events(name="ann")
+        with third.sock:
+            assert third.recv_event() == {"type": "name", "name": "anna"}
+
+
+def test_name_that_was_taken_away_does_not_come_back() -> None:
+    """Nor does one that is in the URL."""
+    with returning(path="?name=x") as (client, server, listening):
+        client.rename(None)
+        assert server.recv_event() == {"type": "name", "name": None}
+        server.sock.close()
+        again = listening.accept_events()
+        with again.sock:
+            assert "name" not in again.query()
+
+
+# -- Sending again -----------------------------------------------------------------------------
+
+
+def test_what_is_not_acknowledged_is_sent_again_first() -> None:
+    """With the old refs and keys, in the old order, and what is acknowledged only once."""
+    with returning() as (client, server, listening):
+        for number in range(4):
+            client.send(str(number))
+        sent = [server.recv_event() for _ in range(4)]
+        assert len({event["key"] for event in sent}) == 4
+        server.ack(sent[1], 2)
+        server.ping()
+        server.sock.close()
+        again = listening.accept_events(after="1000-2")
+        with again.sock:
+            client.send("4")
+            resent = [again.recv_event() for _ in range(4)]
+            assert resent[:3] == [sent[0], sent[2], sent[3]]
+            assert resent[3]["data"] == "4"
+            for event in resent:
+                again.ack(event, 9, duplicate=event is not resent[3])
+            closing = in_thread(client.close)
+            again.accept_close()
+            assert closing.result(SECONDS) is True
+
+
+def test_message_is_queued_while_there_is_no_connection() -> None:
+    """It waits as long as it takes; publish() waits with it."""
+    with returning() as (client, server, listening):
+        server.sock.close()
+        assert wait_until(lambda: client.state != "open")
+        client.send("a")
+        publishing = in_thread(client.publish, "b")
+        again = listening.accept_events()
+        with again.sock:
+            first, second = again.recv_event(), again.recv_event()
+            assert (first["data"], second["data"]) == ("a", "b")
+            again.ack(first, 1)
+            again.ack(second, 2, duplicate=True)
+            assert publishing.result(SECONDS) == "1000-2"
+
+
+def test_question_is_not_repeated() -> None:
+    """The welcome answers who is here; a lost question does not stand in the way of a new one."""
+    with returning() as (client, server, listening):
+        client.who()
+        assert server.recv_event()["type"] == "who"
+        server.sock.close()
+        again = listening.accept_events()
+        with again.sock:
+            assert wait_until(lambda: client.state == "open")
+            again.ping()
+            client.who()
+            assert again.recv_event()["type"] == "who"
+
+
+def test_unacknowledged_messages_are_bounded() -> None:
+    """A hub that takes all and acknowledges nothing holds the sender up."""
+    with returning() as (client, server, _):
+        data = "x" * (1 << 18)
+        for _number in range(4):
+            client.send(data, timeout=SECONDS)
+        events = [server.recv_event() for _number in range(4)]
+        with pytest.raises(TimeoutError):
+            client.send("y", timeout=0.05)
+        waiting = in_thread(client.send, "y")
+        server.ack(events[0], 1)
+        waiting.result(SECONDS)
+        assert server.recv_event()["data"] == "y"
+
+
+# -- Not coming back ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4000])
+def test_close_that_is_meant_is_the_end(code: int) -> None:
+    """Bye, or something that would be as wrong the next time."""
+    with returning() as (client, server, _):
+        client.send("x")
+        server.recv_event()
+        waiting = in_thread(list, client)
+        server.send_close(code, "why")
+        assert server.recv_close()[0] == code
+        server.sock.close()
+        if code == 1000:
+            assert waiting.result(SECONDS) == []
+        else:
+            with pytest.raises(ConnectionClosed) as caught:
+                waiting.result(SECONDS)
+            assert (caught.value.code, caught.value.reason) == (code, "why")
+        assert wait_until(lambda: client.state == "closed")
+        assert client.close() is False
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_refusal_that_will_stay_is_the_end(status: int) -> None:
+    """Who waits gets ConnectFailed with the status; the secret stays out of its text."""
+    with returning() as (client, server, listening):
+        waiting = in_thread(client.recv)
+        server.sock.close()
+        assert "session=secret" in listening.refuse(status)
+        with pytest.raises(ConnectFailed) as caught:
+            waiting.result(SECONDS)
+        assert caught.value.status == status and "secret" not in str(caught.value)
+        with pytest.raises(ConnectFailed):
+            list(client)
+        with pytest.raises(ConnectionClosed):
+            client.send("x")
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_refusal_that_will_pass_is_tried_again(status: int) -> None:
+    """A hub that is full or starts up takes us later."""
+    with returning() as (client, server, listening):
+        server.sock.close()
+        for _ in range(2):
+            listening.refuse(status)
+        with listening.accept_events().sock:
+            assert wait_until(lambda: client.state == "open")
+
+
+def test_server_that_speaks_events_no_more_is_the_end() -> None:
+    """What was plain cannot go on where events have ended."""
+    with returning() as (client, server, listening):
+        waiting = in_thread(client.recv)
+        server.sock.close()
+        listening.accept().sock.close()
+        with pytest.raises(ConnectFailed, match="any more"):
+            waiting.result(SECONDS)
+
+
+def test_without_reconnect_the_end_is_the_end() -> None:
+    """Messages have ids all the same."""
+    with event_pair(reconnect=False) as (client, server, _):
+        server.message(1)
+        server.ping()
+        server.sock.close()
+        assert client.recv(SECONDS).id == "1000-1"
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(SECONDS)
+        assert caught.value.code == 1006
+
+
+def test_plain_connection_does_not_come_back() -> None:
+    """Without ids there is nothing to go on from."""
+    with connected_pair(reconnect=True) as (client, server):
+        server.sock.close()
+        with pytest.raises(ConnectionClosed):
+            client.recv(SECONDS)
+        assert wait_until(lambda: client.state == "closed")
+
+
+# -- States ------------------------------------------------------------------------------------
+
+
+def test_states_are_told_in_order() -> None:
+    """On the client's own thread, never under a lock."""
+    told: list[tuple[str, str, str]] = []
+    clients: list[BroadcastClient] = []
+
+    def tell(state: str) -> None:
+        client = clients[0] if clients else None
+        seen = client.state if client is not None and client.members is not None else state
+        told.append((state, seen, threading.current_thread().name))
+
+    with returning(on_state=tell) as (client, server, listening):
+        assert wait_until(lambda: len(told) == 1)
+        clients.append(client)
+        server.sock.close()
+        listening.refuse(503)
+        again = listening.accept_events()
+        with again.sock:
+            assert wait_until(lambda: client.state == "open")
+            in_thread(again.accept_close)
+            client.close()
+        states = [state for state, _, _ in told]
+        assert states == [
+            "open",
+            "waiting",
+            "connecting",
+            "waiting",
+            "connecting",
+            "open",
+            "closed",
+        ]
+        assert {name for _, _, name in told} == {"client"}
+
+
+def test_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The client does not suffer from it."""
+
+    def fail(state: str) -> None:
+        raise ZeroDivisionError(state)
+
+    with returning(on_state=fail) as (client, server, _):
+        server.message(1)
+        assert client.recv(SECONDS).data == "1"
+        assert wait_until(lambda: "a callback has failed" in caplog.text)
+
+
+# -- Silence -----------------------------------------------------------------------------------
+
+
+def test_silent_hub_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is dead without a word is found, and made anew."""
+    monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.1)
+    with returning() as (client, server, listening):
+        assert server.recv_frame() == (PING, b"")
+        server.send_frame(PONG, b"")
+        assert server.recv_frame() == (PING, b"")
+        again = listening.accept_events()
+        with again.sock:
+            assert server.sock.recv(1) == b""
+            assert again.recv_frame() == (PING, b"")
+            again.message(1)
+            assert client.recv(SECONDS).data == "1"
+
+
+# -- Closing -----------------------------------------------------------------------------------
+
+
+def test_close_during_a_pause_ends_at_once() -> None:
+    """Nothing is pending: nothing is waited for, and all was accepted."""
+    with returning(max_reconnect_delay=1000.0, close_timeout=1000.0) as (client, server, _):
+        waiting = in_thread(list, client)
+        server.sock.close()
+        assert wait_until(lambda: client.state == "waiting")
+        assert client.close() is True
+        assert waiting.result(SECONDS) == []
+        assert (client.state, client.timed_out) == ("closed", False)
+
+
+def test_close_during_an_attempt_ends_at_once() -> None:
+    """A server that does not answer keeps nobody."""
+    with returning(close_timeout=1000.0, open_timeout=1000.0) as (client, server, listening):
+        server.sock.close()
+        sock, _ = listening.read_head()
+        with sock:
+            assert client.state == "connecting"
+            assert client.close() is True
+            assert client.state == "closed"
+            assert sock.recv(1) == b""
+
+
+def test_close_before_the_welcome_of_a_new_connection() -> None:
+    """It is closed in order, whether the hub has said welcome or not."""
+    with returning() as (client, server, listening):
+        server.sock.close()
+        again = listening.accept(SUBPROTOCOL)
+        with again.sock:
+            assert wait_until(lambda: client._core.link is not None and not client._core.link.ended)
+            closing = in_thread(client.close)
+            assert again.accept_close() == (1000, "")
+            assert closing.result(SECONDS) is True
+
+
+@pytest.mark.parametrize("timeout", [0.2, None])
+def test_close_with_pending_messages_is_bounded(timeout: float | None) -> None:
+    """It tries to come back as long as it may, and says that not all was accepted."""
+    with returning(close_timeout=0.3) as (client, server, listening):
+        client.send("x")
+        server.recv_event()
+        server.sock.close()
+        listening.sock.close()
+        assert client.close(timeout=timeout) is False
+        assert (client.state, client.timed_out) == ("closed", True)
+
+
+def test_close_comes_back_for_what_is_pending() -> None:
+    """A hub that restarts while we leave still gets everything."""
+    with returning() as (client, server, listening):
+        client.send("x")
+        sent = server.recv_event()
+        closing = in_thread(client.close, 4000, "enough")
+        assert server.recv_close() == (4000, "enough")
+        server.sock.close()
+        again = listening.accept_events()
+        with again.sock:
+            assert again.recv_event() == sent
+            assert again.recv_close() == (4000, "enough")
+            again.ack(sent, 1)
+            again.send_close(4000)
+            again.sock.close()
+        assert closing.result(SECONDS) is True
+
+
+def test_nothing_can_be_sent_after_close() -> None:
+    """Also not to a connection that is yet to come."""
+    with returning(max_reconnect_delay=1000.0) as (client, server, _):
+        server.sock.close()
+        assert wait_until(lambda: client.state == "waiting")
+        client.close()
+        with pytest.raises(ConnectionClosed):
+            client.send("x")
+        with pytest.raises(UsageError):
+            client.connect()
+
+
+def test_reader_that_is_slow_holds_the_hub_up_and_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hub closes with 1013; what was queued comes first, then what was missed."""
+    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
+    with returning() as (client, server, listening):
+        for number in range(1, 101):
+            server.message(number, "x" * 500)
+        server.send_close(1013, "since=1000-100")
+        server.sock.shutdown(socket.SHUT_WR)
+
+        def serve() -> RawServer:
+            found = listening.accept_events(after="1000-100")
+            found.message(101)
+            return found
+
+        serving = in_thread(serve)
+        got = [client.recv(SECONDS).id for _ in range(101)]
+        assert got == [f"1000-{number}" for number in range(1, 102)]
+        again = serving.result(SECONDS)
+        assert again.query()["since"] == "1000-100"
+        again.sock.close()
+
+
+def test_threads_and_descriptors_of_old_connections_are_gone() -> None:
+    """Ten connections later there is one reader, one writer and one socket."""
+    with returning() as (client, server, listening):
+        before = threading.active_count()
+        for _ in range(10):
+            server.sock.close()
+            server = listening.accept_events()
+        assert wait_until(lambda: client.state == "open")
+        assert threading.active_count() == before
+        server.send_frame(TEXT, '{"type":"count","count":1}')
+        server.sock.close()
