@@ -1,9 +1,9 @@
-"""The ``broadcast-server`` command line: its two commands, ``start`` and ``connect``, and options.
+"""The ``broadcast-server`` command line: commands ``start``, ``connect`` and ``who``, and options.
 
-Every option stands once, in ``START`` or ``CONNECT`` below. The parser, the environment variables,
-``--help``, the man page and ``docs/reference/options.md`` are all made from there. Values are
-looked up after parsing, so that nobody's environment leaks into the man page: the command line
-wins over the environment, the environment over the default.
+Every option stands once, in ``START``, ``CONNECT`` or ``WHO`` below. The parser, the environment
+variables, ``--help``, the man page and ``docs/reference/options.md`` are all made from there.
+Values are looked up after parsing, so that nobody's environment leaks into the man page: the
+command line wins over the environment, the environment over the default.
 
 argparse-manpage runs this file outside the package, in a build that has none of our dependencies:
 at its top it may import nothing but the standard library. What the commands do stands in
@@ -111,7 +111,7 @@ class Option(NamedTuple):
         """The environment variable that sets this option of `command`."""
         # A shell that runs both wants them apart: the hub listens on 0.0.0.0, no client can
         # connect there.
-        apart = command == "connect" and self.name in ("host", "port")
+        apart = command != "start" and self.name in ("host", "port")
         return "BROADCAST_SERVER_" + ("CONNECT_" if apart else "") + self.dest.upper()
 
     def parse_variable(self, text: str) -> Any:
@@ -256,7 +256,20 @@ CONNECT: dict[str, list[Option]] = {
     "logging": _logging_options("warning"),
 }
 
-OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT}
+WHO: dict[str, list[Option]] = {
+    "where to ask": [
+        *CONNECT["where to connect"][:2],
+        Option("room PATH", None, "room to list, such as /scores", shown="every room"),
+    ],
+}
+
+OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
+
+SUMMARIES = {
+    "start": "run a hub",
+    "connect": "join a room of a hub",
+    "who": "list who is in which room of a hub",
+}
 
 DESCRIPTIONS = {
     "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
@@ -264,6 +277,16 @@ DESCRIPTIONS = {
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
     "in the room and what they send is shown; /quit, Ctrl-D or Ctrl-C leaves. Input that is not a "
     "terminal is sent line by line, and the command ends when the hub has accepted all of it.",
+    "who": "List the rooms of a hub that have members, how many, and their names; a member without "
+    "a name is listed with its id.",
+}
+
+# What the operand of a command is. It says the same as --host, --port and --room.
+URLS = {
+    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
+    "--port and --room",
+    "who": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a path, "
+    "for every room; instead of --host, --port and --room",
 }
 
 
@@ -290,7 +313,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line. It reads nothing and changes nothing."""
     parser = _Parser(
         prog=PROG,
-        usage=f"{PROG} (start | connect [URL]) [options]",
+        usage=f"{PROG} (start | connect [URL] | who [URL]) [options]",
         description="Run a WebSocket broadcast hub, or join one: what one client sends, all others "
         "in its room get. The path of a client's URL is its room. Options may stand in any order.",
         allow_abbrev=False,
@@ -306,15 +329,15 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROG,  # else each command would be called by the whole usage line
     )
     for command, groups in OPTIONS.items():
-        operand = " [URL]" if command == "connect" else ""
+        *_, (*_, last) = groups.values()
+        operand = " [URL]" if command in URLS else ""
         sub = commands.add_parser(
             command,
             usage=f"{PROG} {command}{operand} [options]",
-            help={"start": "run a hub", "connect": "join a room of a hub"}[command],
+            help=SUMMARIES[command],
             description=DESCRIPTIONS[command],
             epilog="Each option can also be set by an environment variable: BROADCAST_SERVER_ and "
-            "its name, such as BROADCAST_SERVER_LOG_LEVEL. The command line wins. See "
-            f"{PROG}(1).",
+            f"its name, such as {last.variable(command)}. The command line wins. See {PROG}(1).",
             allow_abbrev=False,
         )
         _add_version(sub, argparse.SUPPRESS)
@@ -324,8 +347,7 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="URL",
                 nargs="?",
                 default=argparse.SUPPRESS,
-                help="address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
-                "--port and --room",
+                help=URLS[command],
             )
         for title, options in groups.items():
             group = sub.add_argument_group(title)
@@ -355,7 +377,7 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     commands, others = [], []
     rest = iter(arguments)
     for argument in rest:
-        if argument in ("start", "connect", "--start", "--connect"):
+        if argument in OPTIONS or argument in ("--start", "--connect"):
             commands.append(argument.lstrip("-"))
             continue
         others.append(argument)
@@ -368,7 +390,7 @@ def command_first(arguments: Sequence[str]) -> list[str]:
             if argument in ("-h", "--help", "--version"):
                 return [argument]
     if len(commands) != 1:
-        raise ValueError("give one command, start or connect (or --start, --connect)")
+        raise ValueError("give one command: start, connect or who (or --start, --connect)")
     return commands + others
 
 
@@ -432,8 +454,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if command == "start":
             status = commands.start(*found)
-        else:
+        elif command == "connect":
             status = commands.connect(*found, given.get("url"))
+        else:
+            status = commands.who(*found, given.get("url"))
     except SystemExit as end:  # argparse ends this way, after --help as after an error
         status = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:  # before a command has taken the signals over

@@ -1,4 +1,4 @@
-"""What ``broadcast-server start`` and ``broadcast-server connect`` do, once the options are known.
+"""What the commands of ``broadcast-server`` do, once the options are known.
 
 Here, and nowhere in the library, the process itself is changed: its signals, its logging, its
 descriptor limit, its standard streams. All functions run on the main thread.
@@ -7,6 +7,8 @@ descriptor limit, its standard streams. All functions run on the main thread.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import logging
 import os
 import queue
@@ -18,7 +20,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import logs
+from . import exchanges, logs
+from .deadlines import Deadline
 from .errors import ConnectFailed, HubStopped, UsageError
 from .streams import complain, write_stdout
 
@@ -29,6 +32,9 @@ OWN_DESCRIPTORS = 32
 MAX_SPARE_DESCRIPTORS = 256
 # How often the command looks whether the hub still works.
 CHECK_SECONDS = 1.0
+# How long `who` waits for the hub's list, and how much of it it takes.
+WHO_SECONDS = 10.0
+WHO_BYTES = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +127,81 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         complain("connect", str(error))
         return 1
     return console.run(client, _signal_descriptor())
+
+
+def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
+    """Print who is in which room.
+
+    Args:
+        values: the value of each option by its field name.
+        sources: as for `start`.
+        url: the address of a room, or of a hub without a path; None to make it of host, port and
+            room.
+
+    Returns:
+        The exit status: 0 printed, 1 there is no such list, 2 for an address that cannot be one.
+    """
+    if url is None:
+        if values["port"] == 0:
+            complain("who", f"{sources['port']}: a hub has a port between 1 and 65535")
+            return 2
+        url = room_url(values["host"], values["port"], values["room"] or "")
+        if values["room"] is None:
+            url = url.removesuffix("/")
+    try:
+        parts = exchanges.split_url(url)
+        room = urllib.parse.unquote(parts.path) or None
+        target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
+        deadline = Deadline(WHO_SECONDS)
+        answer = exchanges.exchange(parts, "GET", target, {}, None, deadline, WHO_BYTES)
+        text = _who_table(answer, room)
+    except UsageError as error:
+        complain("who", str(error))
+        return 2
+    except LookupError as error:
+        complain("who", f"cannot ask {url}: {error.args[0]}")
+        return 1
+    # All the ways in which there may be no whole answer.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        complain("who", f"cannot ask {url}: {exchanges.why(error, WHO_SECONDS)}")
+        return 1
+    return 0 if write_stdout(text) else 1
+
+
+def _who_table(answer: exchanges.Answer, room: str | None) -> str:
+    """Return the hub's list for a person to read: a line for each room.
+
+    Raises:
+        LookupError: it is no such list; the text says what came instead.
+    """
+    if answer.status != 200:
+        raise LookupError(answer.detail())
+    lines = [("ROOM", "COUNT", "MEMBERS")]
+    try:
+        for entry in answer.fields()["rooms"]:
+            members = [_who(member) for member in entry["members"]]
+            more = int(entry["count"]) - len(members)
+            if more > 0:  # the hub lists the first ones only
+                members.append(f"and {more} more")
+            path = logs.printable(str(entry["room"]))
+            lines.append((path, str(int(entry["count"])), ", ".join(members)))
+    except (KeyError, TypeError, ValueError):
+        raise LookupError("this is no hub: its answer has no rooms") from None
+    if len(lines) == 1:
+        return f"nobody is in {'any room' if room is None else logs.printable(room)}\n"
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return "".join(
+        f"{path:{widths[0]}}  {count:>{widths[1]}}  {members}\n" for path, count, members in lines
+    )
+
+
+def _who(member: Mapping[str, Any]) -> str:
+    """Return what a member is called in a list; nobody's name makes two of them."""
+    name = member["name"]
+    if name is None:
+        return logs.printable(str(member["id"]))
+    name = logs.printable(str(name))
+    return json.dumps(name, ensure_ascii=False) if "," in name else name
 
 
 def room_url(host: str, port: int, room: str) -> str:

@@ -75,7 +75,7 @@ class Server:
                 key, _, value = line.partition(": ")
                 assert key.lower() not in headers
                 headers[key.lower()] = value
-            return Asked(first, headers, file.read(int(headers["content-length"])))
+            return Asked(first, headers, file.read(int(headers.get("content-length", 0))))
 
 
 @contextlib.contextmanager

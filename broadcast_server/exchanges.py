@@ -1,0 +1,219 @@
+"""One HTTP request to a hub and its answer, on a connection of their own.
+
+The standard library's ``http.client`` writes the request and reads the answer. Its time-out counts
+for each step, which a slow server could stretch for ever: so it works on a ``_BoundedSocket``,
+whose every step gets what is left of one deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import ssl
+import urllib.parse
+from typing import Any, NamedTuple
+
+from .deadlines import Deadline
+from .errors import UsageError
+
+_TLS = {"http": False, "ws": False, "https": True, "wss": True}
+# A piece that TLS takes at once, and the deadline is looked at between two.
+_PIECE_BYTES = 64 * 1024
+# What says that the connection has broken, and not that somebody has refused.
+_BROKEN = (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead)
+
+
+class Answer(NamedTuple):
+    """What a server has answered."""
+
+    status: int
+    reason: str
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """Return the JSON object in the body, an empty one if there is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def detail(self) -> str:
+        """Return what the server says about an error (RFC 9457), else its status."""
+        detail = self.fields().get("detail")
+        if isinstance(detail, str) and detail:
+            return detail
+        return f"HTTP status {self.status} {self.reason}".rstrip()
+
+
+def split_url(url: str) -> urllib.parse.SplitResult:
+    """Return the parts of the address of a room or a hub, of HTTP or of a WebSocket.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in _TLS and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        usable = False
+    # Neither http.client nor the hub would know what to do with a user's name.
+    if not usable or not url.isprintable() or " " in url or "@" in parts.netloc:
+        raise UsageError(f"{url!r} is not an address such as http://127.0.0.1:8765/scores")
+    return parts
+
+
+def exchange(
+    parts: urllib.parse.SplitResult,
+    method: str,
+    target: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    deadline: Deadline,
+    max_answer_bytes: int,
+) -> Answer:
+    """Make one request and return its answer, whatever its status; redirects are not followed.
+
+    Args:
+        parts: the URL of the hub, as `split_url` returns it.
+        target: path and query to ask for, in ASCII.
+        headers: beside those that every request has.
+        body: None for none.
+        deadline: for all of it, but the lookup of a host's name.
+        max_answer_bytes: the most that is read of the answer's body.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: there is no whole answer; `why` tells.
+    """
+    connection = _Connection(parts, deadline)
+    try:
+        connection.putrequest(method, target)
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        for key, value in {**headers, **length, "Connection": "close"}.items():
+            connection.putheader(key, value)
+        try:
+            connection.endheaders(body)
+        except ConnectionError:
+            if connection.sock is None:
+                raise
+            # A hub that does not want the message answers before it has read all of it.
+        response = connection.getresponse()
+        answer = response.read(max_answer_bytes)
+        if response.length and len(answer) < max_answer_bytes:
+            raise http.client.IncompleteRead(answer)
+        # A head that is cut off has no length either.
+        if response.status == 200 and not answer:
+            raise http.client.IncompleteRead(answer)
+        return Answer(response.status, response.reason, response.headers, answer)
+    finally:
+        connection.close_socket()
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell whether a connection has broken, and was not refused."""
+    return isinstance(error, _BROKEN) and not isinstance(error, ConnectionRefusedError)
+
+
+def why(error: Exception, timeout: float) -> str:
+    """Return in a few words why there is no answer."""
+    if isinstance(error, TimeoutError):
+        return f"no answer in {timeout:g} s"
+    if is_broken(error):
+        return "the connection broke before the answer"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return "the answer is no HTTP"
+
+
+# -- The socket --------------------------------------------------------------------------------
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose every step is part of one deadline."""
+
+    def __init__(self, parts: urllib.parse.SplitResult, deadline: Deadline) -> None:
+        self._is_tls = _TLS[parts.scheme]
+        self.default_port = 443 if self._is_tls else 80
+        assert parts.hostname is not None
+        super().__init__(parts.hostname, parts.port or self.default_port)
+        self._deadline = deadline
+        self._socket: socket.socket | None = None
+
+    def connect(self) -> None:
+        """Connect to the first of the host's addresses that answers."""
+        error: OSError = OSError("the host has no address")
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(_seconds_left(self._deadline))
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._is_tls:
+                    sock.settimeout(_seconds_left(self._deadline))
+                    context = ssl.create_default_context()
+                    sock = context.wrap_socket(sock, server_hostname=self.host)
+            except OSError as failed:
+                sock.close()
+                error = failed
+                continue
+            self._socket = sock
+            self.sock = _BoundedSocket(sock, self._deadline)
+            return
+        raise error
+
+    def close_socket(self) -> None:
+        """Close what `connect` has opened; http.client closes only what stands for it."""
+        self.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+class _BoundedSocket:
+    """As much of a socket as http.client uses; each step gets what is left of the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._sock.settimeout(_seconds_left(self._deadline))
+            view = view[self._sock.send(view[:_PIECE_BYTES]) :]
+
+    def makefile(self, mode: str, *args: Any) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._deadline))
+
+    def close(self) -> None:
+        """Do nothing: http.client calls this before it has read the answer."""
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_seconds_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
+def _seconds_left(deadline: Deadline) -> float:
+    """Return a time-out for one step.
+
+    Raises:
+        TimeoutError: nothing is left.
+    """
+    left = deadline.left()
+    if not left:
+        raise TimeoutError
+    return left
