@@ -36,6 +36,7 @@ from .decisions import (
     Rooms,
     Stream,
 )
+from .errors import UsageError
 
 # Scripts in a browser cannot set a header of an upgrade: they offer this subprotocol, too, with
 # their token in base64url (RFC 4648 §5) behind it. It is never the one that is chosen.
@@ -43,6 +44,7 @@ TOKEN_PROTOCOL = "broadcast.token."
 
 Action = Literal["subscribe", "publish", "look"]
 
+_TOKEN = re.compile("[!-~]+")
 _BEARER = re.compile("bearer(?: +|$)", re.IGNORECASE)
 
 
@@ -159,6 +161,19 @@ def find_token(request: Request) -> str | None:
     if len(set(found)) > 1:
         raise ValueError("there is more than one token")
     return found[0] if found else None
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header line with which a client shows a token (RFC 6750 §2.1), none without one.
+
+    Raises:
+        UsageError: it is no token.
+    """
+    if token is None:
+        return {}
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise UsageError("token must be visible ASCII characters")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def judge(grant: Grant, action: Action, room: str | None, now: float) -> Refusal | None:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from . import client_events, dialer, frames
+from .access import bearer
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_life import ClientLife
@@ -54,6 +55,8 @@ class BroadcastClient:
         name: what the client calls itself.
         since: begin with everything after this message id.
         history: begin with so many old messages; `since` wins.
+        token: shown to the hub as ``Authorization: Bearer``; so is an ``access_token`` in the URL,
+            which is taken out of it. It goes to no other host: redirects are not followed then.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
         reconnect: come back after a lost connection, without a message lost or doubled.
         max_reconnect_delay: seconds that a pause between two attempts may last.
@@ -73,7 +76,7 @@ class BroadcastClient:
         UsageError: the URL, a header, a name or an id cannot be one.
 
     Attributes:
-        url: the address, with name, since and history in it.
+        url: the address, with name, since and history in it, and without a token.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class BroadcastClient:
         name: str | None = None,
         since: str | None = None,
         history: int = 0,
+        token: str | None = None,
         presence: bool = False,
         reconnect: bool = True,
         max_reconnect_delay: float = 30.0,
@@ -98,7 +102,12 @@ class BroadcastClient:
             "since": None if since is None else _checked_id(since),
             "history": str(_checked_history(history)) if history else None,
         }
-        self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
+        if token is None:
+            token = dialer.parameter(url, "access_token")
+        elif any(key.lower() == "authorization" for key in headers or {}):
+            raise UsageError("give a token or an Authorization header, not both")
+        shown = {k: v for k, v in given.items() if v is not None}
+        self.url = dialer.complete_url(url, {**shown, "access_token": None})
         self._core = ClientCore(
             self.url,
             urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
@@ -106,7 +115,7 @@ class BroadcastClient:
             presence=presence,
             reconnect=reconnect,
             max_reconnect_delay=max_reconnect_delay,
-            headers=dialer.checked_headers(headers or {}),
+            headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
             open_timeout=open_timeout,
             close_timeout=close_timeout,
             max_message_bytes=max_message_bytes,

@@ -7,10 +7,15 @@ import dataclasses
 import datetime
 import logging
 import threading
+import time
+import traceback
 from collections.abc import Callable
 
+from . import access
+from .access import AccessRequest, Authorize, Grant
 from .backplane import Done, MemoryBackplane
 from .connection import Connection
+from .decisions import Decision, Refusal, Request
 from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
@@ -39,6 +44,9 @@ class Core:
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        authorize: says who may do what; None if everybody may do everything.
+        refused: how many were refused, by reason.
+        reloads: what reads files anew when the hub is told to reload.
     """
 
     settings: Settings
@@ -56,11 +64,62 @@ class Core:
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
+    authorize: Authorize | None = None
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.rates = AddressRates(self.settings.max_rate)
+
+    # -- Access --------------------------------------------------------------------------------
+
+    def admit(self, request: Request, decision: Decision, address: str) -> Grant | Refusal:
+        """Return what whoever sent a request may do, or why they may not do what they ask for.
+
+        What fails refuses. On the reader's thread, without a lock.
+
+        Args:
+            request: the request.
+            decision: what the policies made of it.
+            address: where it came from.
+        """
+        question = access.asked(decision)
+        if question is None or self.authorize is None:
+            return access.OPEN
+        action, room = question
+        found: object
+        try:
+            token = access.find_token(request)
+        except ValueError as error:
+            found = Refusal(400, f"bad token: {error}")
+        else:
+            found = self._ask(AccessRequest(action, room, token, address, request.headers))
+        if isinstance(found, Grant):
+            found = access.judge(found, action, room, time.time()) or found
+        if isinstance(found, Grant):
+            return found
+        self.count_refusal("token")
+        assert isinstance(found, Refusal)
+        return found.with_headers(getattr(decision, "headers", ()))
+
+    def _ask(self, request: AccessRequest) -> Grant | Refusal:
+        assert self.authorize is not None
+        try:
+            found: object = self.authorize(request)
+        except Exception as error:
+            # Its text may have the token in it, as that of a KeyError would: its place is told.
+            places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+            kind = type(error).__name__
+            logger.error("authorize failed: %s at %s; nobody is let in", kind, " > ".join(places))
+            return Refusal(500, "the hub cannot tell who may do this")
+        if found is None:
+            return access.unknown("you are not let in", invalid=request.token is not None)
+        if isinstance(found, (Grant, Refusal)):
+            return found
+        logger.error("authorize returned %s; nobody is let in", type(found).__name__)
+        return Refusal(500, "the hub cannot tell who may do this")
 
     # -- Publishing ----------------------------------------------------------------------------
 
@@ -187,6 +246,11 @@ class Core:
         if since > self.backplane.newest():
             return "unknown"
         return "restarted" if since < self.backplane.started else None
+
+    def count_refusal(self, reason: str) -> None:
+        """Count somebody who was refused; the reason is one word in snake_case."""
+        with self._count_lock:
+            self.refused[reason] += 1
 
     def count_end(self, code: int) -> None:
         """Count a connection that has ended."""

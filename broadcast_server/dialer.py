@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import urllib.parse
@@ -14,6 +15,8 @@ from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
 
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 200
 PROTOCOL_HEADER = "sec-websocket-protocol"
 
 
@@ -44,6 +47,12 @@ def complete_url(url: str, parameters: Mapping[str, str | None]) -> str:
     ]
     path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
     return urllib.parse.urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
+
+
+def parameter(url: str, key: str) -> str | None:
+    """Return a parameter of the query, the last one of that name; None if it is not there."""
+    found = urllib.parse.parse_qs(url.partition("?")[2].partition("#")[0]).get(key)
+    return found[-1] if found else None
 
 
 def _key_of(part: str) -> str:
@@ -92,6 +101,8 @@ class Dialing:
             self._headers["Sec-WebSocket-Protocol"] = subprotocol
         else:
             self._offered = ""
+        # The library would show a token to whomever a redirect names.
+        self._redirects = 0 if any(key.lower() == "authorization" for key in headers) else 3
         self._timeout = min(timeout, MAX_SECONDS)
         self._connecting = websocket.WebSocket(enable_multithread=False)
         self._was_cut = False
@@ -112,15 +123,25 @@ class Dialing:
         watch.start()
         try:
             connecting.connect(  # type: ignore[no-untyped-call]
-                self._url, header=self._headers, suppress_origin=True
+                self._url,
+                header=self._headers,
+                suppress_origin=True,
+                redirect_limit=self._redirects,
             )
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
+            if status in (401, 403):
+                why += _detail(error.resp_body)
             raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
         # What is no HTTP at all makes the library stumble in several ways.
         except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
+            answer = connecting.handshake_response
+            if answer is not None and answer.status != 101:
+                why = "it sends us to another address"
+                if not self._redirects:
+                    why += ", and a token is shown to no other"
             raise ConnectFailed(f"cannot connect to {url}: {why}") from error
         finally:
             watch.cancel()
@@ -150,6 +171,16 @@ class Dialing:
 def masked_frame(opcode: int, payload: bytes) -> bytes:
     """Return a whole message or a control frame as a client must send it (RFC 6455 §5.3)."""
     return websocket.ABNF.create_frame(payload, opcode).format()
+
+
+def _detail(body: bytes | None) -> str:
+    """Return what the hub says about a refusal (RFC 9457), to be put behind the status."""
+    try:
+        detail = json.loads(body or b"")["detail"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    short = isinstance(detail, str) and len(detail) <= MAX_DETAIL_CHARACTERS
+    return f" ({detail})" if short and detail.isprintable() else ""
 
 
 def _why(error: Exception, timeout: float) -> str:

@@ -7,8 +7,8 @@ the man page and the reference are made; a test keeps the defaults here and ther
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePath
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from .errors import UsageError
 

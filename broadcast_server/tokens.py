@@ -292,4 +292,3 @@ def _read_claims(claims: dict[str, Any]) -> Grant | Refusal:
             raise TypeError(f"{field} must be a list of patterns")
         lists[field] = tuple(patterns)
     return Grant(claims.get("sub"), **lists, expires=float(claims["exp"]) + LEEWAY_SECONDS)
-
