@@ -172,8 +172,9 @@ def test_file_that_cannot_be_used_is_an_error(
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
+    settings: dict[str, Any] = {field: path}
     with pytest.raises(AccessError) as caught:
-        Keyring(Settings(**{field: path}))
+        Keyring(Settings(**settings))
     assert str(caught.value) == words.format(path=path)
 
 
@@ -216,7 +217,8 @@ def test_file_that_every_user_can_read_is_warned_of(
     path.write_bytes(content)
     path.chmod(mode)
     field = "jwt_key_file" if b"KEY" in content else "token_file"
-    Keyring(Settings(**{field: path}))
+    settings: dict[str, Any] = {field: path}
+    Keyring(Settings(**settings))
     expected = [f"every user of this machine can read {path}: chmod o= would mend it"]
     assert caplog.messages == (expected if warned else [])
 
