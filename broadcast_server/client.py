@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from . import client_events, dialer, frames
-from .access import bearer
+from .access import bearer, token_in_url
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_life import ClientLife
@@ -103,7 +103,7 @@ class BroadcastClient:
             "history": str(_checked_history(history)) if history else None,
         }
         if token is None:
-            token = dialer.parameter(url, "access_token")
+            token = token_in_url(url)
         elif any(key.lower() == "authorization" for key in headers or {}):
             raise UsageError("give a token or an Authorization header, not both")
         shown = {k: v for k, v in given.items() if v is not None}

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import exchanges, logs, tokens
-from .access import bearer
+from .access import bearer, token_in_url
 from .deadlines import Deadline
 from .errors import AccessError, ConnectFailed, HubStopped, UsageError
 from .streams import complain, write_stdout
@@ -65,7 +65,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     try:
         hub.start()
     except AccessError as error:
-        complain("start", _in_the_users_words(str(error), sources))
+        complain("start", str(error))
         return 1
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
@@ -159,7 +159,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
-        headers = bearer(_token(values))
+        headers = bearer(_token(values) or token_in_url(url))
         answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
         text = _who_table(answer, room)
     except UsageError as error:

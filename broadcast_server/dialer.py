@@ -49,12 +49,6 @@ def complete_url(url: str, parameters: Mapping[str, str | None]) -> str:
     return urllib.parse.urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
 
 
-def parameter(url: str, key: str) -> str | None:
-    """Return a parameter of the query, the last one of that name; None if it is not there."""
-    found = urllib.parse.parse_qs(url.partition("?")[2].partition("#")[0]).get(key)
-    return found[-1] if found else None
-
-
 def _key_of(part: str) -> str:
     return urllib.parse.unquote_plus(part.partition("=")[0])
 

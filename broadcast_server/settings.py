@@ -7,6 +7,7 @@ the man page and the reference are made; a test keeps the defaults here and ther
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
@@ -15,6 +16,8 @@ from .errors import UsageError
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
 # wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
 MAX_SECONDS = 1_000_000
+
+_VISIBLE = re.compile("[!-~]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,9 @@ class Settings:
         kinds = (str, bytes) if name == "jwt_key" else (str,)
         if value is not None and not (isinstance(value, kinds) and value):
             raise UsageError(f"{name} must be a text that is not empty")
+        # Others could not be shown in a header line.
+        if name != "jwt_key" and isinstance(value, str) and not _VISIBLE.fullmatch(value):
+            raise UsageError(f"{name} must consist of visible ASCII characters")
         if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
             raise UsageError(f"{name}_file must be the path of a file")
         if value is not None and path is not None:

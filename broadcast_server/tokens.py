@@ -151,7 +151,7 @@ def _read_tokens(
         lines = [line.strip() for line in _read_file(path).splitlines()]
     else:
         assert value is not None
-        lines = [value.encode("utf-8", "surrogatepass")]
+        lines = [value.encode("ascii")]  # the settings have looked at it
     found = tuple(line for line in lines if line)
     if not found:
         raise AccessError(f"{name} is empty")

@@ -138,6 +138,9 @@ def test_secret_is_a_text_given_once_and_never_shown(name: str) -> None:
     settings = make(**{name: "s3cret"})
     assert settings.has_secrets and "s3cret" not in repr(settings)
     assert make(**{f"{name}_file": "/etc/s"}).has_secrets and not make().has_secrets
+    if name != "jwt_key":
+        with pytest.raises(UsageError, match=f"^{name} must consist of visible ASCII characters$"):
+            make(**{name: "s3 cret"})
     for bad in ({name: ""}, {name: 5}, {f"{name}_file": ""}, {f"{name}_file": 5}):
         with pytest.raises(UsageError, match=f"^{name}"):
             make(**bad)
