@@ -57,7 +57,7 @@ def respond(
     if isinstance(decision, Preflight):
         return Response(204, decision.headers)
     if isinstance(decision, Health):
-        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.stopping else _HEALTHY
+        return _health(core)
     if isinstance(decision, Metrics):
         # While it stops, too: the last numbers are those of the goodbyes.
         return _export(core, request, decision)
@@ -74,7 +74,13 @@ def respond(
     return Refusal(404, "there is nothing here")
 
 
-_HEALTHY = Response(200, (), b"ok\n", "text/plain")
+def _health(core: Core) -> Response:
+    if core.stopping:
+        return Response(503, _RETRY, b"stopping\n", "text/plain")
+    if not core.fanout.is_alive:
+        # Nothing will be delivered any more: whoever watches the hub should start it anew.
+        return Response(503, _RETRY, b"failed\n", "text/plain")
+    return Response(200, (), b"ok\n", "text/plain")
 
 
 def _publish(
