@@ -51,8 +51,9 @@ class MemoryBackplane:
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        # Guards _ms, _seq, _closed, messages, duplicates, _keys, and the order of appends: a room's log must
-        # grow in the order of its ids, so the lock is held over both. Taken before a room's lock.
+        # Guards _ms, _seq, _closed, messages, duplicates, _keys, and the order of appends: a room's
+        # log must grow in the order of its ids, so the lock is held over both. Taken before a
+        # room's lock.
         self._lock = threading.Lock()
         self._seq = 0
         self._closed = False

@@ -146,7 +146,9 @@ class HttpConnection:
                 if size > limit_bytes:
                     raise BadRequest(_too_big(limit_bytes))
                 if chunks > _MAX_CHUNKS:
-                    raise BadRequest(_malformed(400, f"the body has more than {_MAX_CHUNKS} chunks"))
+                    raise BadRequest(
+                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                    )
             elif isinstance(event, h11.EndOfMessage):
                 self._unread = False
                 return b"".join(pieces)

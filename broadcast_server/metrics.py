@@ -57,7 +57,9 @@ def expose(core: Core, accept: str) -> tuple[bytes, str]:
     try:
         from prometheus_client import exposition, process_collector, registry
     except ImportError as error:
-        raise MetricsMissing("this hub has no metrics: prometheus-client is not installed") from error
+        raise MetricsMissing(
+            "this hub has no metrics: prometheus-client is not installed"
+        ) from error
     if core.registry is None:
         # Of two requests at the same moment each makes one, and either is as good.
         made = registry.CollectorRegistry()
@@ -123,9 +125,7 @@ class HubCollector:
         writer = core.fanout.writer
         backplane = core.backplane
         yield _counter("messages", "Messages accepted.", backplane.messages)
-        yield _counter(
-            "duplicates", "Messages sent again with a known key.", backplane.duplicates
-        )
+        yield _counter("duplicates", "Messages sent again with a known key.", backplane.duplicates)
         yield _counter(
             "received_bytes", "Bytes of the frames of messages taken.", counts.bytes_in, "bytes"
         )
