@@ -57,13 +57,12 @@ def expose(core: Core, accept: str) -> tuple[bytes, str]:
     try:
         from prometheus_client import exposition, process_collector, registry
     except ImportError as error:
-        raise MetricsMissing(
-            "this hub has no metrics: prometheus-client is not installed"
-        ) from error
+        text = "there are no metrics: prometheus-client is not installed where the hub runs"
+        raise MetricsMissing(text) from error
     if core.registry is None:
         # Of two requests at the same moment each makes one, and either is as good.
         made = registry.CollectorRegistry()
-        made.register(HubCollector(core))  # type: ignore[arg-type]  # it needs `collect` only
+        made.register(HubCollector(core))
         # Descriptors and memory are what a hub with a thread for each client runs out of first.
         process_collector.ProcessCollector(registry=made)
         core.registry = made
