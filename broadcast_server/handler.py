@@ -180,8 +180,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
         if number is None:
-            reason = "stopping" if core.stopping else "max_clients"
-            return Refusal(503, "the hub takes no more clients now", (*_RETRY, *headers), reason)
+            text = "the hub takes no more clients now"
+            retry = (*_RETRY, *headers)
+            return Refusal(503, text, retry, "stopping" if core.stopping else "max_clients")
         form, echo = RAW, True
         if isinstance(join, Stream):
             form = SSE_JSON if join.as_json else SSE

@@ -112,8 +112,9 @@ def _publish(
         return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
     except HubBusy as error:
         # Either there is no place for the room, or the room is there and its fan-out is behind.
-        reason = "busy" if core.rooms.find(decision.room) is not None else "max_rooms"
-        return Refusal(503, str(error), (*_RETRY, *decision.headers), reason)
+        is_there = core.rooms.find(decision.room) is not None
+        retry = (*_RETRY, *decision.headers)
+        return Refusal(503, str(error), retry, "busy" if is_there else "max_rooms")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
