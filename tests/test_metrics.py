@@ -394,7 +394,7 @@ def test_text_and_openmetrics_are_chosen_by_accept(hub: BroadcastHub) -> None:
     "accept", ["application/openmetrics-text; version=new", "text/plain;version=1.x", ";=,;", "é"]
 )
 def test_odd_accept_gets_an_answer(hub: BroadcastHub, accept: str) -> None:
-    """In one of the formats; the library before 0.23 looks at no version, later ones stumble."""
+    """In one of the formats; older libraries look at no version, newer ones stumble."""
     response, text = ask(hub, Accept=accept)
     assert response.status == 200
     assert re.match(r"text/plain|application/openmetrics-text", response.headers["Content-Type"])
