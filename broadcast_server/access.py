@@ -209,12 +209,13 @@ def unknown(text: str = "a token is needed here", *, invalid: bool = False) -> R
         invalid: they have shown a token, and it is no good.
     """
     challenge = 'Bearer error="invalid_token"' if invalid else "Bearer"
-    return Refusal(401, text, (("WWW-Authenticate", challenge),))
+    return Refusal(401, text, (("WWW-Authenticate", challenge),), "token")
 
 
 def forbidden(text: str) -> Refusal:
     """Return the refusal of somebody who is known and may not do this."""
-    return Refusal(403, text, (("WWW-Authenticate", 'Bearer error="insufficient_scope"'),))
+    challenge = 'Bearer error="insufficient_scope"'
+    return Refusal(403, text, (("WWW-Authenticate", challenge),), "token")
 
 
 def is_loopback(address: str) -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from . import access
 from .access import AccessRequest, Authorize, Grant
@@ -34,18 +35,29 @@ class Refused(Exception):
     """The program's filter does not let a message pass."""
 
 
+class Counts(NamedTuple):
+    """What a hub has counted so far: copies of the attributes of `Core` of the same names."""
+
+    encodes: int
+    bytes_in: int
+    ended: dict[int, int]
+    refused: dict[str, int]
+
+
 @dataclasses.dataclass
 class Core:
     """One hub's parts. All methods may be called from any thread.
 
     Attributes:
         wait_drained: waits until some client's personal queue is empty, a moment at most.
+        client_count: returns how many clients there are now.
         stopping: set once, when nobody is admitted any more.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        refused: how many requests and messages were refused, by reason.
+        registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
-        refused: how many were refused, by reason.
         reloads: what reads files anew when the hub is told to reload.
     """
 
@@ -58,14 +70,16 @@ class Core:
     on_leave: Callable[[Member, int, str], object] | None = None
     filter: Filter | None = None
     wait_drained: Callable[[float], None] = lambda seconds: None
+    client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
     stopping: bool = False
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    authorize: Authorize | None = None
     refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    registry: Any = None
+    authorize: Authorize | None = None
     reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
@@ -100,8 +114,9 @@ class Core:
             found = access.judge(found, action, room, time.time()) or found
         if isinstance(found, Grant):
             return found
-        self.count_refusal("token")
         assert isinstance(found, Refusal)
+        # A program's own refusal is counted with the others: what it calls the reason is no label.
+        found = dataclasses.replace(found, reason="token")
         return found.with_headers(getattr(decision, "headers", ()))
 
     def _ask(self, request: AccessRequest) -> Grant | Refusal:
@@ -109,7 +124,7 @@ class Core:
         try:
             found: object = self.authorize(request)
         except Exception as error:
-            # Its text may have the token in it, as that of a KeyError would: its place is told.
+            # Its text may hold the token, as that of a KeyError does: only the place is logged.
             places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
             kind = type(error).__name__
             logger.error("authorize failed: %s at %s; nobody is let in", kind, " > ".join(places))
@@ -137,13 +152,16 @@ class Core:
             found: object = self.filter(Message(data, room, sender, now, None))
         except Exception:
             logger.exception("the filter failed; the message is refused")
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass") from None
         if isinstance(found, Message):
             found = found.data
         if found is None:
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         if not isinstance(found, (str, bytes)):
             logger.error("the filter returned %s; the message is refused", type(found).__name__)
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         return found
 
@@ -247,12 +265,23 @@ class Core:
             return "unknown"
         return "restarted" if since < self.backplane.started else None
 
-    def count_refusal(self, reason: str) -> None:
-        """Count somebody who was refused; the reason is one word in snake_case."""
-        with self._count_lock:
-            self.refused[reason] += 1
+    # -- Counters ------------------------------------------------------------------------------
 
     def count_end(self, code: int) -> None:
         """Count a connection that has ended."""
         with self._count_lock:
             self.ended[code] += 1
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a request or a message that is refused.
+
+        Args:
+            reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.
+        """
+        with self._count_lock:
+            self.refused[reason] += 1
+
+    def counts(self) -> Counts:
+        """Return all counts of one moment."""
+        with self._count_lock:
+            return Counts(self.encodes, self.bytes_in, dict(self.ended), dict(self.refused))

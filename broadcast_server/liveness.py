@@ -55,7 +55,7 @@ class Liveness:
             return
         if now >= connection.expires:
             logger.info("the token of %s has expired", connection.member.id)
-            self._writer.evict(connection, 1008, "token expired")
+            self._writer.evict(connection, 1008, "token expired", blamed=False)
             return
         due = min(self._check_heartbeat(connection, now), connection.expires)
         if connection.blocked and connection.deadline is None:

@@ -151,6 +151,7 @@ class Reader:
         """Let the program's filter decide about a plain client's message, if it may send any."""
         if not self._may_publish:
             # There is no other way to tell a plain client.
+            self.core.count_refusal("token")
             self._close(client, 1008, "you may not write to this room")
             return
         data = payload.decode("utf-8") if opcode == frames.TEXT else payload
@@ -170,6 +171,7 @@ class Reader:
             event = events.parse(payload, settings.max_message_bytes)
             if isinstance(event, events.Send):
                 if not self._may_publish:
+                    self.core.count_refusal("token")
                     raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
                     data = self.core.pass_filter(event.data, client.room.path, client.member)
@@ -181,6 +183,8 @@ class Reader:
             if isinstance(event, events.Rename) and not self._may_rename:
                 raise BadFrame("not_allowed", "your token says who you are", event.ref)
         except BadFrame as error:
+            if error.code == "too_big":
+                self.core.count_refusal("too_big")
             self._publish(client, batch)
             batch.clear()
             self._queue(client, events.error(error.code, error.detail, error.ref))

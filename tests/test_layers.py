@@ -43,6 +43,7 @@ OWNERS = {
     "h11": "handshake",
     "jwt": "tokens",
     "cryptography": "tokens",
+    "prometheus_client": "metrics",
 }
 
 

@@ -30,8 +30,8 @@ class Writer:
     def drop(self, connection: Connection) -> None:
         self.done.append("drop")
 
-    def evict(self, connection: Connection, code: int, reason: str) -> None:
-        self.done.append((code, reason))
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        self.done.append((code, reason) if blamed else (code, reason, "not blamed"))
 
     def evict_slow(self, connection: Connection) -> None:
         self.done.append("slow")
@@ -87,7 +87,7 @@ def test_client_whose_token_ends_first_is_looked_at_then(case: Case) -> None:
     case.client.blocked = True
     case.client.blocked_since = 1007.0
     assert case.check(1007.5) == NEVER
-    assert case.writer.done == [(1008, "token expired")]
+    assert case.writer.done == [(1008, "token expired", "not blamed")]
 
 
 def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:
