@@ -99,15 +99,15 @@ class Core:
             decision: what the policies made of it.
             address: where it came from.
         """
-        question = access.asked(decision)
-        if question is None or self.authorize is None:
+        if self.authorize is None or (question := access.asked(decision)) is None:
             return access.OPEN
         action, room = question
         found: object
         try:
             token = access.find_token(request)
         except ValueError as error:
-            found = Refusal(400, f"bad token: {error}")
+            challenge = ("WWW-Authenticate", 'Bearer error="invalid_request"')
+            found = Refusal(400, f"bad token: {error}", (challenge,))
         else:
             found = self._ask(AccessRequest(action, room, token, address, request.headers))
         if isinstance(found, Grant):

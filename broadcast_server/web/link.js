@@ -178,13 +178,13 @@ export class Link {
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => {
       if (opened) this.#lost(code, reason);
-      else this.#findOut(socket);
+      else this.#learnWhy(socket);
     };
   }
 
   // A browser does not tell a script why an upgrade was refused. The same question over HTTP gets an
   // answer with a status.
-  async #findOut(socket) {
+  async #learnWhy(socket) {
     const headers = { Accept: "application/json" };
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     let status = 0;
@@ -196,7 +196,10 @@ export class Link {
       // There is no hub, or no network: it comes to the same as without this question.
     }
     if (this.#socket !== socket) return; // something else has begun
-    if (status === 403) this.#lock("This token does not allow to read this room.");
+    const forbidden = this.#token
+      ? "This token does not allow to read this room."
+      : "The hub does not let you read this room.";
+    if (status === 403) this.#lock(forbidden);
     else if (status !== 401) this.#lost(1006, "");
     else if (this.#token) this.#lock("The hub does not take this token: it is wrong, or has expired.");
     else this.#lock("This room wants a token.");
