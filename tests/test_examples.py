@@ -21,17 +21,10 @@ import pytest
 from broadcast_server import BroadcastClient, BroadcastHub
 
 from .browser import find_chromium, running_browser
-from .support import PYTHON, ROOT, needs_module, python_environment, running_hub, wait_until
+from .support import PYTHON, ROOT, command_environment, needs_module, running_hub, wait_until
 
 SECONDS = 20.0
 EXAMPLES = ROOT / "docs" / "examples"
-
-
-def environment(*folders: pathlib.Path, **variables: str) -> dict[str, str]:
-    """Return an environment in which the checkout's command and the folders' are found first."""
-    path = [*map(str, folders), str(ROOT / "bin"), os.path.dirname(PYTHON), os.environ["PATH"]]
-    own = {k: v for k, v in python_environment().items() if not k.startswith("BROADCAST_SERVER_")}
-    return own | {"PATH": os.pathsep.join(path)} | variables
 
 
 @contextlib.contextmanager
@@ -40,7 +33,7 @@ def running(*command: str | pathlib.Path, **options: Any) -> Iterator[subprocess
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(
         list(map(str, command)),
-        env=environment(),
+        env=command_environment(),
         text=True,
         start_new_session=True,
         **pipes | options,
@@ -231,7 +224,7 @@ def notify(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     """Run the script."""
     return subprocess.run(
         ["sh", str(EXAMPLES / "notify.sh"), *arguments],
-        env=environment(**variables),
+        env=command_environment(**variables),
         capture_output=True,
         text=True,
         timeout=60,
