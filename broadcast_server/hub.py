@@ -24,7 +24,8 @@ from .fanout import FanOut
 from .frames import is_sendable_close_code
 from .messages import Draft, Member, Message, encode, to_message, to_messages
 from .policies import check_room
-from .rooms import WAIT_SECONDS, Rooms
+from .registry import Rooms
+from .rooms import WAIT_SECONDS
 from .server import HubServer
 from .settings import MAX_SECONDS, Settings
 
