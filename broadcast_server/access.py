@@ -16,7 +16,6 @@ import binascii
 import dataclasses
 import ipaddress
 import re
-import urllib.parse
 from collections.abc import Callable
 from typing import Literal
 
@@ -162,13 +161,6 @@ def find_token(request: Request) -> str | None:
     if len(set(found)) > 1:
         raise ValueError("there is more than one token")
     return found[0] if found else None
-
-
-def token_in_url(url: str) -> str | None:
-    """Return the token that a client's user has put into a URL, None if there is none."""
-    query = url.partition("?")[2].partition("#")[0]
-    found = urllib.parse.parse_qs(query).get("access_token")
-    return found[-1] if found else None
 
 
 def bearer(token: str | None) -> dict[str, str]:

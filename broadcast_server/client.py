@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import client_events, dialer, frames
-from .access import bearer, token_in_url
+from . import client_events, dialer, frames, urls
+from .access import bearer
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_life import ClientLife
@@ -102,15 +102,17 @@ class BroadcastClient:
             "since": None if since is None else _checked_id(since),
             "history": str(_checked_history(history)) if history else None,
         }
+        parts = urls.split(url, urls.WEBSOCKET)
         if token is None:
-            token = token_in_url(url)
+            token = urls.parameter(parts, "access_token")
         elif any(key.lower() == "authorization" for key in headers or {}):
             raise UsageError("give a token or an Authorization header, not both")
         shown = {k: v for k, v in given.items() if v is not None}
-        self.url = dialer.complete_url(url, {**shown, "access_token": None})
+        parts = urls.with_parameters(parts, {**shown, "access_token": None})
+        self.url = parts.geturl()
         self._core = ClientCore(
             self.url,
-            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            urllib.parse.unquote(parts.path) or "/",
             name,
             presence=presence,
             reconnect=reconnect,

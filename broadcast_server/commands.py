@@ -20,8 +20,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tokens
-from .access import bearer, token_in_url
+from . import exchanges, logs, tokens, urls
+from .access import bearer
 from .deadlines import Deadline
 from .errors import AccessError, ConnectFailed, HubStopped, UsageError
 from .streams import complain, write_stdout
@@ -155,11 +155,11 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
             url = url.removesuffix("/")
     shown = url.partition("?")[0]  # a query may have a secret in it
     try:
-        parts = exchanges.split_url(url)
+        parts = urls.split(url)
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
-        headers = bearer(_token(values) or token_in_url(url))
+        headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
         answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
         text = _who_table(answer, room)
     except UsageError as error:
