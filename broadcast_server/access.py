@@ -62,7 +62,7 @@ class Grant:
         expires: when it all ends, in Unix seconds; their connections end then, too. None for never.
 
     Raises:
-        TypeError: a list of patterns is no list of strings.
+        TypeError: a list of patterns is no list of strings, or the end no number.
         ValueError: nobody can have such a name.
     """
 
@@ -82,6 +82,9 @@ class Grant:
             if not all(isinstance(pattern, str) for pattern in patterns):
                 raise TypeError(f"each pattern in {field} must be a string")
             object.__setattr__(self, field, tuple(patterns))
+        expires: object = self.expires
+        if expires is not None and not (isinstance(expires, (int, float)) and expires == expires):
+            raise TypeError("expires must be a number of seconds")
         name: object = self.name
         if name is not None:
             if not isinstance(name, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import http
 import logging
 import threading
 import time
@@ -27,6 +28,9 @@ from .sessions import Sessions
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# With anything else whoever is refused would think that all is well.
+_REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)
 
 Filter = Callable[[Message], "Message | str | bytes | None"]
 
@@ -131,7 +135,7 @@ class Core:
             return Refusal(500, "the hub cannot tell who may do this")
         if found is None:
             return access.unknown("you are not let in", invalid=request.token is not None)
-        if isinstance(found, (Grant, Refusal)):
+        if isinstance(found, Grant) or (isinstance(found, Refusal) and found.status in _REFUSING):
             return found
         logger.error("authorize returned %s; nobody is let in", type(found).__name__)
         return Refusal(500, "the hub cannot tell who may do this")

@@ -93,6 +93,8 @@ def test_pattern_is_a_path_or_its_beginning(
         ({"publish": [b"/a"]}, TypeError),
         ({"publish": 5}, TypeError),
         ({"subscribe": {"/a": True}}, TypeError),
+        ({"expires": "soon"}, TypeError),
+        ({"expires": float("nan")}, TypeError),
         ({"name": 5}, TypeError),
         ({"name": ""}, ValueError),
         ({"name": "a\nb"}, ValueError),

@@ -30,6 +30,7 @@ from broadcast_server import (
 from broadcast_server.tokens import LEEWAY_SECONDS
 
 from .support import (
+    CLOSE,
     SAMPLE_KEY,
     HandshakeRefused,
     RawClient,
@@ -429,6 +430,16 @@ def grant_for(seconds: float) -> Any:
     return lambda request: Grant(expires=time.time() + seconds)
 
 
+def frames_of(client: RawClient) -> list[tuple[bool, int, bytes]]:
+    """Return all frames up to the end of the stream."""
+    frames = []
+    while True:
+        try:
+            frames.append(client.recv_frame())
+        except EOFError:
+            return frames
+
+
 @pytest.mark.parametrize("subprotocol", [True, False])
 def test_connection_ends_when_its_grant_does(subprotocol: bool) -> None:
     """1008 by a timer, with the heartbeat far away; the members hear of it."""
@@ -445,10 +456,10 @@ def test_connection_ends_when_its_grant_does(subprotocol: bool) -> None:
             path = "/r?name=goes&access_token=short"
             headers = [SUBPROTOCOL] if subprotocol else []
             with RawClient.connect(port=hub.port, path=path, headers=headers) as goes:
-                if subprotocol:
-                    assert json.loads(goes.recv_message())["type"] == "welcome"
-                assert goes.recv_close() == (1008, "token expired")
-                goes.recv_eof()
+                *before, (_, opcode, payload) = frames_of(goes)
+                assert (opcode, payload) == (CLOSE, b"\x03\xf0token expired")
+                # A machine that is very slow has no time for the welcome.
+                assert len(before) <= subprotocol
             assert [stays.read()["type"] for _ in range(2)] == ["join", "leave"]
             assert wait_until(lambda: ended == [("goes", 1008, "token expired")])
             stays.say(type="who", ref=1)
@@ -518,6 +529,8 @@ def test_authorize_is_asked_before_anything_happens() -> None:
         (None, 401),
         (Refusal(403, "not on Sundays"), 403),
         (Refusal(429, "later", (("Retry-After", "5"),)), 429),
+        (Refusal(200, "come in"), 500),
+        (Refusal(42, "x"), 500),
         (True, 500),
         ("ann", 500),
     ],
@@ -527,7 +540,7 @@ def test_answer_of_authorize_is_carried_out(answer: Any, status: int) -> None:
     with running_hub(authorize=lambda request: answer) as hub:
         found = Answer(hub, "GET", "/r", headers=JSON)
         assert found.status == status
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Refusal) and status != 500:
             assert found.json()["detail"] == answer.text
         assert upgrade(hub, "/r") == (101 if status == 200 else status)
 
@@ -636,7 +649,7 @@ def test_client_that_is_refused_says_why(
 
 def test_client_whose_token_has_ended_does_not_come_back() -> None:
     """1008 is for good, and so is a refusal after a lost connection."""
-    tokens = {"short": 0.3, "long": None}
+    tokens = {"short": 2.0, "long": None}
 
     def authorize(request: AccessRequest) -> Grant | None:
         if request.token not in tokens:
