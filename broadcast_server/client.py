@@ -48,8 +48,10 @@ class BroadcastClient:
         since: begin with everything after this message id.
         history: begin with so many old messages; `since` wins.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
-        reconnect: come back after a lost connection, without a message lost or doubled.
-        max_reconnect_delay: seconds that a pause between two attempts may last.
+        reconnect: come back after a lost connection, without a message lost or doubled. The hub
+            knows a message that is sent again for ten minutes, and until it restarts.
+        max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
+            asks for more (``Retry-After``).
         headers: more header lines for the opening handshake.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
@@ -62,8 +64,11 @@ class BroadcastClient:
     They may send what fits into the queue, and call `close`, which then does not wait; they must
     not receive or publish.
 
+    In a child that the process forks a connected client has ended: the connection stays the
+    parent's. One that is not connected yet may be connected there.
+
     Raises:
-        UsageError: the URL, a header, a name or an id cannot be one.
+        UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
 
     Attributes:
         url: the address, with name, since and history in it.
@@ -178,7 +183,8 @@ class BroadcastClient:
         """Connect and join the room; return the client.
 
         Raises:
-            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
+                `retry_after` for how long the server does not want to be asked again.
             UsageError: the client has been connected before.
         """
         open_client(self._core)

@@ -33,7 +33,8 @@ class Link:
 
     Args:
         sock: a WebSocket from its next byte on; it belongs to the link now.
-        lock: the client's lock; it guards everything below but the decoder and the reader.
+        lock: the client's lock; it guards everything below but what is the reader thread's own
+            and `channel`, which has a lock of its own.
         outbox: what the writer sends, under the same lock.
         max_message_bytes: the largest message that is taken.
         with_events: whether the hub chose to speak ``broadcast.v1.json``.
@@ -77,7 +78,8 @@ class Link:
         self.ended = False
         self.echoed = False
         self.pongs: collections.deque[bytes] = collections.deque(maxlen=MAX_PONGS)
-        self.pinged = False  # silence was answered with a ping, and went on since
+        # The reader's own: silence was answered with a ping, and went on since.
+        self.pinged = False
         self._ping_due = False
         self.close: bytes | None = None  # payload of our Close once it is queued
         self._close_now = False  # nothing else is sent any more

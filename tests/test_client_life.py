@@ -434,6 +434,8 @@ def test_states_are_told_in_order() -> None:
             "open",
             "closed",
         ]
+        # The client could be asked meanwhile, and said the same: all went on in this thread.
+        assert [seen for _, seen, _ in told] == states
         assert {name for _, _, name in told} == {"client"}
 
 
@@ -542,7 +544,7 @@ def test_close_that_gives_up_ends_the_connection_that_has_just_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The new one begins in the moment in which the time is up: it must not live on unseen."""
-    with returning(close_timeout=0.3) as (client, server, listening):
+    with returning(close_timeout=0.3, open_timeout=1000.0) as (client, server, listening):
         client.send("x")
         server.recv_event()
         old = client._core.link

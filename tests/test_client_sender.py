@@ -8,7 +8,7 @@ from broadcast_server import BroadcastClient, ConnectionClosed, client_queues
 
 from .raw_server import SECONDS, event_pair, listener
 from .support import wait_until
-from .test_client import in_thread, stall
+from .test_client import in_thread
 
 
 def test_message_that_is_sent_while_it_connects_is_refused_or_right() -> None:
@@ -48,7 +48,9 @@ def test_send_that_wants_no_answer_waits_although_nobody_receives(
         for number in range(1, 41):
             server.message(number, "x" * 500)
         assert wait_until(lambda: client._core.inbox.stalled_seconds() > 0.05)
-        stall(client)
+        with pytest.raises(TimeoutError, match=r"the peer does not take the messages in time"):
+            while True:
+                client.send(bytes(1 << 19), timeout=0.2)
         waiting = in_thread(client.send, "last")
         while server.recv_event().get("data") != "last":
             pass
