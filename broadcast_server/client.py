@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import dialer, frames
+from . import dialer, frames, urls
 from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
@@ -96,10 +96,13 @@ class BroadcastClient:
             "since": checked_id(since),
             "history": str(checked_count("history", history, 0)) if history else None,
         }
-        self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
+        parts = urls.with_parameters(
+            urls.split(url, urls.WEBSOCKET), {k: v for k, v in given.items() if v is not None}
+        )
+        self.url = parts.geturl()
         self._core = ClientCore(
             self.url,
-            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            urllib.parse.unquote(parts.path) or "/",
             name,
             presence=presence,
             reconnect=reconnect,

@@ -11,7 +11,7 @@ import re
 import urllib.parse
 import uuid
 
-from . import exchanges, retries
+from . import exchanges, retries, urls
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
@@ -55,7 +55,7 @@ def publish(
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
-    parts = exchanges.split_url(url)
+    parts = urls.split(url)
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -69,7 +69,8 @@ def publish(
         if not _TOKEN.fullmatch(token):
             raise UsageError("token must be visible ASCII characters")
         headers["Authorization"] = f"Bearer {token}"
-    target = _target(parts, name)
+    if name is not None:
+        parts = urls.with_parameters(parts, {"name": name})
     # The query may have a secret in it.
     shown = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     timeout = min(timeout, MAX_SECONDS)
@@ -78,7 +79,7 @@ def publish(
     while True:
         try:
             answer = exchanges.exchange(
-                parts, "POST", target, headers, body, deadline, _MAX_ANSWER_BYTES
+                parts, "POST", urls.target(parts), headers, body, deadline, _MAX_ANSWER_BYTES
             )
             return _read_answer(answer)
         except PublishFailed as error:
@@ -107,19 +108,6 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
         return data.encode("utf-8"), "text/plain; charset=utf-8"
     except UnicodeEncodeError:
         raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
-
-
-def _target(parts: urllib.parse.SplitResult, name: str | None) -> str:
-    """Return the request target in ASCII, with the name in its query."""
-    path = urllib.parse.quote(parts.path or "/", safe="%/:@!$&'()*+,;=-._~")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    if name is not None:
-        try:
-            # Of two with one name the last counts.
-            query += "&" * bool(query) + "name=" + urllib.parse.quote(name, safe="")
-        except UnicodeEncodeError:
-            raise UsageError("the name has lone surrogates, which UTF-8 cannot say") from None
-    return f"{path}?{query}" if query else path
 
 
 # -- The answer --------------------------------------------------------------------------------
