@@ -152,7 +152,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
             if self._session is not None:
-                self.core.sessions.leave(self._session, client)
+                self.core.sessions.leave(self._session)
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
@@ -218,7 +218,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             if joined.told or room.recount:
                 core.fanout.tell(room, joined.told)
             if session is not None:
-                core.sessions.take(session, client, name)
+                core.sessions.take(session, name)
             old = joined.replaced
             if old is not None and old.queue_close(1008, "a newer connection has your session"):
                 core.fanout.attend(old)
@@ -230,7 +230,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         except BaseException:
             core.leave(client)
             if session is not None:
-                core.sessions.leave(session, client)
+                core.sessions.leave(session)
             raise
         self._http = None  # frees the parser
         self._session = session

@@ -177,7 +177,7 @@ class Reader:
         else:
             told = client.room.rename(client, event.name)
             if self._session is not None:
-                self.core.sessions.take(self._session, client, event.name)
+                self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
 
     def _queue(self, client: Connection, body: bytes) -> None:
