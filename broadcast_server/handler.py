@@ -212,6 +212,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             except LookupError as error:
                 unknown = "this hub has not given out that id yet"
                 return Refusal(410, unknown if gap == "unknown" else str(error))
+            except BaseException:
+                core.leave(client)  # a fault must not leave a ghost
+                raise
             if joined is not None:
                 break
         try:
@@ -221,6 +224,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 core.sessions.take(session, name)
             old = joined.replaced
             if old is not None and old.queue_close(1008, "a newer connection has your session"):
+                core.leave(old)  # still a member if this one was told to go before it came
                 core.fanout.attend(old)
             if isinstance(join, Stream):
                 http.start_stream(headers, core.settings.handshake_timeout)
