@@ -67,7 +67,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         # One of each id, but for a moment two or more while a new one replaces an old one.
         self._by_id: dict[str, list[Connection]] = {}
-        self._sessions: dict[socket.socket, threading.Thread | None] = {}
+        self._sessions: dict[socket.socket, threading.Thread] = {}
         self._handed_over: set[socket.socket] = set()
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
@@ -97,17 +97,15 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
         with self._registry_lock:
-            self._sessions[request] = None
-        super().process_request(request, client_address)
+            # Before it runs: a stop waits for it also if it has not begun.
+            self._sessions[request] = thread
+        thread.start()
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
-
-    def process_request_thread(self, request: socket.socket, client_address: Any) -> None:
-        """Run one client's session."""
-        with self._registry_lock:
-            self._sessions[request] = threading.current_thread()
-        super().process_request_thread(request, client_address)
 
     def handle_error(self, request: socket.socket, client_address: Any) -> None:
         """Log what ended a session by mistake; the base class would print a traceback."""
@@ -264,7 +262,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             Whether all have ended, the calling thread not counted.
         """
         with self._registry_lock:
-            threads = [thread for thread in self._sessions.values() if thread is not None]
+            threads = list(self._sessions.values())
         ended = True
         for thread in threads:
             if thread is not threading.current_thread():
