@@ -59,7 +59,8 @@ class Liveness:
                 self._writer.evict_slow(connection)
                 return
             due = min(due, limit)
-        self._timers.schedule(connection, due)
+        if not connection.dropped:  # by a ping that could not be sent
+            self._timers.schedule(connection, due)
 
     def _check_heartbeat(self, connection: Connection, now: float) -> float:
         """Ping a client that is quiet, end one that does not answer; return when to look again.
