@@ -62,8 +62,7 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
-        # Guards the next three, and the use of the pipe by others against its closing. The thread
-        # takes it only at its very end.
+        # Guards the next three, and the use of the pipe against its closing. Taken alone.
         self._pipe_lock = threading.Lock()
         self._closed = False
         self._unwanted = False  # close() was called
@@ -294,7 +293,7 @@ class FanOut:
         began = time.monotonic()
         head = room.look()
         start = room.offered
-        self.writer.passing = room
+        self.writer.passing = self.writer.accounting = room
         if head > start:
             found = [form for form, clients in room.in_step.items() if clients]
             overhead = max((form.overhead for form in found), default=0)
@@ -309,6 +308,7 @@ class FanOut:
                 more = True
         self._judge(room)
         self._account(room)
+        self.writer.accounting = None
         seconds = time.monotonic() - began
         self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
         self.pass_seconds += seconds

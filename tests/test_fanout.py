@@ -13,10 +13,10 @@ import pytest
 from broadcast_server import BroadcastHub, HubStopped, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
-from broadcast_server.messages import Draft, Member, cost_of, format_id
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of, format_id
 from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
-from broadcast_server.timers import NEVER
+from broadcast_server.timers import MIN_SKIPPED, NEVER
 
 from .support import RawClient, running_hub, wait_until
 
@@ -238,6 +238,32 @@ def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     assert bench.room.cost == 0
     assert client.final is not None and client.final.startswith(b"\x88")
     assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
+
+
+def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: BroadcastHub) -> None:
+    """Nobody publishes any more, so no message makes the pass that counts and trims the log."""
+    assert hub._core is not None
+    fanout = fanout_of(hub)
+    for _ in range(50):
+        hub.broadcast("x" * 1000, "/r")
+    room = hub._core.rooms.open("/r")
+    assert wait_until(lambda: fanout._total_cost == room.held_bytes() > 0)
+    frames_only = room.held_bytes()
+    offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
+    with RawClient.connect(port=hub.port, path="/r?history=50", headers=offer) as client:
+        for _ in range(51):
+            client.recv_message()
+        assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
+        assert wait_until(lambda: fanout._total_cost == room.held_bytes())
+
+
+def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
+    """It has no appointment any more."""
+    timers = fanout_of(hub)._timers
+    with RawClient.connect(port=hub.port):
+        for _ in range(2 * MIN_SKIPPED):
+            RawClient.connect(port=hub.port).leave()
+        assert wait_until(lambda: len(timers._heap) <= MIN_SKIPPED + 2)
 
 
 def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
