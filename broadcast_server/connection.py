@@ -59,6 +59,7 @@ class Connection:
         "member",
         "missed",
         "number",
+        "overdue",
         "personal",
         "personal_bytes",
         "pinged",
@@ -134,6 +135,7 @@ class Connection:
         self.deadline: float | None = None  # when to cut the connection off
         self.hard_deadline = 0.0  # what progress cannot extend the deadline beyond
         self.pinged = 0.0  # when the last ping was queued
+        self.overdue = False  # a look has found no answer to it in time
         self.due = float("inf")  # its place in the fan-out's timers
 
     def __repr__(self) -> str:

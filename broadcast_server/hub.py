@@ -54,7 +54,9 @@ class BroadcastHub:
         on_join: called with the ``Member`` that has joined.
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
-        on_leave: called with the ``Member`` that has left, the close code and the reason.
+        on_leave: called with the ``Member`` that has left, the close code and the reason. When a
+            client comes back while the hub still holds its old connection, ``on_join`` of the new
+            one and ``on_leave`` of the old one (1008), both with the same id, come in any order.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
     Raises:

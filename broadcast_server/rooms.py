@@ -84,7 +84,8 @@ class Room:
         self.in_step: defaultdict[Form, dict[Connection, None]] = defaultdict(dict)
         self.behind: dict[Connection, None] = {}
         self.counted_cost = 0
-        self.forms_bytes = 0  # of the entries that are held, beside their frames
+        # Of the entries that are held, beside their frames; others read it for their sizes.
+        self.forms_bytes = 0
         self.due = float("inf")  # its place in the fan-out's timers
         self.counted_at = 0.0  # when the last `count` went out
 
