@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, events
+from broadcast_server import BroadcastHub, Message, events
 from broadcast_server.connection import Connection
 from broadcast_server.core import Core
 from broadcast_server.rooms import Room
 from broadcast_server.server import HubServer
 
-from .support import HandshakeRefused, RawClient, running_hub, wait_until
+from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from .test_subprotocol import OFFER, Peer
 
 
@@ -95,6 +96,7 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
                 assert winner.raw.recv_close()[0] == 1001
                 winner.raw.send_close(1001)
                 winner.raw.recv_eof()
+                winner.raw.close()
             assert not server._by_id
 
 
@@ -248,3 +250,100 @@ def test_join_that_fails_leaves_no_ghost(
         RawClient.connect(port=hub.port, path="/r", headers=OFFER)
     assert wait_until(lambda: "has failed" in caplog.text)
     assert hub.members("/r") == []
+
+
+# -- Keys --------------------------------------------------------------------------------------
+
+
+def test_publishers_with_one_key_at_once_publish_once(hub: BroadcastHub) -> None:
+    """All of them get the id of the one that was first, which alone is delivered; and what the
+    others had reserved is given back."""
+    rounds, publishers = 20, 6
+    barrier = threading.Barrier(publishers)
+    answers: dict[int, list[tuple[str, bool]]] = {number: [] for number in range(rounds)}
+
+    def post() -> None:
+        with RawClient.open(port=hub.port) as client:
+            for number in range(rounds):
+                barrier.wait(10)
+                client.sock.sendall(
+                    b"POST /r HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"
+                    b"Content-Type: text/plain\r\nIdempotency-Key: %d\r\n\r\nx" % number
+                )
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += client.recv_exact(1)
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                answer = json.loads(client.recv_exact(length))
+                answers[number].append((answer["id"], answer["duplicate"]))
+
+    def send() -> None:
+        with Peer(hub, validate=False) as peer:
+            for number in range(rounds):
+                barrier.wait(10)
+                peer.send(type="send", data="x", key=f"{number}", ref=number)
+                while (event := peer.recv())["type"] != "ack":
+                    pass
+                answers[number].append((event["id"], event["duplicate"]))
+
+    with RawClient.connect(port=hub.port, path="/r") as listener, contextlib.ExitStack() as stack:
+        for number in range(publishers):
+            stack.enter_context(in_thread(post if number % 2 else send))
+        for _ in range(rounds):
+            assert listener.recv_message() == "x"
+        stack.close()
+        listener.sync()
+        for found in answers.values():
+            assert len({id for id, _ in found}) == 1
+            assert sorted(repeated for _, repeated in found) == [False] + [True] * (publishers - 1)
+        core, _ = parts(hub)
+        assert core.rooms.open("/r")._reserved == 0
+
+
+# -- The program's code ------------------------------------------------------------------------
+
+
+def post(hub: BroadcastHub) -> bytes:
+    """Publish by HTTP; return the answer, nothing if the hub ends the connection before."""
+    head = b"POST /r HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Type: text/plain\r\n"
+    try:
+        return http_request(hub.port, head + b"Connection: close\r\n\r\nx")
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("by", ["client", "http"])
+def test_filter_that_stops_the_hub_is_not_waited_for(by: str) -> None:
+    """It runs on a thread that the stop would wait for; its message is not accepted any more."""
+    done = threading.Event()
+
+    def stop(message: Message) -> Message:
+        hub.stop(5)
+        done.set()
+        return message
+
+    with running_hub(filter=stop) as hub, RawClient.connect(port=hub.port, path="/r") as client:
+        with in_thread(lambda: client.send("x") if by == "client" else post(hub)) as found:
+            assert client.recv_close()[0] == 1001
+            client.send_close(1001)
+            client.recv_eof()
+            client.close()
+        assert done.wait(10)
+        assert by == "client" or b" 200 " not in found[0]
+
+
+@pytest.mark.parametrize("by", ["client", "http"])
+def test_filter_may_publish(by: str) -> None:
+    """What it publishes comes before the message that it is asked about."""
+
+    def announce(message: Message) -> Message:
+        hub.broadcast("next is:", message.room)
+        return message
+
+    with running_hub(filter=announce) as hub, RawClient.connect(port=hub.port, path="/r") as client:
+        with RawClient.connect(port=hub.port, path="/r") as other:
+            if by == "client":
+                other.send("x")
+            else:
+                assert b" 200 " in post(hub)
+            assert [client.recv_message(), client.recv_message()] == ["next is:", "x"]
