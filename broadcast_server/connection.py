@@ -292,6 +292,16 @@ class Connection:
 
     # -- The fan-out's thread ------------------------------------------------------------------
 
+    def queue_second(self, frame: bytes) -> None:
+        """Queue a frame that goes out before all messages, but behind the ``welcome``."""
+        with self.lock:
+            if self.personal is None:
+                self.personal = deque()
+            place = bool(self.personal and self.personal[0][0] <= self.cursor)
+            self.personal.insert(place, (self.cursor, frame, False))
+            self.personal_bytes += _cost(frame)
+            self.plain = False
+
     def take_urgent(self) -> bytes:
         """Return the frames that wait for the next frame boundary, joined."""
         with self.lock:

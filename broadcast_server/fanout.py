@@ -20,10 +20,12 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
+from . import events
 from .batches import Batch
 from .connection import Connection
-from .forms import Form
+from .forms import RAW, Form
 from .liveness import Liveness, latest_ping
+from .messages import format_id
 from .registry import Rooms
 from .rooms import Room
 from .settings import Settings
@@ -426,8 +428,16 @@ class FanOut:
         self._liveness.begin(connection)
         if connection.cursor < room.base <= connection.skips_to:
             connection.cursor = room.base  # old messages of which it was promised none
-        elif connection.cursor < room.base:
+        elif connection.cursor < room.base and connection.form is RAW:
             self.writer.evict_slow(connection, connection.joined_after)
+        elif connection.cursor < room.base:
+            # Trimmed while it joined, before it was offered anything. It goes on from here: if it
+            # had to come back it might find the same for as long as the room is that busy.
+            assert connection.joined_after is not None
+            since = format_id(*connection.joined_after)
+            connection.cursor = room.base
+            gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
+            connection.queue_second(connection.form.event(gap, "gap"))
         connection.joined_after = None
         self.writer.attend(connection)
 

@@ -13,6 +13,7 @@ import pytest
 from broadcast_server import BroadcastHub, HubStopped, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
+from broadcast_server.forms import JSON, RAW, SSE_JSON, Form
 from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of, format_id
 from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
@@ -152,15 +153,20 @@ class Bench:
         self.sockets: list[socket.socket] = []
 
     def client(
-        self, history: int = 0, since: tuple[int, int] | None = None
+        self,
+        history: int = 0,
+        since: tuple[int, int] | None = None,
+        form: Form = RAW,
+        **more: Any,
     ) -> tuple[Connection, socket.socket]:
         """Return a member that is not handed over yet, and its peer's socket."""
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)
         self.sockets += [ours, theirs]
         number = len(self.sockets)
-        connection = Connection(number, Member("c", None, "/r", "x"), self.room, ours, echo=False)
-        self.room.join(connection, history, since)
+        member = Member("c", None, "/r", "x")
+        connection = Connection(number, member, self.room, ours, echo=False, form=form)
+        self.room.join(connection, history, since, **more)
         connection.share()
         return connection, theirs
 
@@ -207,7 +213,8 @@ def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: B
 
 
 def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> None:
-    """No message was promised before the join; a since= is a promise, and gets its place back."""
+    """No message was promised before the join; a since= is a promise, and gets its place back: a
+    plain client by coming again, as there are no words to tell it of a gap."""
     bench.fill(10_000)
     room = bench.room
     oldest = room.id_before(room.base)
@@ -222,6 +229,41 @@ def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> Non
     assert wants_history.final is None and wants_history.cursor >= room.base
     assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
     assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
+
+
+@pytest.mark.parametrize("form", [JSON, SSE_JSON])
+@pytest.mark.parametrize("gap", [None, "restarted"])
+def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: str | None) -> None:
+    """Where each message trims the log, who is sent away to resume would never get in: it is told,
+    behind its ``welcome``, and goes on with the oldest message that is held."""
+    bench.fill(10_000)
+    room = bench.room
+    after = format_id(*room.id_before(room.base))
+    welcome = (lambda *_: form.event(b'{"type":"welcome"}')) if form is JSON else None
+    client, theirs = bench.client(
+        since=room.id_before(room.base), form=form, gap=gap, since_text="1-1", welcome=welcome
+    )
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(form.event(b'{"type":"direct"}'))
+    bench.fanout._do_activate(client)
+    assert client.final is None
+    (oldest,) = room.entries(room.base, room.base + 1)
+    stream = theirs.makefile("rb")
+    expected = [b'"type":"welcome"'] * (form is JSON)
+    expected += [b'"reason":"restarted","since":"1-1","after":"%s"' % after.encode()] * bool(gap)
+    newer = format_id(*room.id_before(room.base)).encode()
+    expected += [b'"reason":"trimmed","since":"%s","after":"%s"' % (after.encode(), newer)]
+    expected += [b'"type":"message","id":"%d-%d"' % (oldest.ms, oldest.seq)]
+    for part in expected:
+        begin = b""
+        while part not in begin:
+            begin += stream.read(1)
+        assert b'"direct"' not in begin
+        assert begin.count(b'"type":"message"') == part.count(b'"type":"message"'), begin
+    stream.close()
 
 
 def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
