@@ -8,16 +8,26 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import re
 import sys
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
+# What str.isprintable() takes for a letter, a mark or a symbol, and nobody sees.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0]")
+
 
 def printable(text: str) -> str:
-    """Return `text` with every character escaped that could steer a terminal or forge a line."""
-    if text.isprintable():
+    """Return `text` with every character escaped that could steer a terminal or forge a line.
+
+    Among them are those that turn the direction of writing and those that have no width. Letters of
+    every script stay as they are.
+    """
+    if text.isprintable() and not _INVISIBLE.search(text):
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(
+        ascii(c)[1:-1] if not c.isprintable() or _INVISIBLE.match(c) else c for c in text
+    )
 
 
 class TextFormatter(logging.Formatter):
