@@ -67,8 +67,17 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-# What a value stands for says how it is read.
+def _flag(text: str) -> bool:
+    """Read a flag's variable; on the command line it has no value."""
+    for answer, words in ((True, ("1", "true", "yes", "on")), (False, ("0", "false", "no", "off"))):
+        if text.lower() in words:
+            return answer
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+
+
+# What a value stands for says how it is read; "" is a flag, which has none.
 KINDS: dict[str, Callable[[str], Any]] = {
+    "": _flag,
     "ADDRESS": _text,
     "BYTES": _whole,
     "COUNT": _whole,
@@ -86,7 +95,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class Option(NamedTuple):
     """One option of a command."""
 
-    spec: str  # its name without dashes, a space, and what its value is: a key of KINDS
+    # Its name without dashes and, but for a flag, a space and what its value is: a key of KINDS.
+    spec: str
     default: Any
     help: str
     shown: str = ""  # how the default reads, where str() does not say it
@@ -112,7 +122,7 @@ class Option(NamedTuple):
         """The environment variable that sets this option of `command`."""
         # A shell that runs both wants them apart: the hub listens on 0.0.0.0, no client can
         # connect there.
-        apart = command != "start" and self.name in ("host", "port")
+        apart = command != "start" and self.name in ("host", "port", "history")
         return "BROADCAST_SERVER_" + ("CONNECT_" if apart else "") + self.dest.upper()
 
     def parse_variable(self, text: str) -> Any:
@@ -123,6 +133,20 @@ class Option(NamedTuple):
 
     def full_help(self) -> str:
         return f"{self.help} (default: {self.shown or self.default})"
+
+    @property
+    def heading(self) -> str:
+        """The option as it is typed, with what stands for its value."""
+        return f"--{self.name} {self.metavar}".rstrip()
+
+    def add_to(self, group: argparse._ActionsContainer) -> None:
+        """Put it into a parser. Only what is given appears in the result."""
+        more: dict[str, Any] = {"action": "store_true"}
+        if self.metavar:
+            action = "append" if self.many else "store"
+            more = {"action": action, "type": self.type, "metavar": self.metavar}
+        help = self.full_help()
+        group.add_argument(f"--{self.name}", default=argparse.SUPPRESS, help=help, **more)
 
 
 def _logging_options(level: str) -> list[Option]:
@@ -287,7 +311,34 @@ CONNECT: dict[str, list[Option]] = {
         Option("name NAME", None, "name that the hub shows for this client", shown="none"),
         TOKEN_OPTION,
     ],
-    "logging": _logging_options("warning"),
+    "at a terminal": [
+        Option(
+            "history COUNT",
+            20,
+            "old messages of the room to show first, as far as the hub keeps them",
+        ),
+        Option(
+            "bell",
+            False,
+            "ring the terminal's bell when somebody says your name",
+            shown="never",
+        ),
+        Option(
+            "no-reconnect",
+            False,
+            "end when the connection is lost, instead of coming back",
+            shown="come back",
+        ),
+    ],
+    "logging": [
+        *_logging_options("warning"),
+        Option(
+            "debug",
+            False,
+            "show where in the program it failed, should it fail",
+            shown="one line says what has failed",
+        ),
+    ],
 }
 
 WHO: dict[str, list[Option]] = {
@@ -392,14 +443,7 @@ def build_parser() -> argparse.ArgumentParser:
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
-                group.add_argument(
-                    f"--{option.name}",
-                    action="append" if option.many else "store",
-                    type=option.type,
-                    metavar=option.metavar,
-                    default=argparse.SUPPRESS,
-                    help=option.full_help(),
-                )
+                option.add_to(group)
     return parser
 
 
@@ -413,7 +457,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no command, or more than one.
     """
-    valued = {f"--{o.name}" for groups in OPTIONS.values() for g in groups.values() for o in g}
+    every = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
+    valued = {f"--{option.name}" for option in every if option.metavar}
     commands, others = [], []
     rest = iter(arguments)
     for argument in rest:

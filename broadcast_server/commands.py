@@ -15,6 +15,7 @@ import queue
 import re
 import resource
 import signal
+import sys
 import types
 import urllib.parse
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
-    """Join a room and pass lines both ways until the user or the input ends it.
+    """Join a room: talk at a terminal, or pass lines both ways until the input ends.
 
     Args:
         values: the value of each option by its field name.
@@ -99,12 +100,9 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: that of `Console.run`, 1 if there is no connection, 2 for an address that
-        cannot be one.
+        The exit status: that of `Terminal.run` or `Console.run`, 1 if there is no connection, 2 for
+        an address that cannot be one.
     """
-    from .client import BroadcastClient
-    from .console import SILENCE_SECONDS, Console
-
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
@@ -113,25 +111,62 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
             complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
             return 2
         url = room_url(values["host"], values["port"], values["room"])
-    console = Console()
     try:
-        client = BroadcastClient(
-            url,
-            name=values["name"],
-            token=_token(values),
-            presence=True,
-            reconnect=False,
-            close_timeout=SILENCE_SECONDS,
-            on_error=console.refuse,
-        )
-        client.connect()
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return _talk(values, url)
+        return _pipe(values, url)
     except UsageError as error:
-        complain("connect", str(error))
+        complain("connect", _in_the_users_words(str(error), sources))
         return 2
     except (AccessError, ConnectFailed) as error:
         complain("connect", str(error))
         return 1
+    except Exception as error:
+        if values["debug"]:
+            raise
+        complain("connect", f"it has failed: {error!r}; --debug shows where")
+        return 1
+
+
+def _pipe(values: Mapping[str, Any], url: str) -> int:
+    from .client import BroadcastClient
+    from .console import SILENCE_SECONDS, Console
+
+    console = Console()
+    client = BroadcastClient(
+        url,
+        name=values["name"],
+        token=_token(values),
+        presence=True,
+        reconnect=False,
+        close_timeout=SILENCE_SECONDS,
+        on_error=console.refuse,
+    )
+    client.connect()
     return console.run(client, _signal_descriptor())
+
+
+def _talk(values: Mapping[str, Any], url: str) -> int:
+    from .client import BroadcastClient
+    from .terminal import Terminal
+
+    token = _token(values) or urls.parameter(urls.split(url, urls.WEBSOCKET), "access_token")
+
+    def make_client(url: str, **more: Any) -> BroadcastClient:
+        parts = urls.split(url, urls.WEBSOCKET)
+        asked = any(urls.parameter(parts, key) for key in ("since", "history"))
+        return BroadcastClient(
+            url,
+            token=token,
+            presence=True,
+            history=0 if asked else values["history"],
+            reconnect=not values["no_reconnect"],
+            **more,
+        )
+
+    return Terminal(make_client, headers=bearer(token), bell=values["bell"]).run(
+        url, values["name"]
+    )
 
 
 def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:

@@ -5,11 +5,13 @@ Only the command configures logging; the library never does.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 import re
 import sys
+from collections.abc import Callable, Iterator
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -68,6 +70,36 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("broadcast_server").setLevel(level.upper())
     # A closed or full standard error must not become a traceback, which would go there as well.
     logging.raiseExceptions = False
+
+
+@contextlib.contextmanager
+def redirected(write: Callable[[str], object]) -> Iterator[None]:
+    """Have the lines of the log given to a function instead of standard error; any thread writes.
+
+    For who draws on the terminal: what goes past it would be written into its picture.
+    """
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
+    before = [handler.setStream(_Lines(write)) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            handler.setStream(stream)
+
+
+class _Lines:
+    """A stream that gives each line to a function. The handler's lock is held."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> None:
+        """Take a record, with its line end."""
+        for line in text.splitlines():
+            self._write(line)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept back."""
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -7,7 +7,7 @@ and of those who are here.
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -117,6 +117,14 @@ def complete(before: str, names: Iterable[str]) -> Completion:
 def _completion(typed: str, found: list[str], end: str) -> Completion:
     if len(found) == 1:
         return Completion(len(typed), found[0] + end, found)
-    common = os.path.commonprefix(found)
     # Names may differ in the case of what was typed already; then that stays.
+    common = _common_beginning(found)
     return Completion(len(typed), common if len(common) > len(typed) else typed, found)
+
+
+def _common_beginning(texts: list[str]) -> str:
+    """Return what all texts begin with."""
+    columns = zip(*texts, strict=False)
+    return "".join(
+        characters[0] for characters in itertools.takewhile(lambda c: len(set(c)) == 1, columns)
+    )

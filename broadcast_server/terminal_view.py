@@ -9,6 +9,7 @@ like the line of somebody else.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import unicodedata
@@ -53,28 +54,20 @@ def visible(text: str) -> str:
     if text.isascii():
         return printable(text)
     shown: list[str] = []
-    marks = 0
+    marks = 0  # on the character before
     for place, character in enumerate(text):
-        category = unicodedata.category(character)
-        if category in ("Mn", "Me"):
+        keep = printable(character) == character
+        if unicodedata.category(character) in ("Mn", "Me"):
             marks += 1
-            if "\ufe00" <= character <= "\ufe0f":
+            if "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
                 keep = character == _EMOJI and _is_picture(text, place - 1)
-            else:
-                keep = marks <= MAX_MARKS and not "\U000e0100" <= character <= "\U000e01ef"
+            keep = keep and marks <= MAX_MARKS
         else:
             marks = 0
-            keep = (
-                character == _JOINER
-                and (_is_picture(text, place - 1) or text[place - 1 : place] == _EMOJI)
-                and _is_picture(text, place + 1)
-            )
-        if keep and category != "Cf":
-            shown.append(printable(character))
-        elif keep:
-            shown.append(character)
-        else:
-            shown.append(ascii(character)[1:-1] if marks else printable(character))
+            if character == _JOINER:
+                before = place - (text[place - 1 : place] == _EMOJI)
+                keep = _is_picture(text, before - 1) and _is_picture(text, place + 1)
+        shown.append(character if keep else ascii(character)[1:-1])
     return "".join(shown)
 
 
@@ -123,7 +116,9 @@ class View:
             named: whether the server tells who has sent it.
             own: it is the user's.
         """
-        moment = message.time.astimezone(self._zone)
+        moment = message.time
+        with contextlib.suppress(OverflowError):  # in the year 1, or 9999
+            moment = moment.astimezone(self._zone)
         lines: list[Line] = []
         if self._day != moment.date():
             if self._day is not None or moment.date() != datetime.datetime.now(self._zone).date():
@@ -186,4 +181,6 @@ def _body(data: str | bytes) -> list[str]:
 
 def _is_picture(text: str, place: int) -> bool:
     """Tell whether an emoji, or the tone of one's skin, stands at a place."""
-    return 0 <= place < len(text) and unicodedata.category(text[place]) in ("So", "Sk")
+    if not 0 <= place < len(text):
+        return False
+    return unicodedata.category(text[place]) == "So" or "\U0001f3fb" <= text[place] <= "\U0001f3ff"
