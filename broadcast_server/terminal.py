@@ -153,18 +153,17 @@ class Terminal:
         signal.signal(signal.SIGINT, catch)
         if self._fault is not None:
             raise self._fault
+        why = self._ending  # as it is now: that we close it ends the client as well
         accepted = self._client.close(timeout=LEAVE_SECONDS)
-        return self._tell_end(accepted)
+        return self._tell_end(why, 0 if accepted else self._client.unaccepted)
 
-    def _tell_end(self, accepted: bool) -> int:
+    def _tell_end(self, why: BroadcastServerError | None, unsent: int) -> int:
         """Say how the conversation has ended, if that is worth a word; return the exit status."""
-        client = self._client
-        unsent = 0 if accepted else client.unaccepted
-        if self._ending is None:
+        if why is None:
             if unsent:
                 complain("connect", f"left before the hub had accepted {_messages(unsent)}")
             return 1 if unsent else 0
-        text, status = ending(self._ending)
+        text, status = ending(why)
         if unsent:
             text, status = f"{text}; it has not accepted {_messages(unsent)}", status or 3
         if status:
@@ -270,7 +269,7 @@ class Terminal:
                 return self._go("asking for old messages", lambda: self._show_history(count))
         except UsageError as error:
             self._tell(visible(str(error)))
-            return False
+            return name != "name"  # only a name can be put right
         except (ConnectionClosed, TimeoutError):
             self._tell("there is no connection for that now")
             return False
@@ -367,7 +366,9 @@ class Terminal:
 
     def _greet(self, client: BroadcastClient) -> None:
         if client.id is None:
-            self._tell(f"connected to {client.url}, which tells no names and keeps no messages")
+            self._tell(
+                f"connected to {client.url.partition('?')[0]}, which tells no names and keeps no messages"
+            )
             return
         who = visible(client.name or client.id)
         self._tell(f"you are {who} in {visible(client.room)}; /help lists the commands")

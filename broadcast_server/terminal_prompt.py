@@ -30,7 +30,7 @@ from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, HSplit, Layout, Window
-from prompt_toolkit.layout.containers import ConditionalContainer, Container
+from prompt_toolkit.layout.containers import AnyContainer, ConditionalContainer
 from prompt_toolkit.layout.controls import FormattedTextControl
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, Output
@@ -100,6 +100,29 @@ def terminal_output() -> SteadyOutput:
     return output
 
 
+class _ReflowedApplication(Application[None]):
+    """An application in a terminal that breaks its rows anew when it gets narrower.
+
+    Nearly all of them do. Then the cursor is further below what was drawn first than it was, and
+    the rows above it would stay behind.
+    """
+
+    def _on_resize(self) -> None:
+        self.output.cursor_up(self._rows_more())
+        super()._on_resize()
+
+    def _rows_more(self) -> int:
+        """Return how many rows more there are above the cursor than were drawn."""
+        screen = self.renderer.last_rendered_screen
+        if screen is None:
+            return 0
+        width = self.output.get_size().columns
+        cursor = screen.get_cursor_position(self.layout.current_window)
+        rows = [screen.data_buffer[number] for number in range(cursor.y)]
+        ends = [max((x for x, cell in row.items() if cell.char != " "), default=0) for row in rows]
+        return sum(end // width for end in ends) + cursor.x // width
+
+
 class PromptScreen:
     """A `Screen` with a prompt and a status line.
 
@@ -133,7 +156,7 @@ class PromptScreen:
         self._buffer = Buffer(
             multiline=False, history=_History(history), accept_handler=self._accept
         )
-        self._app: Application[None] = Application(
+        self._app = _ReflowedApplication(
             layout=self._layout(),
             key_bindings=self._bindings(),
             style=Style.from_dict({**STYLES, "status": "reverse", "question": "bold"}),
@@ -170,7 +193,8 @@ class PromptScreen:
 
     def update(self) -> None:
         """Draw the status line again."""
-        self._app.invalidate()
+        # Application.invalidate() may be called by any thread, but not while the loop ends.
+        self._call(self._app.invalidate)
 
     def _call(self, function: Any) -> None:
         """Have a function called by the loop; nothing if it does not run yet, or any more."""
@@ -287,7 +311,7 @@ class PromptScreen:
         status = Window(FormattedTextControl(self._status_text), height=1)
         # In fewer rows nothing but the line fits.
         is_high = Condition(lambda: self._output.get_size().rows > 2)
-        rows: list[Container] = [
+        rows: list[AnyContainer] = [
             ConditionalContainer(question, Condition(self._is_asking)),
             line,
             search,
