@@ -19,6 +19,7 @@ import signal
 import sys
 import termios
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,6 +47,8 @@ from .terminal_view import Line, View, notice, visible
 
 # How long leaving may take: with Ctrl-C it is over within a second.
 LEAVE_SECONDS = 0.7
+# The hub usually accepts a message sooner; then it is not worth a word that it has not yet.
+LATE_SECONDS = 1.0
 # How long the room that was left may take to accept what was said there.
 FAREWELL_SECONDS = 10.0
 
@@ -80,6 +83,7 @@ class Terminal:
         # no longer this one is the old room's.
         self._client: BroadcastClient
         self._hint = ""
+        self._unsent_since: float | None = None  # the screen's thread's own
         # Guards the three below.
         self._lock = threading.Lock()
         self._attention = Attention()
@@ -213,7 +217,13 @@ class Terminal:
         with self._lock:
             unread = self._attention.unread
         members = client.member_count if client.id is not None else None
-        return Status(client.room, members, client.state, client.unaccepted, unread)
+        unsent = client.unaccepted
+        if not unsent:
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = time.monotonic()
+        late = unsent and time.monotonic() - (self._unsent_since or 0) > LATE_SECONDS
+        return Status(client.room, members, client.state, unsent, unread, bool(late))
 
     def take_key(self) -> None:
         """Note that the user has pressed a key."""
@@ -366,9 +376,8 @@ class Terminal:
 
     def _greet(self, client: BroadcastClient) -> None:
         if client.id is None:
-            self._tell(
-                f"connected to {client.url.partition('?')[0]}, which tells no names and keeps no messages"
-            )
+            shown = client.url.partition("?")[0]
+            self._tell(f"connected to {shown}, which tells no names and keeps no messages")
             return
         who = visible(client.name or client.id)
         self._tell(f"you are {who} in {visible(client.room)}; /help lists the commands")

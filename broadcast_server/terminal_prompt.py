@@ -143,6 +143,7 @@ class PromptScreen:
     ) -> None:
         self._host = host
         self._question: str | None = None  # what was pasted, with what was typed around it
+        self._looking = False  # `_look_again` will be called
         # Guards the four below.
         self._lock = threading.Lock()
         self._space = threading.Condition(self._lock)
@@ -301,6 +302,7 @@ class PromptScreen:
                 self._buffer,
                 input_processors=[BeforeInput(PROMPT)],
                 search_buffer_control=search.control,
+                preview_search=True,
             ),
             wrap_lines=True,
             dont_extend_height=True,
@@ -320,9 +322,19 @@ class PromptScreen:
         return Layout(HSplit(rows), line)
 
     def _status_text(self) -> StyleAndTextTuples:
+        status = self._host.status()
+        loop = self._app.loop
+        if status.unsent and not self._looking and loop is not None:
+            self._looking = True
+            loop.call_later(LOOK_SECONDS, self._look_again)
         # The last column stays free: some terminals wrap there.
-        text = self._host.status().line(self._output.get_size().columns - 3)
+        text = status.line(self._output.get_size().columns - 3)
         return [("class:status", f" {text} ")] if text else []
+
+    def _look_again(self) -> None:
+        """Draw the status line again: nobody tells when the hub has accepted a message."""
+        self._looking = False
+        self._app.invalidate()
 
     def _question_text(self) -> str:
         assert self._question is not None

@@ -23,6 +23,8 @@ class Status(NamedTuple):
         state: the client's, a key of `STATES`.
         unsent: how many messages the hub has not accepted yet.
         unread: how many have come since the user looked away.
+        late: the hub takes its time with the unsent ones: they are worth a word although it is
+            there.
     """
 
     room: str
@@ -30,14 +32,16 @@ class Status(NamedTuple):
     state: str
     unsent: int
     unread: int
+    late: bool = False
 
     def line(self, width: int) -> str:
         """Return as much of it as fits, what matters most first to stay."""
+        is_worth_it = self.late or self.state != "open"
         parts = [
             visible(self.room),
             "" if self.members is None else f"{self.members} here",
             STATES[self.state],
-            f"{self.unsent} not sent yet" if self.unsent else "",
+            f"{self.unsent} not sent yet" if self.unsent and is_worth_it else "",
             f"{self.unread} new" if self.unread else "",
         ]
         # The places of the parts, the least important first.
