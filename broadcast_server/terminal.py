@@ -12,7 +12,6 @@ once. Here that is only shown.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import os
 import signal
@@ -24,7 +23,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import logs, terminal_commands, terminal_view, urls
+from . import logs, terminal_commands, urls
 from .client import BroadcastClient
 from .errors import (
     BroadcastServerError,
@@ -35,15 +34,16 @@ from .errors import (
     UsageError,
 )
 from .frames import ABNORMAL
-from .messages import Member, Message, Presence, parse_id
+from .messages import parse_id
 from .old_messages import fetch_last
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
 from .terminal_lines import LineScreen
+from .terminal_log import Log, messages_of
 from .terminal_screen import Screen
-from .terminal_status import Attention, Status
-from .terminal_view import Line, View, notice, visible
+from .terminal_status import Status
+from .terminal_view import notice, visible
 
 # How long leaving may take: with Ctrl-C it is over within a second.
 LEAVE_SECONDS = 0.7
@@ -76,23 +76,18 @@ class Terminal:
     ) -> None:
         self._make_client = make_client
         self._headers = dict(headers)
-        self._bell = bell
-        self._view_lock = threading.Lock()  # guards the view
-        self._view = View()
         # Written by the errand thread that goes to another room, read everywhere: a client that is
         # no longer this one is the old room's.
         self._client: BroadcastClient
         self._hint = ""
         self._unsent_since: float | None = None  # the screen's thread's own
-        # Guards the three below.
-        self._lock = threading.Lock()
-        self._attention = Attention()
-        self._asked = False  # who is here; the receiver takes it back when it has told
+        self._lock = threading.Lock()  # guards the errand
         self._errand = ""  # what the errand thread does, "" if there is none
         # Written by the thread that ends the conversation, read when the screen is gone.
         self._ending: BroadcastServerError | None = None
         self._fault: BaseException | None = None
         self._screen = self._make_screen(environ)
+        self._log = Log(self._screen, bell=bell)
 
     def _make_screen(self, environ: Mapping[str, str]) -> Screen:
         if environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
@@ -144,11 +139,11 @@ class Terminal:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, catch)
         if self._hint:
-            self._screen.show([notice(self._hint)])
-        self._greet(self._client)
+            self._log.tell(self._hint)
+        self._log.greet(self._client)
         threading.excepthook = self._take_fault
         self._receive_from(self._client)
-        with logs.redirected(lambda text: self._screen.show([notice(text, "warning")])):
+        with logs.redirected(lambda text: self._log.tell(text, "warning")):
             try:
                 self._screen.run()
             except OSError as error:
@@ -165,11 +160,11 @@ class Terminal:
         """Say how the conversation has ended, if that is worth a word; return the exit status."""
         if why is None:
             if unsent:
-                complain("connect", f"left before the hub had accepted {_messages(unsent)}")
+                complain("connect", f"left before the hub had accepted {messages_of(unsent)}")
             return 1 if unsent else 0
         text, status = ending(why)
         if unsent:
-            text, status = f"{text}; it has not accepted {_messages(unsent)}", status or 3
+            text, status = f"{text}; it has not accepted {messages_of(unsent)}", status or 3
         if status:
             complain("connect", text)
         else:
@@ -190,7 +185,7 @@ class Terminal:
         line = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         asked = terminal_commands.parse(line)
         if isinstance(asked, Mistake):
-            self._screen.show([notice(visible(asked.text))])
+            self._log.tell(visible(asked.text))
             return False
         if isinstance(asked, Say):
             return self._say(asked.text)
@@ -202,7 +197,7 @@ class Terminal:
         """Send messages as they are."""
         for number, text in enumerate(texts):
             if not self._say(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
-                self._screen.show([notice(f"{number} of {_messages(len(texts))} sent", "warning")])
+                self._log.tell(f"{number} of {messages_of(len(texts))} sent", "warning")
                 return
 
     def complete(self, before: str) -> Completion:
@@ -214,8 +209,6 @@ class Terminal:
     def status(self) -> Status:
         """Return where the user is."""
         client = self._client
-        with self._lock:
-            unread = self._attention.unread
         members = client.member_count if client.id is not None else None
         unsent = client.unaccepted
         if not unsent:
@@ -223,17 +216,15 @@ class Terminal:
         elif self._unsent_since is None:
             self._unsent_since = time.monotonic()
         late = unsent and time.monotonic() - (self._unsent_since or 0) > LATE_SECONDS
-        return Status(client.room, members, client.state, unsent, unread, bool(late))
+        return Status(client.room, members, client.state, unsent, self._log.unread, bool(late))
 
     def take_key(self) -> None:
         """Note that the user has pressed a key."""
-        with self._lock:
-            self._attention.take_key()
+        self._log.take_key()
 
     def take_focus(self, focused: bool) -> None:
         """Note that the window has got or lost the focus."""
-        with self._lock:
-            self._attention.take_focus(focused)
+        self._log.take_focus(focused)
         self._screen.update()
 
     def _say(self, text: str) -> bool:
@@ -241,16 +232,12 @@ class Terminal:
         try:
             client.send(text, timeout=0)
         except TimeoutError:
-            self._tell("not sent: too much waits for the hub already", "warning")
+            self._log.tell("not sent: too much waits for the hub already", "warning")
             return False
         except ConnectionClosed:
             return False  # which the receiver tells
         if not self._screen.keeps_typed:
-            sender = Member(client.id or "", client.name, client.room, "")
-            message = Message(text, client.room, sender, _now(), None)
-            with self._view_lock:
-                lines = self._view.message(message, named=client.id is not None, own=True)
-            self._screen.show(lines)
+            self._log.add_own(client, text)
         self._screen.update()
         return True
 
@@ -263,30 +250,26 @@ class Terminal:
             elif name == "quit":
                 self._screen.leave()
             elif name == "who":
-                with self._lock:
-                    self._asked = True
+                self._log.expect_members()
                 client.who()
             elif name == "name" and argument:
                 client.rename(argument)
             elif name == "name":
-                self._tell(f"you are {visible(client.name or client.id or 'without a name')}")
+                self._log.tell(f"you are {visible(client.name or client.id or 'without a name')}")
             elif name == "room" and argument:
                 return self._go(f"going to {argument}", lambda: self._change_room(argument))
             elif name == "room":
-                self._tell(f"this is {visible(client.room)}")
+                self._log.tell(f"this is {visible(client.room)}")
             else:
                 count = int(argument)
                 return self._go("asking for old messages", lambda: self._show_history(count))
         except UsageError as error:
-            self._tell(visible(str(error)))
+            self._log.tell(visible(str(error)))
             return name != "name"  # only a name can be put right
         except (ConnectionClosed, TimeoutError):
-            self._tell("there is no connection for that now")
+            self._log.tell("there is no connection for that now")
             return False
         return True
-
-    def _tell(self, text: str, style: str = "notice") -> None:
-        self._screen.show([notice(text, style)])
 
     # An errand thread.
 
@@ -298,7 +281,7 @@ class Terminal:
             else:
                 busy, self._errand = "", what
         if busy:
-            self._tell(f"wait, still {visible(busy)}")
+            self._log.tell(f"wait, still {visible(busy)}")
             return False
 
         def run() -> None:
@@ -318,31 +301,27 @@ class Terminal:
         try:
             client = self._connect(parts.geturl(), old.name)
         except (ConnectFailed, UsageError) as error:
-            self._tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
+            self._log.tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
             return
         self._client = client
-        self._greet(client)
+        self._log.greet(client)
         self._receive_from(client)
         if not old.close(timeout=FAREWELL_SECONDS) and old.unaccepted:
-            self._tell(
-                f"{visible(old.room)} has not accepted {_messages(old.unaccepted)}", "warning"
+            self._log.tell(
+                f"{visible(old.room)} has not accepted {messages_of(old.unaccepted)}", "warning"
             )
 
     def _show_history(self, count: int) -> None:
         client = self._client
         if client.id is None:
-            self._tell("this server has no old messages")
+            self._log.tell("this server has no old messages")
             return
         try:
             messages = fetch_last(client.url, client.room, count, self._headers)
         except LookupError as error:
-            self._tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
+            self._log.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
             return
-        view = View()
-        lines = [notice(f"the last {_messages(len(messages))} of {visible(client.room)}")]
-        for message in messages:
-            lines += view.message(message, named=True)
-        self._screen.show([*lines, notice("so far the old messages")])
+        self._log.add_old(client.room, messages)
 
     # Clients.
 
@@ -358,10 +337,10 @@ class Terminal:
             nonlocal lost
             if state == "waiting" and not lost:
                 lost = True
-                self._tell("connection lost, trying again", "warning")
+                self._log.tell("connection lost, trying again", "warning")
             elif state == "open" and lost:
                 lost = False
-                self._tell("connected again")
+                self._log.tell("connected again")
             self._screen.update()
 
         client = self._make_client(url, name=name, on_state=take_state, on_error=self._take_refusal)
@@ -369,18 +348,10 @@ class Terminal:
 
     def _take_refusal(self, error: SendRefused) -> None:
         """Tell what the hub did not take. The client's own thread."""
-        what = ""
+        what = " it"
         if isinstance(error.data, str):
             what = f" {visible(error.data[:40])!r}{' …' if len(error.data) > 40 else ''}"
-        self._tell(f"the hub did not take{what}: {visible(error.detail)}", "warning")
-
-    def _greet(self, client: BroadcastClient) -> None:
-        if client.id is None:
-            shown = client.url.partition("?")[0]
-            self._tell(f"connected to {shown}, which tells no names and keeps no messages")
-            return
-        who = visible(client.name or client.id)
-        self._tell(f"you are {who} in {visible(client.room)}; /help lists the commands")
+        self._log.tell(f"the hub did not take{what}: {visible(error.detail)}", "warning")
 
     # Receivers, one for each client.
 
@@ -394,55 +365,19 @@ class Terminal:
         """Show what comes, until the end of the client.
 
         Args:
-            newest: of the messages that were there before the user has come.
+            newest: the id of the newest message that was there before the user has come.
         """
-        joined = False
+        first = True
         try:
             while True:
                 item = client.recv()
-                if client is not self._client:
-                    continue  # what comes from the old room while it is left
-                if isinstance(item, Message):
-                    self._show_message(client, item, newest)
-                elif isinstance(item, Presence):
-                    self._show_presence(client, item, first=not joined)
-                    joined = True
-                else:
-                    self._screen.show(terminal_view.gap(item))
+                if client is self._client:  # else it is the old room's, which is being left
+                    self._log.add(client, item, newest, first=first)
+                    first = False
         except BroadcastServerError as error:
             if client is self._client:
                 self._ending = error
                 self._screen.leave()
-
-    def _show_message(
-        self, client: BroadcastClient, message: Message, newest: tuple[int, int] | None
-    ) -> None:
-        # Of a session of the user's own before this one it is not known.
-        own = message.sender is not None and message.sender.id == client.id != ""
-        with self._view_lock:
-            lines = self._view.message(message, named=client.id is not None, own=own)
-        is_new = message.id is None or newest is None or parse_id(message.id) > newest
-        rings = self._bell and is_new and not own and isinstance(message.data, str)
-        if is_new and not own:
-            with self._lock:
-                self._attention.take_message()
-        self._screen.show(
-            lines, bell=rings and terminal_view.mentions(str(message.data), client.name)
-        )
-
-    def _show_presence(self, client: BroadcastClient, event: Presence, *, first: bool) -> None:
-        lines: list[Line]
-        if event.kind == "members":
-            with self._lock:
-                asked, self._asked = self._asked, False
-            # The list that comes with a new connection is no news.
-            lines = terminal_view.who(event.members, event.count) if asked or first else []
-        else:
-            with self._view_lock:
-                lines = self._view.presence(event, client.id)
-        if lines:
-            self._screen.show(lines)
-        self._screen.update()
 
 
 def ending(error: BroadcastServerError) -> tuple[str, int]:
@@ -459,11 +394,3 @@ def ending(error: BroadcastServerError) -> tuple[str, int]:
     if error.code in (1000, 1001):
         return text, 0
     return text, 1 if error.code == 1008 else 3  # which says that it is not allowed
-
-
-def _messages(count: int) -> str:
-    return f"{count} message{'' if count == 1 else 's'}"
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)

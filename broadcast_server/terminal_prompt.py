@@ -18,8 +18,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.buffer import Buffer
@@ -40,7 +39,7 @@ from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
 from .terminal_screen import Host
-from .terminal_view import STYLES, Line, notice
+from .terminal_view import STYLES, Line, notice, visible
 
 PROMPT = "> "
 # What is drawn before keys are looked at again, and what waits before who brings it has to wait.
@@ -154,9 +153,8 @@ class PromptScreen:
         self._thread: threading.Thread | None = None  # that of `run`
         self._failure: BaseException | None = None
         self._output = output or terminal_output()
-        self._buffer = Buffer(
-            multiline=False, history=_History(history), accept_handler=self._accept
-        )
+        kept = _History(history, lambda text: self.show([notice(visible(text), "warning")]))
+        self._buffer = Buffer(multiline=False, history=kept, accept_handler=self._accept)
         self._app = _ReflowedApplication(
             layout=self._layout(),
             key_bindings=self._bindings(),
@@ -197,7 +195,7 @@ class PromptScreen:
         # Application.invalidate() may be called by any thread, but not while the loop ends.
         self._call(self._app.invalidate)
 
-    def _call(self, function: Any) -> None:
+    def _call(self, function: Callable[[], None]) -> None:
         """Have a function called by the loop; nothing if it does not run yet, or any more."""
         loop = self._app.loop
         if loop is not None:
@@ -428,14 +426,23 @@ class PromptScreen:
 class _History(History):
     """prompt_toolkit's view of the file."""
 
-    def __init__(self, file: HistoryFile) -> None:
+    def __init__(self, file: HistoryFile, tell: Callable[[str], None]) -> None:
         super().__init__()
         self._file = file
+        self._tell: Callable[[str], None] | None = tell  # None once it has told
 
     def load_history_strings(self) -> Iterable[str]:
         """Yield what was typed, the newest first."""
-        return reversed(self._file.load())
+        strings = self._file.load()
+        self._tell_failure()
+        return reversed(strings)
 
     def store_string(self, string: str) -> None:
         """Keep a line."""
         self._file.append(string)
+        self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        if self._tell is not None and self._file.failure is not None:
+            self._tell(f"what you type is not kept: {self._file.failure}")
+            self._tell = None
