@@ -350,7 +350,7 @@ class PromptScreen:
         empty = Condition(lambda: not self._buffer.text)
 
         @bindings.add("c-c", eager=True)
-        @bindings.add("<sigint>")
+        @bindings.add("<sigint>", eager=True)
         @bindings.add("c-d", filter=empty & ~asking)
         def leave(event: KeyPressEvent) -> None:
             self._exit()
@@ -378,8 +378,8 @@ class PromptScreen:
         def answer(event: KeyPressEvent) -> None:
             self._answer(event.key_sequence[0].key)
 
-        @bindings.add("<any>", filter=asking)
-        @bindings.add(Keys.BracketedPaste, filter=asking)
+        # Eager, as the answers are, or Enter and the like would do what they always do.
+        @bindings.add("<any>", filter=asking, eager=True)
         def ignore(event: KeyPressEvent) -> None:
             pass
 
