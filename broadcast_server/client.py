@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import client_events, dialer, frames
+from . import client_events, dialer, frames, tls
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_life import ClientLife
@@ -58,6 +58,9 @@ class BroadcastClient:
         reconnect: come back after a lost connection, without a message lost or doubled.
         max_reconnect_delay: seconds that a pause between two attempts may last.
         headers: more header lines for the opening handshake.
+        ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
+            them, or one from them, are trusted, instead of those that the system trusts.
+        insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
@@ -70,7 +73,7 @@ class BroadcastClient:
     not receive or publish.
 
     Raises:
-        UsageError: the URL, a header, a name or an id cannot be one.
+        UsageError: the URL, a header, a name or an id cannot be one; `ca_file` cannot be used.
 
     Attributes:
         url: the address, with name, since and history in it.
@@ -87,6 +90,8 @@ class BroadcastClient:
         reconnect: bool = True,
         max_reconnect_delay: float = 30.0,
         headers: Mapping[str, str] | None = None,
+        ca_file: tls.StrPath | None = None,
+        insecure: bool = False,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
@@ -107,6 +112,7 @@ class BroadcastClient:
             reconnect=reconnect,
             max_reconnect_delay=max_reconnect_delay,
             headers=dialer.checked_headers(headers or {}),
+            context=tls.context_for(self.url, ca_file, insecure),
             open_timeout=open_timeout,
             close_timeout=close_timeout,
             max_message_bytes=max_message_bytes,

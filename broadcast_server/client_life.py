@@ -86,7 +86,9 @@ class ClientLife:
             except (ConnectFailed, RuntimeError) as error:  # RuntimeError: no thread is to be had
                 logger.info("%s: cannot come back: %s", self._core.url, error)
                 with self._core.lock:
-                    if isinstance(error, ConnectFailed) and error.status in FINAL_STATUSES:
+                    if isinstance(error, ConnectFailed) and (
+                        error.untrusted or error.status in FINAL_STATUSES
+                    ):
                         self._core.end_locked(frames.ABNORMAL, str(error), error)
                     if not self._core.ended:
                         self._core.state = "waiting"

@@ -19,6 +19,7 @@ from .registry import Rooms
 from .rooms import Room
 from .sessions import Sessions
 from .settings import Settings
+from .tls import ServerTls
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Core:
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        tls: the certificate and key; None for plain connections.
+        reloads: what reads files anew when the hub is told to reload; each may raise.
     """
 
     settings: Settings
@@ -56,11 +59,15 @@ class Core:
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    tls: ServerTls | None = None
+    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.rates = AddressRates(self.settings.max_rate)
+        if self.tls is not None:
+            self.reloads.append(self.tls.reload)
 
     # -- Publishing ----------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Mapping
 
 import websocket
 
+from . import tls
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
@@ -72,6 +74,7 @@ class Dialing:
         timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
             longer than the system can wait counts as ``MAX_SECONDS``.
         shown: what errors call the address, which may have a secret in it.
+        context: what TLS handshakes are made with; None where there are none.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Dialing:
         timeout: float,
         *,
         shown: str,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._shown = shown
@@ -93,7 +97,8 @@ class Dialing:
         else:
             self._offered = ""
         self._timeout = min(timeout, MAX_SECONDS)
-        self._connecting = websocket.WebSocket(enable_multithread=False)
+        sslopt = None if context is None else {"context": context}
+        self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
         self._was_cut = False
 
     def dial(self) -> tuple[socket.socket, str | None]:
@@ -121,7 +126,9 @@ class Dialing:
         # What is no HTTP at all makes the library stumble in several ways.
         except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-            raise ConnectFailed(f"cannot connect to {url}: {why}") from error
+            raise ConnectFailed(
+                f"cannot connect to {url}: {why}", untrusted=tls.is_untrusted(error)
+            ) from error
         finally:
             watch.cancel()
             watch.join()
@@ -155,6 +162,8 @@ def masked_frame(opcode: int, payload: bytes) -> bytes:
 def _why(error: Exception, timeout: float) -> str:
     if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
         return f"no answer in {timeout:g} s"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
     cause = error.args[0] if error.args else None
     if isinstance(cause, OSError):  # the library's word for a name that does not resolve
         error = cause

@@ -69,11 +69,15 @@ class ConnectFailed(BroadcastServerError):
 
     Attributes:
         status: the HTTP status if the server answered with one, else None.
+        untrusted: whether the certificate of the server is not valid.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, *, untrusted: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.untrusted = untrusted
 
 
 class ConnectionClosed(BroadcastServerError):

@@ -28,6 +28,7 @@ from .registry import Rooms
 from .rooms import WAIT_SECONDS
 from .server import HubServer
 from .settings import MAX_SECONDS, Settings
+from .tls import ServerTls
 
 logger = logging.getLogger(__name__)
 
@@ -109,18 +110,28 @@ class BroadcastHub:
 
         Raises:
             OSError: the address cannot be listened on.
-            UsageError: it runs already.
+            UsageError: it runs already, or the certificate or its key cannot be used.
         """
         if self._pid != os.getpid():
             self._begin_empty()
         if self._core is not None:
             raise UsageError("the hub runs already")
         settings = self._settings
+        # Before anything is opened: without its certificate there is no hub.
+        tls = None
+        if settings.tls_cert is not None:
+            tls = ServerTls(settings.tls_cert, settings.tls_key)
         backplane = MemoryBackplane()
         rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
         fanout = FanOut(settings, rooms, self._on_drained)
         core = Core(
-            settings, rooms, backplane, fanout, *self._callbacks, wait_drained=self._wait_drained
+            settings,
+            rooms,
+            backplane,
+            fanout,
+            *self._callbacks,
+            wait_drained=self._wait_drained,
+            tls=tls,
         )
         server: HubServer | None = None
         accept_thread: threading.Thread | None = None
@@ -404,7 +415,8 @@ class BroadcastHub:
     def url(self) -> str:
         """The URL of the lobby."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{self.port}/"
+        scheme = "ws" if self._settings.tls_cert is None else "wss"
+        return f"{scheme}://{host}:{self.port}/"
 
     def stats(self) -> dict[str, int]:
         """Return counters since the start and present numbers.

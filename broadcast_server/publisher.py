@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import uuid
 
-from . import exchanges
+from . import exchanges, tls
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
@@ -31,6 +31,8 @@ def publish(
     name: str | None = None,
     key: str | None = None,
     token: str | None = None,
+    ca_file: tls.StrPath | None = None,
+    insecure: bool = False,
     timeout: float = 10.0,
 ) -> str:
     """Publish one message to a room and return its id. Any thread; blocks until the hub answers.
@@ -42,6 +44,9 @@ def publish(
         key: with the same key the message may be published again and is delivered once, within
             ten minutes; 1 to 128 visible ASCII characters. A new one if it is not given.
         token: sent as ``Authorization: Bearer``.
+        ca_file: for ``https`` and ``wss``: a file of certificates in PEM form; only servers that
+            have one of them, or one from them, are trusted, instead of those that the system trusts.
+        insecure: trust every server, whoever it is; a warning is logged.
         timeout: seconds for all of it; the lookup of a host's name has the system's own limit.
 
     Raises:
@@ -58,6 +63,7 @@ def publish(
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
     parts = exchanges.split_url(url)
+    context = tls.context_for(url, ca_file, insecure)
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -80,7 +86,7 @@ def publish(
     while True:
         try:
             answer = exchanges.exchange(
-                parts, "POST", target, headers, body, deadline, _MAX_ANSWER_BYTES
+                parts, "POST", target, headers, body, deadline, _MAX_ANSWER_BYTES, context
             )
             return _read_answer(answer)
         except PublishFailed as error:

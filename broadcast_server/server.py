@@ -18,6 +18,7 @@ from typing import Any
 from .connection import Connection
 from .core import Core
 from .handler import HubHandler, WebsocketServer
+from .tls_stream import TlsStream
 
 logger = logging.getLogger(__name__)
 
@@ -66,23 +67,26 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._settled = threading.Condition(self._registry_lock)
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
-        self._sessions: dict[socket.socket, threading.Thread | None] = {}
-        self._handed_over: set[socket.socket] = set()
+        self._sessions: dict[socket.socket | TlsStream, threading.Thread | None] = {}
+        self._handed_over: set[socket.socket | TlsStream] = set()
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
 
-    def get_request(self) -> tuple[socket.socket, Any]:
+    def get_request(self) -> tuple[socket.socket | TlsStream, Any]:
         """Accept one connection."""
         try:
             request: tuple[socket.socket, Any] = super().get_request()
-            return request
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 logger.error("cannot accept: %s", error.strerror)
                 time.sleep(_EXHAUSTED_PAUSE_SECONDS)
             raise
+        if self.core.tls is None:
+            return request
+        # The handshake is made on the client's own thread, in the time for its first request.
+        return self.core.tls.wrap(request[0]), request[1]
 
-    def verify_request(self, request: socket.socket, client_address: Any) -> bool:
+    def verify_request(self, request: socket.socket | TlsStream, client_address: Any) -> bool:
         """Turn a connection away for which there is not even a thread."""
         with self._registry_lock:
             sessions = len(self._sessions)
@@ -94,7 +98,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             pass
         return False
 
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
+    def process_request(self, request: socket.socket | TlsStream, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
         with self._registry_lock:
             self._sessions[request] = None
@@ -102,17 +106,17 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
 
-    def process_request_thread(self, request: socket.socket, client_address: Any) -> None:
+    def process_request_thread(self, request: socket.socket | TlsStream, client_address: Any) -> None:
         """Run one client's session."""
         with self._registry_lock:
             self._sessions[request] = threading.current_thread()
         super().process_request_thread(request, client_address)
 
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
+    def handle_error(self, request: socket.socket | TlsStream, client_address: Any) -> None:
         """Log what ended a session by mistake; the base class would print a traceback."""
         logger.error("the session of %s has failed", client_address, exc_info=True)
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: socket.socket | TlsStream) -> None:
         """Close the socket of a session that has ended, unless the fan-out has a share in it: the
         last of both closes it then. Every session ends here, also one without a thread."""
         with self._registry_lock:
