@@ -21,6 +21,7 @@ from .errors import (
     ProtocolError,
     PublishFailed,
     SendRefused,
+    TlsError,
     UsageError,
 )
 from .hub import BroadcastHub
@@ -51,6 +52,7 @@ __all__ = [
     "ProtocolError",
     "PublishFailed",
     "SendRefused",
+    "TlsError",
     "UsageError",
     "publish",
 ]

@@ -67,11 +67,23 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-# What a value stands for says how it is read.
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+
+
+# What a value stands for says how it is read. An option without one is a flag; only its variable
+# has a value.
 KINDS: dict[str, Callable[[str], Any]] = {
+    "": _flag,
     "ADDRESS": _text,
     "BYTES": _whole,
     "COUNT": _whole,
+    "FILE": _text,
     "FORMAT": _one_of("text", "json"),
     "LEVEL": _one_of("debug", "info", "warning", "error"),
     "NAME": _text,
@@ -85,7 +97,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class Option(NamedTuple):
     """One option of a command."""
 
-    spec: str  # its name without dashes, a space, and what its value is: a key of KINDS
+    # Its name without dashes, a space, and what its value is: a key of KINDS. Of a flag the name.
+    spec: str
     default: Any
     help: str
     shown: str = ""  # how the default reads, where str() does not say it
@@ -123,6 +136,21 @@ class Option(NamedTuple):
     def full_help(self) -> str:
         return f"{self.help} (default: {self.shown or self.default})"
 
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Let a parser take it."""
+        name, text = f"--{self.name}", self.full_help()
+        if not self.metavar:
+            group.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
+            return
+        group.add_argument(
+            name,
+            action="append" if self.many else "store",
+            type=self.type,
+            metavar=self.metavar,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+
 
 def _logging_options(level: str) -> list[Option]:
     return [
@@ -155,6 +183,21 @@ START: dict[str, list[Option]] = {
             "be repeated; programs other than browsers always come in",
             shown="only pages of the hub's own host and port",
             many=True,
+        ),
+    ],
+    "encryption": [
+        Option(
+            "tls-cert FILE",
+            None,
+            "speak TLS (https and wss) only, with the certificate in this PEM file, which may also "
+            "hold those between it and its authority",
+            shown="none, no TLS",
+        ),
+        Option(
+            "tls-key FILE",
+            None,
+            "file with the private key of the certificate, in PEM form and without a password",
+            shown="the file of --tls-cert",
         ),
     ],
     "limits": [
@@ -246,6 +289,22 @@ START: dict[str, list[Option]] = {
     "logging": _logging_options("info"),
 }
 
+TRUST = [
+    Option(
+        "ca-file FILE",
+        None,
+        "for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it",
+        shown="the authorities that the system trusts",
+    ),
+    Option(
+        "insecure",
+        False,
+        "for wss: trust whoever answers, without a look at the certificate; whoever is between can "
+        "read and change everything",
+        shown="off",
+    ),
+]
+
 CONNECT: dict[str, list[Option]] = {
     "where to connect": [
         Option("host ADDRESS", "127.0.0.1", "address or host name of the hub"),
@@ -253,6 +312,7 @@ CONNECT: dict[str, list[Option]] = {
         Option("room PATH", "/", "room to join, such as /scores"),
         Option("name NAME", None, "name that the hub shows for this client", shown="none"),
     ],
+    "encryption": TRUST,
     "logging": _logging_options("warning"),
 }
 
@@ -261,6 +321,7 @@ WHO: dict[str, list[Option]] = {
         *CONNECT["where to connect"][:2],
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
     ],
+    "encryption": TRUST,
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
@@ -283,8 +344,8 @@ DESCRIPTIONS = {
 
 # What the operand of a command is. It says the same as --host, --port and --room.
 URLS = {
-    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
-    "--port and --room",
+    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that "
+    "speaks TLS, instead of --host, --port and --room",
     "who": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a path, "
     "for every room; instead of --host, --port and --room",
 }
@@ -352,14 +413,7 @@ def build_parser() -> argparse.ArgumentParser:
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
-                group.add_argument(
-                    f"--{option.name}",
-                    action="append" if option.many else "store",
-                    type=option.type,
-                    metavar=option.metavar,
-                    default=argparse.SUPPRESS,
-                    help=option.full_help(),
-                )
+                option.add_to(group)
     return parser
 
 
@@ -373,7 +427,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no command, or more than one.
     """
-    valued = {f"--{o.name}" for groups in OPTIONS.values() for g in groups.values() for o in g}
+    options = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
+    valued = {f"--{option.name}" for option in options if option.metavar}
     commands, others = [], []
     rest = iter(arguments)
     for argument in rest:

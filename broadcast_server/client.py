@@ -59,7 +59,7 @@ class BroadcastClient:
         max_reconnect_delay: seconds that a pause between two attempts may last.
         headers: more header lines for the opening handshake.
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
-            them, or one from them, are trusted, instead of those that the system trusts.
+            them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
@@ -73,7 +73,8 @@ class BroadcastClient:
     not receive or publish.
 
     Raises:
-        UsageError: the URL, a header, a name or an id cannot be one; `ca_file` cannot be used.
+        UsageError: the URL, a header, a name or an id cannot be one.
+        TlsError: `ca_file` cannot be used.
 
     Attributes:
         url: the address, with name, since and history in it.

@@ -97,6 +97,8 @@ class Dialing:
         else:
             self._offered = ""
         self._timeout = min(timeout, MAX_SECONDS)
+        # Over TLS none is followed: it could lead to a place without TLS, secrets and all.
+        self._redirects = {} if context is None else {"redirect_limit": 0}
         sslopt = None if context is None else {"context": context}
         self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
         self._was_cut = False
@@ -117,7 +119,7 @@ class Dialing:
         watch.start()
         try:
             connecting.connect(  # type: ignore[no-untyped-call]
-                self._url, header=self._headers, suppress_origin=True
+                self._url, header=self._headers, suppress_origin=True, **self._redirects
             )
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
@@ -169,4 +171,6 @@ def _why(error: Exception, timeout: float) -> str:
         error = cause
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if "Redirect limit" in str(error):
+        return "it leads to another place, which is not followed over TLS"
     return f"this is no WebSocket server ({str(error) or type(error).__name__})"

@@ -110,7 +110,8 @@ class BroadcastHub:
 
         Raises:
             OSError: the address cannot be listened on.
-            UsageError: it runs already, or the certificate or its key cannot be used.
+            TlsError: the certificate or its key cannot be used.
+            UsageError: it runs already.
         """
         if self._pid != os.getpid():
             self._begin_empty()

@@ -45,7 +45,7 @@ def publish(
             ten minutes; 1 to 128 visible ASCII characters. A new one if it is not given.
         token: sent as ``Authorization: Bearer``.
         ca_file: for ``https`` and ``wss``: a file of certificates in PEM form; only servers that
-            have one of them, or one from them, are trusted, instead of those that the system trusts.
+            have one of them, or one from them, are trusted, instead of the system's choice.
         insecure: trust every server, whoever it is; a warning is logged.
         timeout: seconds for all of it; the lookup of a host's name has the system's own limit.
 
@@ -53,6 +53,7 @@ def publish(
         PublishFailed: the hub has refused the message, or has not answered; in the latter case it
             may have been delivered: publish it again with the same `key`.
         UsageError: an argument that can never work.
+        TlsError: `ca_file` cannot be used.
         TypeError: an argument of a wrong type.
     """
     for what, value in (("url", url), ("name", name), ("key", key), ("token", token)):

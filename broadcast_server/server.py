@@ -106,7 +106,9 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
 
-    def process_request_thread(self, request: socket.socket | TlsStream, client_address: Any) -> None:
+    def process_request_thread(
+        self, request: socket.socket | TlsStream, client_address: Any
+    ) -> None:
         """Run one client's session."""
         with self._registry_lock:
             self._sessions[request] = threading.current_thread()

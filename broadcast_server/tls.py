@@ -1,9 +1,9 @@
 """What TLS is set up with: the hub's certificate and key, and whom a client trusts.
 
-A certificate that cannot be used is an error at the start, in one line that says which file and why,
-and never a hub without TLS. Files are read anew when the hub is told to reload: connections that are
-there go on, handshakes from then on are made with the new certificate, and if the new files cannot
-be used the old ones stay.
+A certificate that cannot be used is an error at the start, in one line that says which file and
+why, and never a hub without TLS. Files are read anew when the hub is told to reload: connections
+that are there go on, handshakes from then on are made with the new certificate, and if the new
+files cannot be used the old ones stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import ssl
 import urllib.parse
 
-from .errors import UsageError
+from .errors import TlsError, UsageError
 from .tls_stream import TlsStream
 
 StrPath = str | os.PathLike[str]
@@ -34,7 +34,7 @@ class ServerTls:
         key: a file with its private key, in PEM; None if it is in the same file.
 
     Raises:
-        UsageError: they cannot be used.
+        TlsError: they cannot be used.
     """
 
     def __init__(self, cert: StrPath, key: StrPath | None = None) -> None:
@@ -47,7 +47,7 @@ class ServerTls:
         """Read the files anew.
 
         Raises:
-            UsageError: they cannot be used; the old certificate stays.
+            TlsError: they cannot be used; the old certificate stays.
         """
         self._context = server_context(self._cert, self._key)
         logger.info("the certificate was read anew from %s", self._cert)
@@ -61,14 +61,14 @@ def server_context(cert: str, key: str | None) -> ssl.SSLContext:
     """Return what a server makes handshakes with.
 
     Raises:
-        UsageError: a file cannot be read or used; the text says which and why.
+        TlsError: a file cannot be read or used; the text says which and why.
     """
     if b"-----BEGIN CERTIFICATE-----" not in _read(cert, "certificate"):
-        raise UsageError(f"there is no certificate in PEM form in {cert}")
+        raise TlsError(f"there is no certificate in PEM form in {cert}")
     if key is None and b"PRIVATE KEY-----" not in _read(cert, "certificate"):
-        raise UsageError(f"the certificate {cert} needs a key: none was given, and none is in it")
+        raise TlsError(f"the certificate {cert} needs a key: none was given, and none is in it")
     if key is not None and b"PRIVATE KEY-----" not in _read(key, "key"):
-        raise UsageError(f"there is no private key in PEM form in {key}")
+        raise TlsError(f"there is no private key in PEM form in {key}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A client's wish to begin anew in the middle (TLS 1.2) costs it nothing and us much.
@@ -82,16 +82,16 @@ def server_context(cert: str, key: str | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(cert, key, password=refuse)
     except _Encrypted:
-        raise UsageError(
+        raise TlsError(
             f"the key {key or cert} is encrypted: the hub needs one without a password"
         ) from None
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
-            raise UsageError(f"the key {key or cert} is not that of the certificate {cert}") from None
+            raise TlsError(f"the key {key or cert} is not that of the certificate {cert}") from None
         files = cert if key is None else f"{cert} with the key {key}"
-        raise UsageError(f"cannot use the certificate {files}: {reason(error)}") from None
+        raise TlsError(f"cannot use the certificate {files}: {reason(error)}") from None
     except OSError as error:  # it has gone since
-        raise UsageError(f"cannot read {cert}: {error.strerror}") from None
+        raise TlsError(f"cannot read {cert}: {error.strerror}") from None
     return context
 
 
@@ -104,7 +104,8 @@ def client_context(ca_file: StrPath | None = None, insecure: bool = False) -> ss
         insecure: trust everybody.
 
     Raises:
-        UsageError: the file cannot be used, or both are given.
+        TlsError: the file cannot be used.
+        UsageError: both are given.
     """
     if ca_file is not None:
         if insecure:
@@ -113,9 +114,9 @@ def client_context(ca_file: StrPath | None = None, insecure: bool = False) -> ss
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
-        raise UsageError(f"there is no certificate in PEM form in {ca_file}") from None
+        raise TlsError(f"there is no certificate in PEM form in {ca_file}") from None
     except OSError as error:
-        raise UsageError(f"cannot read {ca_file}: {error.strerror}") from None
+        raise TlsError(f"cannot read {ca_file}: {error.strerror}") from None
     if context.minimum_version < ssl.TLSVersion.TLSv1_2:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -125,12 +126,15 @@ def client_context(ca_file: StrPath | None = None, insecure: bool = False) -> ss
     return context
 
 
-def context_for(url: str, ca_file: StrPath | None, insecure: bool) -> ssl.SSLContext | None:
+def context_for(
+    url: str, ca_file: StrPath | None = None, insecure: bool = False
+) -> ssl.SSLContext | None:
     """Return what a client makes handshakes with at an address; None if that wants no TLS.
 
     Raises:
-        UsageError: the file cannot be used; or whom to trust is said where nobody proves anything,
-            and somebody may believe to be safe.
+        TlsError: the file cannot be used.
+        UsageError: both are given; or one where nobody proves anything, and somebody may believe to
+            be safe.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("wss", "https"):
@@ -170,6 +174,6 @@ def _read(path: str, what: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from None
+        raise TlsError(f"cannot read the {what} {path}: {error.strerror}") from None
     except ValueError as error:  # a null character in the path
-        raise UsageError(f"cannot read the {what} {path!r}: {error}") from None
+        raise TlsError(f"cannot read the {what} {path!r}: {error}") from None

@@ -1,19 +1,19 @@
-"""One client's TLS connection with the calls of a socket, for a thread that reads and one that writes.
+"""One client's TLS connection with the calls of a socket; one thread reads while another writes.
 
 OpenSSL's state may be used by one thread at a time, and what it reads or writes may be bytes of its
 own. So it never sees the socket. It works between two buffers in memory (``ssl.MemoryBIO``): what
 the socket has is put into the one, what is in the other is given to the socket. Waiting is done
 outside the lock, on the socket; inside it nothing can wait, and OpenSSL can never want to.
 
-- A read takes bytes from the socket, then, inside the lock, decrypts *all* that is complete. What is
-  left in OpenSSL outside the lock is part of a record at most. So nothing is forgotten there, and a
+- A read takes bytes from the socket, then, inside the lock, decrypts *all* that is complete. Outside
+  the lock OpenSSL holds a part of a record at most. So nothing is forgotten in there, and a
   shutdown, which reads as well, meets no data that it would take for an error.
-- A write encrypts at most 16 KiB, then gives that to the socket. What the socket does not take stays
-  here, and nothing more is encrypted until it is gone. A write that was encrypted whole but not
-  taken whole reports one byte less than it has got, so that the caller waits for the socket like for
-  any other, and comes back with that byte. It must offer that byte first: the fan-out does, because
-  a frame that has begun is always finished, and the last byte of what it offers is never the first
-  one of a frame.
+- A write encrypts at most 16 KiB, then gives that to the socket. What the socket does not take
+  stays here, and nothing more is encrypted until it is gone. A write that was encrypted whole but
+  not taken whole reports one byte less than it has got, so that the caller waits for the socket as
+  for any other, and comes back with that byte. It must offer that byte first. The fan-out does: a
+  frame that has begun is always finished, and the last byte that it offers is never the first one
+  of a frame.
 
 What OpenSSL says on its own (the answer to a key update, an alert) leaves with the read that made
 it, or with the next write.
@@ -107,8 +107,8 @@ class TlsStream:
         self._raw = raw
         self._context = context
 
-        # Guards the next seven, and the order of what goes to the socket. Nothing else is taken while
-        # it is held, and nothing in it waits.
+        # Guards the next seven, and the order of what goes to the socket. Nothing else is taken
+        # while it is held, and nothing waits.
         self._lock = threading.Lock()
         self._ssl: ssl.SSLObject | None = None  # once the handshake has begun
         self._ready = False  # the handshake is done
@@ -277,7 +277,7 @@ class TlsStream:
                 if doubtful is not None:
                     self._failure = doubtful
                 elif is_end:
-                    # Goodbye after ours; or no goodbye, which a protocol with a Close need not mind.
+                    # Goodbye after ours; or none, which a protocol with a Close need not mind.
                     self._ended = True
                 else:
                     # OpenSSL may have been left with an error by other code of this thread, such as
