@@ -5,8 +5,8 @@ own. So it never sees the socket. It works between two buffers in memory (``ssl.
 the socket has is put into the one, what is in the other is given to the socket. Waiting is done
 outside the lock, on the socket; inside it nothing can wait, and OpenSSL can never want to.
 
-- A read takes bytes from the socket, then, inside the lock, decrypts *all* that is complete. Outside
-  the lock OpenSSL holds a part of a record at most. So nothing is forgotten in there, and a
+- A read takes bytes from the socket, then, inside the lock, decrypts *all* that is complete.
+  Outside the lock OpenSSL holds a part of a record at most. So nothing is forgotten in there, and a
   shutdown, which reads as well, meets no data that it would take for an error.
 - A write encrypts at most 16 KiB, then gives that to the socket. What the socket does not take
   stays here, and nothing more is encrypted until it is gone. A write that was encrypted whole but
