@@ -135,8 +135,10 @@ class TlsStream:
         while not self._shake_hands():
             self._flush(deadline)
             data = self._receive(MAX_RECV_BYTES, deadline)
+            if not data:
+                raise ConnectionResetError("it has left in the middle of the handshake")
             with self._lock:
-                self._put_locked(data)
+                self._incoming.write(data)
         self._flush(deadline)
 
     def _shake_hands(self) -> bool:
@@ -192,12 +194,17 @@ class TlsStream:
             if self._ended:
                 return b""
             data = self._receive(self._recv_bytes, deadline, flags)
+            if not data:
+                # Cut off without a goodbye, which a protocol with a Close need not mind. OpenSSL
+                # would, and it would take what is still to be sent for lost.
+                self._ended = True
+                return b""
             if len(data) == self._recv_bytes:
                 self._recv_bytes = MAX_RECV_BYTES
             elif len(data) < MIN_RECV_BYTES:
                 self._recv_bytes = MIN_RECV_BYTES
             with self._lock:
-                self._put_locked(data)
+                self._incoming.write(data)
                 self._decrypt_locked()
                 # Whoever does not take what we answer may still have something to say.
                 with contextlib.suppress(OSError):
@@ -254,14 +261,6 @@ class TlsStream:
         if not poller.poll(None if left is None else left * 1000):
             raise TimeoutError("no byte could be moved in time")
 
-    def _put_locked(self, data: bytes) -> None:
-        assert self._lock.locked()
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-            self._ended = True
-
     def _decrypt_locked(self) -> None:
         """Take everything out of OpenSSL that is complete."""
         assert self._lock.locked() and self._ssl is not None
@@ -273,12 +272,10 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as error:
-                is_end = isinstance(error, (ssl.SSLZeroReturnError, ssl.SSLEOFError))
                 if doubtful is not None:
                     self._failure = doubtful
-                elif is_end:
-                    # Goodbye after ours; or none, which a protocol with a Close need not mind.
-                    self._ended = True
+                elif isinstance(error, ssl.SSLZeroReturnError):
+                    self._ended = True  # the peer has said goodbye, after us
                 else:
                     # OpenSSL may have been left with an error by other code of this thread, such as
                     # a callback (CPython issue 148594). To report it clears it away.
