@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tls
+from . import exchanges, logs, tls, urls
 from .deadlines import Deadline
 from .errors import ConnectFailed, HubStopped, TlsError, UsageError
 from .streams import complain, warn, write_stdout
@@ -156,7 +156,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         if values["room"] is None:
             url = url.removesuffix("/")
     try:
-        parts = exchanges.split_url(url)
+        parts = urls.split(url)
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
@@ -192,7 +192,7 @@ def _trust(
         UsageError: one of them is given for an address without TLS: somebody would feel safe.
     """
     wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
-    if urllib.parse.urlsplit(url).scheme not in ("wss", "https"):
+    if url.partition(":")[0].lower() not in ("wss", "https"):
         for name in wanted:
             # A variable is there for all addresses.
             if sources[name].startswith("-"):

@@ -74,12 +74,21 @@ class ConnectFailed(BroadcastServerError):
 
     Attributes:
         status: the HTTP status if the server answered with one, else None.
+        retry_after: seconds after which it may be tried again, if the server has told any.
         untrusted: whether the certificate of the server is not valid.
     """
 
-    def __init__(self, message: str, status: int | None = None, *, untrusted: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        untrusted: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
         self.untrusted = untrusted
 
 

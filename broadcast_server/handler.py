@@ -10,6 +10,7 @@ socket after the hand-over.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -115,9 +116,13 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     return
                 answer = error.refusal
             if isinstance(answer, Refusal):
+                if answer.reason:
+                    self.core.count_refusal(answer.reason)
                 logger.debug("%s refused: %s", self._address(), answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
         except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                self.core.count_refusal("tls")
             logger.debug("%s lost before it joined: %s", self._address(), error)
             self.keep_alive = False
 
@@ -178,7 +183,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
         if number is None:
-            return Refusal(503, "the hub takes no more clients now", (*_RETRY, *headers))
+            text = "the hub takes no more clients now"
+            retry = (*_RETRY, *headers)
+            return Refusal(503, text, retry, "stopping" if core.stopping else "max_clients")
         form, echo = RAW, True
         if isinstance(join, Stream):
             form = SSE_JSON if join.as_json else SSE
@@ -196,7 +203,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             try:
                 room = core.rooms.open(join.room)
             except HubBusy as error:
-                return Refusal(503, str(error), (*_RETRY, *headers))
+                return Refusal(503, str(error), (*_RETRY, *headers), "max_rooms")
             client = Connection(number, member, room, self.request, echo=echo, form=form)
             self.server.set_connection(self, client)
             try:

@@ -34,30 +34,6 @@ from .decisions import (
 )
 from .errors import InvalidRoom
 from .messages import parse_id
-from .queries import MAX_NAME_CHARACTERS
-
-__all__ = [
-    "MAX_NAME_CHARACTERS",
-    "NEVER_GIVEN",
-    "Asset",
-    "Decision",
-    "Headers",
-    "Health",
-    "Join",
-    "Metrics",
-    "Page",
-    "Preflight",
-    "Publish",
-    "Recall",
-    "Refusal",
-    "Request",
-    "Response",
-    "Rooms",
-    "Stream",
-    "accept_key",
-    "check_room",
-    "decide",
-]
 
 SUBPROTOCOL = "broadcast.v1.json"
 MAX_ROOM_CHARACTERS = 128
@@ -257,9 +233,9 @@ def _decide_reserved(
         return Health()
     if not origins.may_use(request, allow_origin):
         return origins.foreign()
-    headers = origins.shared_headers(request, allow_origin)
     if path == "/metrics":
-        return Metrics(headers)
+        return Metrics(origins.shared_headers(request, allow_origin, "Accept"))
+    headers = origins.shared_headers(request, allow_origin)
     try:
         room = queries.parse(raw_query).get("room")
         if room is not None:
