@@ -41,9 +41,11 @@ IN_FULL = [
     test_shutdown,
     test_websocket_server_defects,
 ]
-# They run a hub in another process, or look at its URL.
+# They run a hub in another process, look at its URL, or have a client that opens its own connection.
 LEFT_OUT = {
     "test_claimed_length_reserves_no_memory",
+    "test_curl_that_waits_for_100_gets_it",
+    "test_curl_that_waits_for_100_is_told_413_instead",
     "test_interpreter_ends_although_nobody_stopped_the_hub",
     "test_ipv6_works",
     "test_memory_is_bounded_by_the_settings",
