@@ -20,9 +20,10 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tls, urls
+from . import exchanges, logs, tls, tokens, urls
+from .access import bearer
 from .deadlines import Deadline
-from .errors import ConnectFailed, HubStopped, TlsError, UsageError
+from .errors import AccessError, ConnectFailed, HubStopped, TlsError, UsageError
 from .streams import complain, warn, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
@@ -63,7 +64,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 2
     try:
         hub.start()
-    except TlsError as error:
+    except (AccessError, TlsError) as error:
         complain("start", str(error))
         return 1
     # socket has its own words for names that cannot be names: UnicodeError.
@@ -118,6 +119,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
             url,
             **_trust("connect", values, sources, url),
             name=values["name"],
+            token=_token(values),
             presence=True,
             reconnect=False,
             close_timeout=SILENCE_SECONDS,
@@ -127,7 +129,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except UsageError as error:
         complain("connect", str(error))
         return 2
-    except TlsError as error:
+    except (AccessError, TlsError) as error:
         complain("connect", str(error))
         return 1
     except ConnectFailed as error:
@@ -155,27 +157,31 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         url = room_url(values["host"], values["port"], values["room"] or "")
         if values["room"] is None:
             url = url.removesuffix("/")
+    shown = url.partition("?")[0]  # a query may have a secret in it
     try:
         parts = urls.split(url)
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
+        headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
         context = tls.context_for(url, **_trust("who", values, sources, url))
-        answer = exchanges.exchange(parts, "GET", target, {}, None, deadline, WHO_BYTES, context)
+        answer = exchanges.exchange(
+            parts, "GET", target, headers, None, deadline, WHO_BYTES, context
+        )
         text = _who_table(answer, room)
     except UsageError as error:
         complain("who", str(error))
         return 2
-    except TlsError as error:
+    except (AccessError, TlsError) as error:
         complain("who", str(error))
         return 1
     except LookupError as error:
-        complain("who", f"cannot ask {url}: {error.args[0]}")
+        complain("who", f"cannot ask {shown}: {error.args[0]}")
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
         hint = _TRUST_HINT if tls.is_untrusted(error) else ""
-        complain("who", f"cannot ask {url}: {exchanges.why(error, WHO_SECONDS)}{hint}")
+        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
 
@@ -206,6 +212,18 @@ def _trust(
         # It was said, and at a level that cannot be turned off.
         logging.getLogger(tls.__name__).setLevel(logging.ERROR)
     return wanted
+
+
+def _token(values: Mapping[str, Any]) -> str | None:
+    """Return the token that a client is to show.
+
+    Raises:
+        AccessError: its file has none.
+    """
+    if values["token_file"] is None:
+        token: str | None = values["token"]
+        return token
+    return tokens.read_first_token(values["token_file"])
 
 
 def _who_table(answer: exchanges.Answer, room: str | None) -> str:

@@ -34,7 +34,7 @@ OTHER_CODE = "other"
 # What `Core.count_refusal` is called with; the same holds for them.
 REFUSALS = (
     "bad_request", "busy", "filter", "max_clients", "max_rooms", "origin", "rate", "sessions",
-    "stopping", "timeout", "tls", "too_big",
+    "stopping", "timeout", "tls", "token", "too_big",
 )  # fmt: skip
 
 

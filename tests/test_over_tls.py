@@ -41,7 +41,7 @@ IN_FULL = [
     test_shutdown,
     test_websocket_server_defects,
 ]
-# They run a hub in another process, look at its URL, or have a client that opens its own connection.
+# They run a hub in another process, look at its URL, or have a client that connects by itself.
 LEFT_OUT = {
     "test_claimed_length_reserves_no_memory",
     "test_curl_that_waits_for_100_gets_it",

@@ -114,7 +114,9 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
 
     for groups in cli.OPTIONS.values():
         for option in (option for group in groups.values() for option in group):
-            heading = rf"\fB--{option.name}\fR \fI\,{option.metavar}\/\fR"
+            heading = rf"\fB--{option.name}\fR"
+            if option.metavar:  # a flag has none
+                heading += rf" \fI\,{option.metavar}\/\fR"
             _, found, text = page.partition(heading)
             assert found and "(default: " in text.partition(".TP")[0].replace("\n", " ")
 
