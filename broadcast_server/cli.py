@@ -189,7 +189,7 @@ OPTIONS: dict[str, dict[str, list[Option]]] = {
 
 # Those that `--help` describes; the others it names.
 COMMON = {
-    "start": "host port token-file publish-token-file tls-cert tls-key allow-origin",
+    "start": "host port token-file publish-token-file tls-cert tls-key",
     "connect": "host port room name token-file no-reconnect",
     "publish": "host port room name token-file key timeout no-reconnect",
     "listen": "host port room token-file format exec count timeout since history no-reconnect",
@@ -198,7 +198,7 @@ COMMON = {
 
 # Secrets are no options: the arguments of a process can be read by every user of a machine. Each of
 # these comes from BROADCAST_SERVER_ and its name, unless its file is given.
-SECRETS = {command: ("token",) for command in OPTIONS} | {"start": ("token", "publish_token")}
+SECRETS = dict.fromkeys(OPTIONS, ("token",)) | {"start": ("token", "publish_token")}
 
 SUMMARIES = {
     "start": "run a hub",
@@ -235,8 +235,8 @@ OPERANDS: dict[str, dict[str, str]] = {
     "connect": {"URL": _ROOM_URL},
     "publish": {
         "URL": _ROOM_URL,
-        "TEXT": "the message; several words are joined by blanks, and - alone stands for the lines "
-        "of standard input",
+        "TEXT": "the message, or - for each line of standard input; several words are joined by "
+        "blanks; what looks like a URL is one, unless --host, --port or --room is given",
     },
     "listen": {"URL": _ROOM_URL},
     "who": {
@@ -406,29 +406,45 @@ def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
 def command_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the command, in either spelling and from any place, in front.
 
+    What is no option comes last, behind ``--``, so that options may stand between words. The words
+    after ``publish`` are its message, whatever they are.
+
     Raises:
         ValueError: there is no command, or more than one.
     """
-    options = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
-    valued = {f"--{option.name}" for option in options if option.metavar}
-    commands, others = [], []
+    valued = {
+        flag
+        for groups in OPTIONS.values()
+        for group in groups.values()
+        for option in group
+        if option.metavar
+        for flag in option.flags
+    }
+    commands: list[str] = []
+    options: list[str] = []
+    operands: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if argument in OPTIONS or argument in ("--start", "--connect"):
+        if argument in ("--start", "--connect"):
             commands.append(argument.lstrip("-"))
-            continue
-        others.append(argument)
-        if argument in valued:  # its value may read like a command: --name start
-            others.extend(value for value in [next(rest, None)] if value is not None)
+        elif argument in OPTIONS and commands != ["publish"]:
+            commands.append(argument)
         elif argument == "--":
-            others.extend(rest)
+            operands.extend(rest)
+        elif argument.startswith("-") and argument != "-":
+            options.append(argument)
+            if argument in valued:  # its value may read like a command: --name start
+                options.extend(value for value in [next(rest, None)] if value is not None)
+        else:
+            operands.append(argument)
     if not commands:
-        for argument in others:
+        for argument in options:
             if argument in ("-h", "--help", "--version"):
                 return [argument]
     if len(commands) != 1:
-        raise ValueError("give one command: start, connect or who (or --start, --connect)")
-    return commands + others
+        *others, last = OPTIONS
+        raise ValueError(f"give one command: {', '.join(others)} or {last} (or --start, --connect)")
+    return [*commands, *options, *(["--", *operands] if operands else [])]
 
 
 class Values(NamedTuple):
@@ -467,13 +483,29 @@ def resolve(command: str, given: Mapping[str, Any], environ: Mapping[str, str]) 
     return found
 
 
+def take_url(given: dict[str, Any]) -> str | None:
+    """Return the URL among the arguments, None if there is none; what is left of `words` is text.
+
+    Raises:
+        ValueError: the room is given twice.
+    """
+    apart = not given.keys().isdisjoint(("host", "port", "room"))
+    url: str | None = given.get("url")
+    words = given.get("words")
+    if words and not apart and words[0].startswith(("ws://", "wss://", "http://", "https://")):
+        url, *given["words"] = words
+    if url is not None and apart:
+        raise ValueError("give a URL or --host, --port and --room, not both")
+    return url
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's) and return its exit status.
 
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
-    from broadcast_server import commands, streams
+    from broadcast_server import commands, listening, publishing, streams
 
     streams.open_standard_streams()
     parser = build_parser()
@@ -488,18 +520,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if unknown:
                 raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
-            if "url" in given and not given.keys().isdisjoint(("host", "port", "room")):
-                raise ValueError("give a URL or --host, --port and --room, not both")
+            url = take_url(given)
             found = resolve(command, given, os.environ)
         except ValueError as error:
             streams.complain(command, str(error))
             return 2
         if command == "start":
             status = commands.start(*found)
+        elif command == "publish":
+            status = publishing.publish(*found, url, given.get("words", []))
+        elif command == "listen":
+            status = listening.listen(*found, url)
         elif command == "connect":
-            status = commands.connect(*found, given.get("url"))
+            status = commands.connect(*found, url)
         else:
-            status = commands.who(*found, given.get("url"))
+            status = commands.who(*found, url)
     except SystemExit as end:  # argparse ends this way, after --help as after an error
         status = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:  # before a command has taken the signals over

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+
 def _port(text: str) -> int:
     number = _whole(text)
     if not 0 <= number <= 65535:
@@ -176,5 +177,3 @@ def logging_options(level: str) -> list[Option]:
             "form of the log: text for people, json for one JSON object a line",
         ),
     ]
-
-

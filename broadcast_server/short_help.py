@@ -52,8 +52,13 @@ def page(
         named = [_called(option) for option in group if option.name not in common]
         if named:
             text = f"{title}: " + " ".join(name.replace(" ", "\0") for name in named)
-            indents = {"initial_indent": " " * INDENT, "subsequent_indent": " " * INDENT * 2}
-            wrapped = textwrap.wrap(text, width, **indents, break_on_hyphens=False)
+            wrapped = textwrap.wrap(
+                text,
+                width,
+                initial_indent=" " * INDENT,
+                subsequent_indent=" " * INDENT * 2,
+                break_on_hyphens=False,
+            )
             lines += [line.replace("\0", " ") for line in wrapped]
     lines += ["", "examples:", *(" " * INDENT + example for example in examples)]
     lines += ["", *textwrap.wrap(closing, width)]

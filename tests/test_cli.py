@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, streams
+from broadcast_server import cli, commands, logs, streams, targets
 from broadcast_server.settings import Settings
 
 from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
@@ -262,7 +262,7 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
     """A room is quoted, an IPv6 address put in brackets."""
-    assert commands.room_url(*parts) == url
+    assert targets.room_url(*parts) == url
 
 
 # The log.
