@@ -492,7 +492,11 @@ def take_url(given: dict[str, Any]) -> str | None:
     apart = not given.keys().isdisjoint(("host", "port", "room"))
     url: str | None = given.get("url")
     words = given.get("words")
-    if words and not apart and words[0].startswith(("ws://", "wss://", "http://", "https://")):
+    if (
+        words
+        and not apart
+        and words[0].lower().startswith(("ws://", "wss://", "http://", "https://"))
+    ):
         url, *given["words"] = words
     if url is not None and apart:
         raise ValueError("give a URL or --host, --port and --room, not both")
@@ -519,7 +523,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = given["command"]
         try:
             if unknown:
-                raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
+                told = " ".join(word for word in unknown if word != "--")
+                raise ValueError(f"unrecognized arguments: {told}")
             url = take_url(given)
             found = resolve(command, given, os.environ)
         except ValueError as error:
