@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import sys
+from typing import TextIO
 
 from . import logs
 
@@ -23,9 +23,11 @@ def warn(command: str, text: str) -> None:
 
 
 def _tell(command: str, text: str) -> None:
-    with contextlib.suppress(OSError):
-        prog = f"broadcast-server {command}".rstrip()
-        print(logs.printable(f"{prog}: {text}"), file=sys.stderr)
+    prog = f"broadcast-server {command}".rstrip()
+    try:
+        print(logs.printable(f"{prog}: {text}"), file=sys.stderr, flush=True)
+    except OSError:
+        _lead_nowhere(sys.stderr)
 
 
 def open_standard_streams() -> None:
@@ -82,8 +84,12 @@ def _give_up(error: OSError) -> None:
     """Let nothing that is written later fail again."""
     if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
         complain("", f"cannot write to standard output: {error.strerror}")
+    _lead_nowhere(sys.stdout)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
 
 
