@@ -104,6 +104,12 @@ def test_files_that_cannot_be_used_are_an_error(
     assert threading.active_count() == 1
 
 
+def test_path_that_cannot_be_one_is_an_error(certificates: Certificates) -> None:
+    """The system's own word for it is no OSError."""
+    with pytest.raises(TlsError, match=r"cannot read the certificate 'a.x00b'"):
+        BroadcastHub(port=0, tls_cert="a\0b", tls_key=certificates.key).start()
+
+
 def test_key_may_be_in_the_file_of_the_certificate(
     certificates: Certificates, tmp_path: Path
 ) -> None:
