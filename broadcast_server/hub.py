@@ -17,14 +17,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from .backplane import MemoryBackplane
 from .core import Core, Filter
-from .errors import HubBusy, HubStopped, MessageTooBig, UsageError
-from .fanout import FanOut
+from .errors import HubStopped, MessageTooBig, UsageError
 from .frames import is_sendable_close_code
 from .messages import Draft, Member, Message, encode, to_message, to_messages
 from .policies import check_room
-from .rooms import WAIT_SECONDS, Rooms
+from .run import Run
 from .server import HubServer
 from .settings import MAX_SECONDS, Settings
 
@@ -86,18 +84,13 @@ class BroadcastHub:
         """Be a hub that does not run. Also in a forked child at its first start: what it has
         inherited may be locked by threads that it does not have."""
         self._pid = os.getpid()
-        # Guards _core, _server, _accept_thread, _stopper and the step from one state to the next.
-        # Taken before every other lock; never held while waiting for a name or a thread's end.
+        # Guards _run, _stopper and the step from one state to the next. Taken before every other
+        # lock; never held while waiting for a name or a thread's end.
         self._lock = threading.Lock()
-        self._core: Core | None = None
-        self._server: HubServer | None = None
-        self._accept_thread: threading.Thread | None = None
+        self._run: Run | None = None
         self._stopper: threading.Thread | None = None  # who is at work in stop()
         self._stopped = threading.Event()  # set while nothing runs
         self._stopped.set()
-        # Guards _drain_waiters; notified when a client's personal queue has drained.
-        self._drained = threading.Condition(threading.Lock())
-        self._drain_waiters = 0
 
     # -- Life ----------------------------------------------------------------------------------
 
@@ -112,42 +105,22 @@ class BroadcastHub:
         """
         if self._pid != os.getpid():
             self._begin_empty()
-        if self._core is not None:
+        if self._run is not None:
             raise UsageError("the hub runs already")
         settings = self._settings
-        backplane = MemoryBackplane()
-        rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
-        fanout = FanOut(settings, rooms, self._on_drained)
-        core = Core(
-            settings, rooms, backplane, fanout, *self._callbacks, wait_drained=self._wait_drained
-        )
-        server: HubServer | None = None
-        accept_thread: threading.Thread | None = None
+        # Without the lock, which stop() needs: to look up a name may take long.
+        run = Run(self._host, self._port, settings, self._callbacks)
         try:
-            # Without the lock, which stop() needs: to look up a name may take long.
-            server = HubServer(self._host, self._port, core)
-            accept_thread = threading.Thread(
-                target=server.serve_forever, name="broadcast-accept", daemon=True
-            )
             with self._lock:
-                if self._core is not None:  # another thread was faster
+                if self._run is not None:  # another thread was faster
                     raise UsageError("the hub runs already")
-                fanout.start()
-                accept_thread.start()
-                self._core, self._server, self._accept_thread = core, server, accept_thread
+                run.begin()
+                self._run = run
                 self._stopper = None
                 self._stopped.clear()
                 _running.add(self)
         except BaseException:
-            # Such as a thread that is not to be had: nothing of it stays.
-            fanout.finish(0.0)
-            if fanout.is_alive:
-                fanout.join(1.0)
-            if accept_thread is not None and server is not None and accept_thread.is_alive():
-                server.stop_listening()
-            if server is not None:
-                server.server_close()
-            fanout.close()
+            run.abandon()
             raise
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
@@ -160,7 +133,7 @@ class BroadcastHub:
         Raises:
             OSError: the address cannot be listened on.
         """
-        if self._core is None or self._pid != os.getpid():
+        if self._run is None or self._pid != os.getpid():
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
@@ -189,23 +162,23 @@ class BroadcastHub:
             return  # before the lock, which a forked child may have inherited locked
         current = threading.current_thread()
         with self._lock:
-            core, server, accept_thread = self._core, self._server, self._accept_thread
-            if core is None or server is None or accept_thread is None:
+            run = self._run
+            if run is None:
                 return
             first = self._stopper in (None, current)
             if first:
                 self._stopper = current
         if not first:
             # The one who stops waits for the callbacks: none of them may wait for it.
-            if server.is_session():
-                self._leave_own(core, server)
+            if run.server.is_session():
+                run.leave_own()
             else:
                 self._stopped.wait(timeout + 0.5)
             return
         try:
-            self._end(core, server, accept_thread, deadline)
+            self._end(run, deadline)
         except BaseException:
-            self._end(core, server, accept_thread, time.monotonic())
+            self._end(run, time.monotonic())
             raise
         finally:
             # If that was interrupted, too, the next call does it, at exit at the latest.
@@ -213,42 +186,15 @@ class BroadcastHub:
                 if self._stopper is current:
                     self._stopper = None
 
-    def _end(
-        self, core: Core, server: HubServer, accept_thread: threading.Thread, deadline: float
-    ) -> None:
-        """Do what ``stop`` promises. Each step may have been done before."""
-        server.stop_admitting()
-        core.backplane.close()
-        for connection in server.connections():
-            if connection.queue_close(1001, "the hub stops"):
-                core.leave(connection)
-                core.fanout.attend(connection)
-        self._leave_own(core, server)
-        # Without clients the fan-out ends: one that comes later would get no goodbye.
-        server.await_hand_overs(deadline)
-        core.fanout.finish(deadline)
-        ended = core.fanout.join(max(0.0, deadline - time.monotonic()) + 0.3)
-        # The last half second is for threads that only have to notice.
-        server.stop_listening()
-        accept_thread.join(0.3)
-        ended = server.join(max(deadline, time.monotonic() + 0.3)) and ended
-        server.server_close()
-        if not ended:
-            logger.warning("the hub stopped, but a callback or a thread still runs")
-        core.fanout.close()
+    def _end(self, run: Run, deadline: float) -> None:
+        run.end(deadline)
         with self._lock:
-            if self._core is core:
-                self._core = self._server = self._accept_thread = None
+            if self._run is run:
+                self._run = None
                 _running.discard(self)
                 # Under the lock: what starts next must not be taken for stopped.
                 self._stopped.set()
         logger.info("stopped")
-
-    def _leave_own(self, core: Core, server: HubServer) -> None:
-        """In a callback: this thread will not read the answer to its own client's Close."""
-        own = server.own_connection()
-        if own is not None:
-            core.fanout.leave(own)
 
     def __enter__(self) -> BroadcastHub:
         return self.start()
@@ -302,25 +248,9 @@ class BroadcastHub:
             HubBusy: the client did not take enough in that time; nothing was sent.
             HubStopped, MessageTooBig, TypeError: as for ``broadcast``.
         """
-        core, server = self._running_parts()
+        run = self._serving_run()
         frame = self._encode(data)
-        limit = self._settings.room_log_bytes // 4
-        deadline = time.monotonic() + timeout
-        while True:
-            connection = server.find(client_id)
-            queued = None
-            if connection is not None:
-                direct = connection.form.direct(frame, int(time.time() * 1000))
-                queued = connection.queue(direct, limit)
-            if connection is None or queued is None:
-                return False
-            if queued:
-                core.fanout.attend(connection)
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
-            self._wait_drained(left)
+        return run.send(client_id, frame, time.monotonic() + timeout)
 
     # -- Members -------------------------------------------------------------------------------
 
@@ -415,32 +345,32 @@ class BroadcastHub:
         Raises:
             HubStopped: the hub does not run.
         """
-        core, server = self._running_parts()
-        rooms = core.rooms.all()
-        writer = core.fanout.writer
-        return {
-            "messages": core.backplane.messages,
-            "encodes": core.encodes,
-            "joins": writer.joins,
-            "sends": writer.sends,
-            "deliveries": writer.deliveries,
-            "bytes_out": writer.bytes_out,
-            "evictions": writer.evictions,
-            "clients": server.client_count,
-            "rooms": len(rooms),
-            "log_bytes": sum(room.held_bytes() for room in rooms),
-        }
+        return self._serving_run().stats()
 
     # -- Inside --------------------------------------------------------------------------------
 
+    @property
+    def _core(self) -> Core | None:
+        run = self._run
+        return run.core if run is not None else None
+
+    @property
+    def _server(self) -> HubServer | None:
+        run = self._run
+        return run.server if run is not None else None
+
     def _running_parts(self) -> tuple[Core, HubServer]:
-        core, server = self._core, self._server
+        run = self._serving_run()
+        return run.core, run.server
+
+    def _serving_run(self) -> Run:
+        run = self._run
         # A forked child has this object, but none of the threads.
-        if core is None or server is None or self._pid != os.getpid():
+        if run is None or self._pid != os.getpid():
             raise HubStopped("the hub does not run")
-        if core.stopping or not core.fanout.is_alive:
+        if not run.is_serving:
             raise HubStopped("the hub is stopping")
-        return core, server
+        return run
 
     def _encode(self, data: Data) -> bytes:
         if isinstance(data, (str, bytes)):
@@ -451,18 +381,6 @@ class BroadcastHub:
                     f"max_message_bytes ({self._settings.max_message_bytes})"
                 )
         return encode(data)
-
-    def _wait_drained(self, seconds: float) -> None:
-        with self._drained:
-            self._drain_waiters += 1
-            self._drained.wait(min(seconds, WAIT_SECONDS))
-            self._drain_waiters -= 1
-
-    def _on_drained(self) -> None:
-        # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.
-        if self._drain_waiters:
-            with self._drained:
-                self._drained.notify_all()
 
 
 _running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()
