@@ -15,7 +15,8 @@ from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
 from .rates import AddressRates
-from .rooms import Room, Rooms
+from .registry import Rooms
+from .rooms import Room
 from .sessions import Sessions
 from .settings import Settings
 

@@ -24,7 +24,8 @@ from .batches import Batch
 from .connection import Connection
 from .forms import Form
 from .liveness import Liveness, latest_ping
-from .rooms import Room, Rooms
+from .registry import Rooms
+from .rooms import Room
 from .settings import Settings
 from .timers import NEVER, Timers
 from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter

@@ -16,7 +16,8 @@ from .core import Core, Filter
 from .errors import HubBusy
 from .fanout import FanOut
 from .messages import Member, Message
-from .rooms import WAIT_SECONDS, Rooms
+from .registry import Rooms
+from .rooms import WAIT_SECONDS
 from .server import HubServer
 from .settings import Settings
 

@@ -14,7 +14,7 @@ from broadcast_server import BroadcastHub, HubStopped, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
 from broadcast_server.messages import Draft, Member, cost_of, format_id
-from broadcast_server.rooms import Rooms
+from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
 from broadcast_server.timers import NEVER
 

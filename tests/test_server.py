@@ -120,10 +120,11 @@ def test_session_that_fails_is_logged_and_ends_alone(
             client.sync()
             handler = server.clients[-1]["handler"]
 
-            def fail(*_: object) -> None:
-                raise RuntimeError("made by the test")
+            class Broken:
+                def take(self, data: bytes) -> None:
+                    raise RuntimeError("made by the test")
 
-            monkeypatch.setattr(handler, "_take", fail)
+            monkeypatch.setattr(handler, "_reader", Broken())
             client.send("x")
             client.recv_eof()
         assert wait_until(lambda: server.client_count == 1)

@@ -1,0 +1,256 @@
+"""What one client sends, taken on its reader thread: messages, events, control frames.
+
+``Reader.take`` gets the bytes as they come, and publishes the messages in them in batches. A
+control frame is served in its place: what came before it is in the log first. Whoever sends too
+fast waits here, for the fan-out or for the rate limit; so does a client that does not take its
+acks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from . import events, frames
+from .connection import Connection
+from .core import Core, Refused
+from .errors import HubStopped
+from .events import BadFrame
+from .forms import JSON
+from .frames import FrameDecoder
+from .messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messages
+from .rooms import WAIT_SECONDS
+from .sessions import Session
+from .writer import BATCH_BYTES
+
+logger = logging.getLogger(__name__)
+
+# What a client may still send after Close, in messages of the largest size, before it is cut off.
+_DISCARD_MESSAGES = 16
+
+# What an event has beside the data of its message.
+EVENT_BYTES = 4096
+# Acks and other answers that may wait for a client before its reader waits for it.
+MAX_WAITING_BYTES = 256 * 1024
+# So many errors without a good frame between them end a connection.
+MAX_ERRORS = 10
+
+
+class Batch:
+    """Messages of one client that are published together.
+
+    Attributes:
+        drafts: the messages.
+        refs: what their acks are to refer to, one for each; empty for a plain client.
+        cost: what they will cost in the log.
+    """
+
+    __slots__ = ("client", "cost", "drafts", "refs")
+
+    def __init__(self, client: Connection) -> None:
+        self.client = client
+        self.clear()
+
+    def clear(self) -> None:
+        self.drafts: list[Draft] = []
+        self.refs: list[events.Ref] = []
+        self.cost = 0
+
+    def add(self, frame: bytes, key: str | None = None, ref: events.Ref = None) -> None:
+        self.drafts.append(Draft(self.client.number, frame, self.client.member, key))
+        if self.client.form is JSON:
+            self.refs.append(ref)
+        self.cost += len(frame) + ENTRY_BYTES
+
+
+class Reader:
+    """What one client sends. All of it runs on its reader thread, and none writes to the socket.
+
+    Args:
+        core: the hub's parts.
+        client: the client, a member of its room.
+        session: what it can come back with; None for a plain client.
+    """
+
+    # Every idle client has one.
+    __slots__ = (
+        "_client",
+        "_decoder",
+        "_discarded",
+        "_errors",
+        "_refilled",
+        "_session",
+        "_tokens",
+        "core",
+    )
+
+    def __init__(self, core: Core, client: Connection, session: Session | None) -> None:
+        self.core = core
+        self._client = client
+        self._session = session
+        settings = core.settings
+        limit = settings.max_message_bytes
+        if client.form is JSON:
+            # Of a text every byte may need six in JSON.
+            limit = 6 * limit + EVENT_BYTES
+        self._decoder = FrameDecoder(limit, settings.max_fragments)
+        self._errors = 0
+        self._tokens = float(settings.max_rate)
+        self._refilled = time.monotonic()
+        self._discarded = 0
+
+    def take(self, data: bytes) -> None:
+        """Decode what arrived, publish the messages in batches, serve control frames in their
+        place."""
+        client = self._client
+        batch = Batch(client)
+        decoder = self._decoder
+        is_json = client.form is JSON
+        filtered = self.core.filter is not None
+        for opcode, payload in decoder.feed(data):
+            if opcode <= frames.BINARY:
+                if is_json:
+                    self._take_event(client, opcode, payload, batch)
+                elif filtered:
+                    self._take_filtered(client, opcode, payload, batch)
+                else:
+                    batch.add(frames.encode_frame(opcode, payload))
+                if batch.cost >= BATCH_BYTES:
+                    batch = self._publish(client, batch)
+                continue
+            # What came before a control frame is in the log before it is answered.
+            batch = self._publish(client, batch)
+            if opcode == frames.PING:
+                # A flood of pings is a sender like any other.
+                self._wait_for_rate(client, 1)
+                if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
+                    self.core.fanout.attend(client)
+            elif opcode == frames.CLOSE:
+                code, reason = frames.parse_close(payload)
+                self._close(client, code, reason, echo_code=code)
+        self._publish(client, batch)
+        if decoder.failure is not None:
+            failure = decoder.failure
+            logger.info("%s broke the protocol: %s", client.member.id, failure)
+            self._close(client, failure.code, failure.reason)
+
+    def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+        """Let the program's filter decide about a plain client's message."""
+        data = payload.decode("utf-8") if opcode == frames.TEXT else payload
+        try:
+            found = self.core.pass_filter(data, client.room.path, client.member)
+        except Refused:
+            logger.info("a message of %s was refused by the filter", client.member.id)
+            return
+        batch.add(encode(found))
+
+    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+        """Do what a client says in ``broadcast.v1.json``."""
+        settings = self.core.settings
+        try:
+            if opcode == frames.BINARY:
+                raise BadFrame("not_text", "binary data goes into data_base64")
+            event = events.parse(payload, settings.max_message_bytes)
+            if isinstance(event, events.Send):
+                try:
+                    data = self.core.pass_filter(event.data, client.room.path, client.member)
+                except Refused as error:
+                    raise BadFrame("refused", str(error), event.ref) from None
+                batch.add(encode(data), event.key, event.ref)
+                self._errors = 0
+                return
+        except BadFrame as error:
+            self._publish(client, batch)
+            batch.clear()
+            self._queue(client, events.error(error.code, error.detail, error.ref))
+            self._errors += 1
+            if self._errors >= MAX_ERRORS:
+                self._close(client, 1008, "too many errors")
+            return
+        # An answer comes after what was sent before.
+        self._publish(client, batch)
+        batch.clear()
+        self._errors = 0
+        self._wait_for_rate(client, 1)
+        if isinstance(event, events.Who):
+            self._queue(client, events.members(client.room.member_list(), event.ref))
+        else:
+            told = client.room.rename(client, event.name)
+            if self._session is not None:
+                self.core.sessions.take(self._session, client, event.name)
+            self.core.fanout.tell(client.room, told)
+
+    def _queue(self, client: Connection, body: bytes) -> None:
+        """Queue events for the client alone; wait while too much waits for it already."""
+        frame = JSON.event(body)
+        self._queue_frames(client, frame)
+
+    def _queue_frames(self, client: Connection, frame: bytes) -> None:
+        while True:
+            queued = client.queue(frame, MAX_WAITING_BYTES)
+            if queued is None:
+                return
+            if queued:
+                self.core.fanout.attend(client)
+                return
+            self.core.wait_drained(WAIT_SECONDS)
+
+    def _close(
+        self, client: Connection, code: int, reason: str, echo_code: int | None = None
+    ) -> None:
+        """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
+        if client.queue_close(code, reason, echo_code=echo_code):
+            self.core.leave(client)
+            self.core.fanout.attend(client)
+
+    def discard(self, size: int) -> bool:
+        """Throw away what comes after Close; return False, and cut the client off, if that is too
+        much."""
+        self._discarded += size
+        if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
+            self._client.abort()
+            return False
+        return True
+
+    def _publish(self, client: Connection, batch: Batch) -> Batch:
+        """Publish a batch once the fan-out has room for it, then wait as the rate limit wants;
+        return an empty one."""
+        core = self.core
+        room = client.room
+        if not batch.drafts:
+            return batch
+        if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+            return Batch(client)
+        try:
+            core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
+        except HubStopped:
+            client.end(1001, "the hub stops")
+            return Batch(client)
+        self._wait_for_rate(client, len(batch.drafts))
+        return Batch(client)
+
+    def _accepted(self, batch: Batch, ids: Accepted) -> None:
+        if batch.refs:
+            acks = []
+            for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
+                if ref is not None:
+                    acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
+            if acks:
+                self._queue_frames(batch.client, b"".join(acks))
+        if self.core.on_message is not None:
+            for message in to_messages(batch.client.member.room, batch.drafts, ids):
+                self.core.call(self.core.on_message, message)
+
+    def _wait_for_rate(self, client: Connection, count: int) -> None:
+        """Take tokens for what was published; wait until there is no debt. Bursts of a second
+        pass."""
+        rate = self.core.settings.max_rate
+        if not rate:
+            return
+        now = time.monotonic()
+        self._tokens = min(rate, self._tokens + (now - self._refilled) * rate) - count
+        self._refilled = now
+        until = now - self._tokens / rate
+        while now < until and not client.ended:
+            time.sleep(min(until - now, WAIT_SECONDS))
+            now = time.monotonic()
