@@ -11,18 +11,16 @@ import http.client
 import json
 import logging
 import os
-import queue
 import re
 import resource
 import signal
-import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs
+from . import exchanges, logs, service, systemd
 from .deadlines import Deadline
-from .errors import ConnectFailed, HubStopped, UsageError
+from .errors import ConnectFailed, UsageError
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
@@ -30,8 +28,6 @@ OWN_DESCRIPTORS = 32
 # How many more are kept for connections that are no clients, or not yet: at most so many, and at
 # most a quarter of all. Without them, a full hub could not even say so.
 MAX_SPARE_DESCRIPTORS = 256
-# How often the command looks whether the hub still works.
-CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
@@ -52,12 +48,19 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     """
     from . import BroadcastHub
 
-    signals = _catch_signals()
+    signals = service.catch_signals()
     settings = dict(values)
+    restart = settings.pop("restart_on_term")
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
+    notifier = systemd.Notifier(os.environ)
+    try:
+        sockets = systemd.take_sockets(os.environ)
+    except systemd.WrongSockets as error:
+        complain("start", str(error))
+        return 1
     settings["max_clients"] = _make_room(settings["max_clients"])
     try:
-        hub = BroadcastHub(**settings)
+        hub = BroadcastHub(**settings, sockets=sockets)
     except UsageError as error:
         complain("start", _in_the_users_words(str(error), sources))
         return 2
@@ -70,20 +73,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 1
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
-    while True:
-        try:
-            received = signals.get(timeout=CHECK_SECONDS)
-            break
-        except queue.Empty:
-            try:
-                hub.stats()
-            except HubStopped:
-                # A process that ends is started again; one that only looks alive is not.
-                complain("start", "the hub has failed, its log says why")
-                return 1
-    logger.info("%s: stopping", received.name)
-    hub.stop()
-    return 0
+    return service.serve(hub, signals, notifier, restart)
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -209,24 +199,6 @@ def room_url(host: str, port: int, room: str) -> str:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
     return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
-
-
-def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
-    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
-    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    caught = False
-
-    def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
-            os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return received
 
 
 def _signal_descriptor() -> int:

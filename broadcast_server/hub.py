@@ -1,37 +1,25 @@
-"""``BroadcastHub``: the hub's life from start to stop, and what a program can ask of it.
-
-The hub runs the accept loop on one thread, the fan-out on another, and each client's reader on one
-more. All of them are daemons; whatever still runs at the interpreter's exit is stopped there.
-"""
+"""``BroadcastHub``: what a program can ask of a hub. How it begins and ends is in ``life.py``."""
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import sys
-import threading
+import socket
 import time
-import weakref
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .core import Core, Filter
-from .errors import HubStopped, MessageTooBig, UsageError
+from .core import Filter
+from .errors import MessageTooBig, UsageError
 from .frames import is_sendable_close_code
+from .life import HubLife
 from .messages import Draft, Member, Message, encode, to_message, to_messages
 from .policies import check_room
 from .run import Run
-from .server import HubServer
-from .settings import MAX_SECONDS, Settings
-
-logger = logging.getLogger(__name__)
+from .settings import Settings
 
 Data = str | bytes
 
 
-class BroadcastHub:
+class BroadcastHub(HubLife):
     """A hub that relays each message of a client to all other clients of its room.
 
     All methods may be called from any thread, also in callbacks. Callbacks run on the reader thread
@@ -52,6 +40,8 @@ class BroadcastHub:
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
         on_leave: called with the ``Member`` that has left, the close code and the reason.
+        sockets: TCP sockets that listen already, instead of host and port. They stay the caller's,
+            who closes them after the hub has stopped.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
     Raises:
@@ -68,144 +58,23 @@ class BroadcastHub:
         on_join: Callable[[Member], object] | None = None,
         on_leave: Callable[[Member, int, str], object] | None = None,
         filter: Filter | None = None,
+        sockets: Sequence[socket.socket] = (),
         **settings: Any,
     ) -> None:
+        self._sockets = tuple(sockets)
+        if self._sockets:
+            host, port = self._sockets[0].getsockname()[:2]
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
         if not isinstance(host, str) or not host:
             raise UsageError(f"host must be a name or an address, not {host!r}")
         self._host = host
         self._port = port
-        self._settings = Settings(**settings)
         self._callbacks = (on_message, on_join, on_leave, filter)
-        self._begin_empty()
+        super().__init__(Settings(**settings))
 
-    def _begin_empty(self) -> None:
-        """Be a hub that does not run. Also in a forked child at its first start: what it has
-        inherited may be locked by threads that it does not have."""
-        self._pid = os.getpid()
-        # Guards _run, _stopper and the step from one state to the next. Taken before every other
-        # lock; never held while waiting for a name or a thread's end.
-        self._lock = threading.Lock()
-        self._run: Run | None = None
-        self._stopper: threading.Thread | None = None  # who is at work in stop()
-        self._stopped = threading.Event()  # set while nothing runs
-        self._stopped.set()
-
-    # -- Life ----------------------------------------------------------------------------------
-
-    def start(self) -> BroadcastHub:
-        """Listen and serve on threads of the hub's own; return the hub.
-
-        A hub that has stopped may be started again; it begins empty.
-
-        Raises:
-            OSError: the address cannot be listened on.
-            UsageError: it runs already.
-        """
-        if self._pid != os.getpid():
-            self._begin_empty()
-        if self._run is not None:
-            raise UsageError("the hub runs already")
-        settings = self._settings
-        # Without the lock, which stop() needs: to look up a name may take long.
-        run = Run(self._host, self._port, settings, self._callbacks)
-        try:
-            with self._lock:
-                if self._run is not None:  # another thread was faster
-                    raise UsageError("the hub runs already")
-                run.begin()
-                self._run = run
-                self._stopper = None
-                self._stopped.clear()
-                _running.add(self)
-        except BaseException:
-            run.abandon()
-            raise
-        if settings.switch_interval is not None:
-            sys.setswitchinterval(settings.switch_interval)
-        logger.info("listening on %s", self.url)
-        return self
-
-    def serve_forever(self) -> None:
-        """Start if need be, then block until ``stop()`` is called elsewhere.
-
-        Raises:
-            OSError: the address cannot be listened on.
-        """
-        if self._run is None or self._pid != os.getpid():
-            self.start()
-        # In pieces: on some systems a wait without an end keeps signals from being handled.
-        while not self._stopped.wait(1.0):
-            pass
-
-    def stop(self, timeout: float | None = None) -> None:
-        """Say goodbye and end everything that ``start`` began.
-
-        Nobody is admitted any more, what was accepted is flushed, each client gets Close 1001 and
-        may answer; then the connections are closed. Called in a callback it does not wait for the
-        callback's own thread; if another thread is stopping the hub already, it does not wait
-        there at all. Does nothing if the hub does not run, or not yet.
-
-        Not for a signal handler, which may have interrupted the very code that holds a lock: set an
-        event there, or use the command. An exception in here, such as a second Ctrl-C, ends
-        everything at once.
-
-        Args:
-            timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
-            second.
-        """
-        timeout = self._settings.stop_timeout if timeout is None else timeout
-        timeout = min(max(0.0, timeout), MAX_SECONDS)
-        deadline = time.monotonic() + timeout
-        if self._pid != os.getpid():
-            return  # before the lock, which a forked child may have inherited locked
-        current = threading.current_thread()
-        with self._lock:
-            run = self._run
-            if run is None:
-                return
-            first = self._stopper in (None, current)
-            if first:
-                self._stopper = current
-        if not first:
-            # The one who stops waits for the callbacks: none of them may wait for it.
-            if run.server.is_session():
-                run.leave_own()
-            else:
-                self._stopped.wait(timeout + 0.5)
-            return
-        try:
-            self._end(run, deadline)
-        except BaseException:
-            self._end(run, time.monotonic())
-            raise
-        finally:
-            # If that was interrupted, too, the next call does it, at exit at the latest.
-            with self._lock:
-                if self._stopper is current:
-                    self._stopper = None
-
-    def _end(self, run: Run, deadline: float) -> None:
-        run.end(deadline)
-        with self._lock:
-            if self._run is run:
-                self._run = None
-                _running.discard(self)
-                # Under the lock: what starts next must not be taken for stopped.
-                self._stopped.set()
-        logger.info("stopped")
-
-    def __enter__(self) -> BroadcastHub:
-        return self.start()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
+    def _make_run(self) -> Run:
+        return Run(self._host, self._port, self._settings, self._callbacks, self._sockets)
 
     # -- Messages ------------------------------------------------------------------------------
 
@@ -349,29 +218,6 @@ class BroadcastHub:
 
     # -- Inside --------------------------------------------------------------------------------
 
-    @property
-    def _core(self) -> Core | None:
-        run = self._run
-        return run.core if run is not None else None
-
-    @property
-    def _server(self) -> HubServer | None:
-        run = self._run
-        return run.server if run is not None else None
-
-    def _running_parts(self) -> tuple[Core, HubServer]:
-        run = self._serving_run()
-        return run.core, run.server
-
-    def _serving_run(self) -> Run:
-        run = self._run
-        # A forked child has this object, but none of the threads.
-        if run is None or self._pid != os.getpid():
-            raise HubStopped("the hub does not run")
-        if not run.is_serving:
-            raise HubStopped("the hub is stopping")
-        return run
-
     def _encode(self, data: Data) -> bytes:
         if isinstance(data, (str, bytes)):
             size = len(data.encode("utf-8")) if isinstance(data, str) else len(data)
@@ -381,14 +227,3 @@ class BroadcastHub:
                     f"max_message_bytes ({self._settings.max_message_bytes})"
                 )
         return encode(data)
-
-
-_running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()
-
-
-def _stop_all() -> None:
-    for hub in list(_running):
-        hub.stop()
-
-
-atexit.register(_stop_all)

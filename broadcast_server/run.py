@@ -7,9 +7,11 @@ one's. ``hub.py`` decides when a run begins and ends, and which thread ends it; 
 from __future__ import annotations
 
 import logging
+import random
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .backplane import MemoryBackplane
 from .core import Core, Filter
@@ -22,6 +24,15 @@ from .server import HubServer
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# Up to so many clients are no herd: all are told at once, and get the very same messages.
+HERD = 100
+# So many may come back in a second without trouble for a hub: a spread is no longer than it must.
+RETURNS_PER_SECOND = 200
+# Goodbyes of so short a time are said together: the thread that says them sleeps in between.
+TICK_SECONDS = 0.02
+# How long that thread may sleep without a look whether there still is anybody to tell.
+LOOK_SECONDS = 0.25
 
 Callbacks = tuple[
     Callable[[Message], object] | None,
@@ -39,24 +50,39 @@ class Run:
         port: the TCP port; 0 for any free one.
         settings: the hub's limits and times.
         callbacks: on_message, on_join, on_leave, filter.
+        sockets: sockets that listen already, instead of host and port. It uses duplicates.
 
     Raises:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, host: str, port: int, settings: Settings, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        settings: Settings,
+        callbacks: Callbacks,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         # Guards _drain_waiters; notified when a client's personal queue has drained.
         self._drained = threading.Condition(threading.Lock())
         self._drain_waiters = 0
+        self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
+        self._hurry_by = float("inf")  # time.monotonic()
         backplane = MemoryBackplane()
         rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
         fanout = FanOut(settings, rooms, self._on_drained)
         self.core = Core(
             settings, rooms, backplane, fanout, *callbacks, wait_drained=self.wait_drained
         )
+        # The server closes what it listens on, and another run needs them again.
+        copies: list[socket.socket] = []
         try:
-            self.server = HubServer(host, port, self.core)
+            copies.extend(sock.dup() for sock in sockets)
+            self.server = HubServer(host, port, self.core, sockets=copies)
         except BaseException:
+            for sock in copies:
+                sock.close()
             fanout.close()
             raise
         self._accept_thread = threading.Thread(
@@ -85,15 +111,77 @@ class Run:
         """Whether it takes messages."""
         return not self.core.stopping and self.core.fanout.is_alive
 
+    def drain(self, delay: float, seconds: float, restart: bool) -> None:
+        """Do what ``BroadcastHub.drain`` promises before the end; ``end`` tells whoever is left.
+
+        Args:
+            delay: seconds in which clients are still admitted, though no more are wanted.
+            seconds: the longest time over which the goodbyes are spread.
+            restart: the clients are to come back.
+        """
+        core, server = self.core, self.server
+        core.restarting = restart
+        core.leaving = True
+        if self._hurried.wait(delay):
+            return
+        server.stop_admitting()
+        # In this order: what such a publisher was told to be accepted is in the log before anybody
+        # gets a goodbye.
+        core.backplane.close_outside()
+        own = server.own_connection()
+        if own is not None:
+            core.say_goodbye(own)  # in a callback: nobody reads what it says meanwhile
+            self.leave_own()
+        waiting = server.connections()
+        seconds = spread_seconds(len(waiting), seconds)
+        logger.info("draining: %d clients are told within %.1f s", len(waiting), seconds)
+        if not seconds:
+            return
+        random.shuffle(waiting)
+        began = time.monotonic()
+        due = sorted(random.uniform(0.0, seconds) for _ in waiting)
+        for at, connection in zip(due, waiting, strict=True):
+            while (pause := began + at - time.monotonic()) > TICK_SECONDS:
+                if self._hurried.wait(min(pause, LOOK_SECONDS)) or not core.fanout.is_alive:
+                    return
+                if not server.client_count:
+                    return  # all have left by themselves
+            core.say_goodbye(connection)
+
+    def reload(self) -> bool:
+        """Do what ``BroadcastHub.reload`` promises. Any thread."""
+        done: list[str] = []
+        failed = False
+        for function in tuple(self.core.reloads):
+            what = _what(function)
+            try:
+                function()
+            # Whatever it was, the hub goes on with what it has.
+            except Exception as error:
+                failed = True
+                logger.error("cannot reload %s, the old stays in use: %s", what, error)
+            else:
+                done.append(what)
+        if done or not failed:
+            logger.info("reloaded %s", ", ".join(done) or "nothing: there are no files")
+        return not failed
+
+    def hurry(self, deadline: float) -> None:
+        """Let a drain that goes on say the goodbyes that are left at once, and end everything by
+        the deadline (``time.monotonic()``). Any thread."""
+        self._hurry_by = deadline
+        self._hurried.set()
+
     def end(self, deadline: float) -> None:
         """Do what ``BroadcastHub.stop`` promises. Each step may have been done before."""
         core, server = self.core, self.server
+        deadline = min(deadline, self._hurry_by)
+        core.leaving = True
         server.stop_admitting()
+        core.stopping = True
         core.backplane.close()
         for connection in server.connections():
-            if connection.queue_close(1001, "the hub stops"):
-                core.leave(connection)
-                core.fanout.attend(connection)
+            core.say_goodbye(connection)
         self.leave_own()
         # Without clients the fan-out ends: one that comes later would get no goodbye.
         server.await_hand_overs(deadline)
@@ -168,3 +256,14 @@ class Run:
         if self._drain_waiters:
             with self._drained:
                 self._drained.notify_all()
+
+
+def spread_seconds(clients: int, most: float) -> float:
+    """Return over how many seconds the goodbyes to so many clients are spread: ``most`` at most."""
+    return 0.0 if clients <= HERD else min(most, clients / RETURNS_PER_SECOND)
+
+
+def _what(function: Callable[[], None]) -> str:
+    """Return what a function reads, from its name: ``reload_tokens`` reads the tokens."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return name.strip("_").removeprefix("reload_").replace("_", " ")

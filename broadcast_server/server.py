@@ -13,6 +13,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .connection import Connection
@@ -46,7 +47,10 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     request_queue_size = 1024
 
-    def __init__(self, host: str, port: int, core: Core) -> None:
+    def __init__(
+        self, host: str, port: int, core: Core, *, sockets: Sequence[socket.socket] = ()
+    ) -> None:
+        self._given = tuple(sockets)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except UnicodeError as error:
@@ -59,7 +63,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
-        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
+        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         # Notified when a client of the list is handed over or leaves the list.
@@ -68,6 +72,18 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_id: dict[str, Connection] = {}
         self._sessions: dict[socket.socket, threading.Thread | None] = {}
         self._handed_over: set[socket.socket] = set()
+
+    def server_bind(self) -> None:
+        if not self._given:
+            super().server_bind()
+            return
+        self.socket.close()
+        self.socket: socket.socket = self._given[0]
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        if not self._given:
+            super().server_activate()
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
 
@@ -129,7 +145,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def _new_client_(self, handler: HubHandler) -> int | None:
         """Put a client on the list; return its number, None if the hub is full or stopping."""
         with self._registry_lock:
-            if self.core.stopping or len(self.clients) >= self.core.settings.max_clients:
+            if self.core.draining or len(self.clients) >= self.core.settings.max_clients:
                 return None
             self.id_counter += 1
             client = {
@@ -215,7 +231,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def stop_admitting(self) -> None:
         """Refuse whoever comes from now on; requests are still answered."""
         with self._registry_lock:
-            self.core.stopping = True
+            self.core.draining = True
 
     def await_hand_overs(self, deadline: float) -> None:
         """Wait until the fan-out has all clients of the list, ``time.monotonic()`` is at the

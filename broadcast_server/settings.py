@@ -43,6 +43,8 @@ class Settings:
     http_idle_timeout: float = 15.0
     allow_origin: tuple[str, ...] = ()
     switch_interval: float | None = None
+    drain_delay: float = 0.0
+    drain_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         origins: object = self.allow_origin
@@ -72,7 +74,8 @@ class Settings:
             "http_idle_timeout",
         ):
             self._need(name, above=0, at_most=MAX_SECONDS)
-        self._need("stop_timeout", at_least=0, at_most=MAX_SECONDS)
+        for name in ("stop_timeout", "drain_delay", "drain_seconds"):
+            self._need(name, at_least=0, at_most=MAX_SECONDS)
         if self.switch_interval is not None:
             self._need("switch_interval", above=0, at_most=MAX_SECONDS)
         # A publisher waits at a quarter of the ring; below this one message could fill that window

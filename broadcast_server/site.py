@@ -56,10 +56,10 @@ def respond(
     if isinstance(decision, Preflight):
         return Response(204, decision.headers)
     if isinstance(decision, Health):
-        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.stopping else _HEALTHY
+        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.leaving else _HEALTHY
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
-    if core.stopping:
+    if core.draining:
         return Refusal(503, "the hub is stopping", _RETRY)
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address)
@@ -94,7 +94,9 @@ def _publish(
     try:
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, decision.key)
-        ids = core.publish_one(decision.room, draft, time.monotonic() + PUBLISH_SECONDS)
+        ids = core.publish_one(
+            decision.room, draft, time.monotonic() + PUBLISH_SECONDS, outside=True
+        )
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
     except (HubBusy, HubStopped) as error:

@@ -103,7 +103,7 @@ def hub_command(
 def test_start_options_are_the_settings() -> None:
     """Every setting of the library is an option of ``start``, with the same default."""
     options = {o.dest: o.default for group in cli.START.values() for o in group}
-    command_only = {"log_level", "log_format"}
+    command_only = {"log_level", "log_format", "restart_on_term"}
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     assert options.keys() - command_only == fields.keys() | {"host", "port"}
     differing = {name for name in fields if options[name] != fields[name]}
@@ -493,14 +493,14 @@ def test_hub_that_has_failed_ends_the_command() -> None:
     program = """
 import sys
 import broadcast_server
-from broadcast_server import cli, commands
+from broadcast_server import cli, service
 
 class FailedHub(broadcast_server.BroadcastHub):
     def stats(self):
         raise broadcast_server.HubStopped("failed")
 
 broadcast_server.BroadcastHub = FailedHub
-commands.CHECK_SECONDS = 0.001
+service.CHECK_SECONDS = 0.001
 sys.exit(cli.main(["start", "--port", "0", "--log-level", "error"]))
 """
     result = subprocess.run(

@@ -25,6 +25,8 @@ AT_LEAST = {
     "max_rate": 0,
     "max_header_bytes": 256,
     "stop_timeout": 0,
+    "drain_delay": 0,
+    "drain_seconds": 0,
 }
 ABOVE_ZERO = [
     "handshake_timeout",

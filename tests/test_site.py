@@ -188,14 +188,14 @@ def test_hub_that_stops_refuses_and_says_so(
     connection.request("GET", "/healthz")
     response = connection.getresponse()
     assert (response.status, response.read()) == (200, b"ok\n")
-    hub._core.stopping = True
+    hub._core.leaving = hub._core.draining = True
     for method, path in (("GET", "/healthz"), ("POST", "/r"), ("GET", "/-/rooms")):
         connection.request(method, path, b"x" if method == "POST" else None)
         response = connection.getresponse()
         response.read()
         assert (response.status, response.headers["Retry-After"]) == (503, "5")
         connection.close()
-    hub._core.stopping = False
+    hub._core.leaving = hub._core.draining = False
 
 
 # -- Looking -----------------------------------------------------------------------------------
