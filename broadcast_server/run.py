@@ -128,10 +128,7 @@ class Run:
         # In this order: what such a publisher was told to be accepted is in the log before anybody
         # gets a goodbye.
         core.backplane.close_outside()
-        own = server.own_connection()
-        if own is not None:
-            core.say_goodbye(own)  # in a callback: nobody reads what it says meanwhile
-            self.leave_own()
+        self.leave_own()
         waiting = server.connections()
         seconds = spread_seconds(len(waiting), seconds)
         logger.info("draining: %d clients are told within %.1f s", len(waiting), seconds)
@@ -197,9 +194,11 @@ class Run:
         core.fanout.close()
 
     def leave_own(self) -> None:
-        """In a callback: this thread will not read the answer to its own client's Close."""
+        """In a callback: say goodbye to the client whose thread this is. Nobody reads what it says
+        meanwhile, nor will the answer to its Close be read."""
         own = self.server.own_connection()
         if own is not None:
+            self.core.say_goodbye(own)
             self.core.fanout.leave(own)
 
     def send(self, client_id: str, frame: bytes, deadline: float) -> bool:
