@@ -115,6 +115,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     return
                 answer = error.refusal
             if isinstance(answer, Refusal):
+                if answer.reason:
+                    self.core.count_refusal(answer.reason)
                 logger.debug("%s refused: %s", self._address(), answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
         except OSError as error:
@@ -178,7 +180,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
         if number is None:
-            return Refusal(503, "the hub takes no more clients now", (*_RETRY, *headers))
+            text = "the hub takes no more clients now"
+            retry = (*_RETRY, *headers)
+            return Refusal(503, text, retry, "stopping" if core.draining else "max_clients")
         form, echo = RAW, True
         if isinstance(join, Stream):
             form = SSE_JSON if join.as_json else SSE
@@ -196,7 +200,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             try:
                 room = core.rooms.open(join.room)
             except HubBusy as error:
-                return Refusal(503, str(error), (*_RETRY, *headers))
+                return Refusal(503, str(error), (*_RETRY, *headers), "max_rooms")
             client = Connection(number, member, room, self.request, echo=echo, form=form)
             self.server.set_connection(self, client)
             try:

@@ -209,7 +209,8 @@ class BroadcastHub(HubLife):
 
         ``messages`` accepted, ``encodes`` (frames made of them), ``joins`` (batches joined),
         ``sends`` (calls to the kernel), ``deliveries``, ``bytes_out``, ``evictions``; ``clients``,
-        ``rooms`` and ``log_bytes`` now.
+        ``rooms`` and ``log_bytes`` now. The same and more, for Prometheus, is at ``/metrics``:
+        docs/reference/metrics.md.
 
         Raises:
             HubStopped: the hub does not run.

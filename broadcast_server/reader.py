@@ -160,6 +160,8 @@ class Reader:
                 self._errors = 0
                 return
         except BadFrame as error:
+            if error.code == "too_big":
+                self.core.count_refusal("too_big")
             self._publish(client, batch)
             batch.clear()
             self._queue(client, events.error(error.code, error.detail, error.ref))

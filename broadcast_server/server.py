@@ -63,6 +63,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
+        core.client_count = lambda: self.client_count
         # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
@@ -105,6 +106,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         if sessions < self.core.settings.max_clients + _SPARE_SESSIONS:
             return True
         try:
+            self.core.count_refusal("sessions")
             request.send(_FULL, socket.MSG_DONTWAIT)
         except OSError:
             pass

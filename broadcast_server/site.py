@@ -1,4 +1,4 @@
-"""What the hub answers over HTTP: publishing, the last messages, who is where, health, the page.
+"""What the hub answers over HTTP: messages, who is where, health, metrics, the page.
 
 Everything here runs on the reader thread of the client that asks, and holds no lock while it
 works.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 
-from . import events, page
+from . import events, metrics, page
 from .core import Core, Refused
 from .decisions import (
     Asset,
     Decision,
     Health,
+    Metrics,
     Page,
     Preflight,
     Publish,
@@ -56,11 +57,14 @@ def respond(
     if isinstance(decision, Preflight):
         return Response(204, decision.headers)
     if isinstance(decision, Health):
-        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.leaving else _HEALTHY
+        return _health(core)
+    if isinstance(decision, Metrics):
+        # While it stops, too: the last numbers are those of the goodbyes.
+        return _export(core, request, decision)
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.draining:
-        return Refusal(503, "the hub is stopping", _RETRY)
+        return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address)
     if isinstance(decision, Recall):
@@ -70,7 +74,13 @@ def respond(
     return Refusal(404, "there is nothing here")
 
 
-_HEALTHY = Response(200, (), b"ok\n", "text/plain")
+def _health(core: Core) -> Response:
+    if core.leaving:
+        return Response(503, _RETRY, b"stopping\n", "text/plain")
+    if not core.fanout.is_alive:
+        # Nothing will be delivered any more: whoever watches the hub should start it anew.
+        return Response(503, _RETRY, b"failed\n", "text/plain")
+    return Response(200, (), b"ok\n", "text/plain")
 
 
 def _publish(
@@ -88,7 +98,8 @@ def _publish(
     wait = core.rates.take(address.rpartition(":")[0].strip("[]"))
     if wait > 0:
         later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
-        return Refusal(429, "more messages in a second than one address may publish", later)
+        text = "more messages in a second than one address may publish"
+        return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
     sender = Member("", decision.name, decision.room, address)
     try:
@@ -99,8 +110,13 @@ def _publish(
         )
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
-    except (HubBusy, HubStopped) as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers))
+    except HubStopped as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
+    except HubBusy as error:
+        # Either there is no place for the room, or the room is there and its fan-out is behind.
+        is_there = core.rooms.find(decision.room) is not None
+        retry = (*_RETRY, *decision.headers)
+        return Refusal(503, str(error), retry, "busy" if is_there else "max_rooms")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
@@ -140,6 +156,14 @@ def _list_rooms(core: Core, decision: Rooms) -> Response:
             listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
             rooms.append({"room": room.path, "count": len(members), "members": listed})
     return Response(200, decision.headers, events.encode({"rooms": rooms}) + b"\n", _JSON)
+
+
+def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:
+    try:
+        body, kind = metrics.expose(core, ", ".join(request.values("accept")))
+    except metrics.MetricsMissing as error:
+        return Refusal(501, str(error), decision.headers)
+    return Response(200, decision.headers, body, kind)
 
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
