@@ -39,6 +39,7 @@ class Core:
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        refused: how often something was refused or held back, by the limit or rule that did it.
     """
 
     settings: Settings
@@ -56,7 +57,8 @@ class Core:
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -120,21 +122,25 @@ class Core:
             room.release(cost)
             raise
 
-    def publish_one(self, path: str, draft: Draft, deadline: float) -> Accepted:
+    def publish_one(
+        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+    ) -> Accepted:
         """Publish one message in a room, which is made if need be.
 
         Args:
             path: the room.
             draft: the message.
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
+            maker: the address that publishes; None for the hub's own program.
 
         Raises:
+            NoRoom: the room would be one too many.
             HubBusy: the fan-out was behind until the deadline; nothing was sent.
             HubStopped: the hub does not run.
         """
         drafts = [draft]
         cost = cost_of(drafts)
-        room = self._reserve(path, cost, deadline)
+        room = self._reserve(path, cost, deadline, maker)
         found: list[Accepted] = []
         try:
             self.publish(room, drafts, cost, found.append)
@@ -151,12 +157,12 @@ class Core:
             raise
         return found[0]
 
-    def _reserve(self, path: str, cost: int, deadline: float) -> Room:
+    def _reserve(self, path: str, cost: int, deadline: float, maker: str | None) -> Room:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
-            room = self.rooms.open(path)
+            room = self.rooms.open(path, maker)
             if room.reserve(cost, deadline, given_up):
                 return room
         raise HubStopped("the hub is stopping")
@@ -192,3 +198,8 @@ class Core:
         """Count a connection that has ended."""
         with self._count_lock:
             self.ended[code] += 1
+
+    def count_refusal(self, reason: str) -> None:
+        """Count something that was refused or held back, by the limit or rule that did it."""
+        with self._count_lock:
+            self.refused[reason] += 1

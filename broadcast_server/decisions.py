@@ -200,11 +200,14 @@ class Refusal:
         status: the HTTP status.
         text: one sentence for who made the request.
         headers: more header lines.
+        reason: the limit or the rule that it is counted under, such as ``max_clients``; empty if it
+            is the client's mistake only.
     """
 
     status: int
     text: str
     headers: Headers = ()
+    reason: str = ""
 
     def with_headers(self, headers: Headers) -> Refusal:
         """Return the same with more header lines, such as those of a decision."""

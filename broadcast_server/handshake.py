@@ -34,6 +34,18 @@ _LINGER_SECONDS = 1.0
 
 _PROBLEM = "application/problem+json"
 
+# What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
+# it is a script, load it into a page of another origin without asking (CORS is for those that
+# --allow-origin names), or keep it: what is in a room now is not there later.
+SAFE_HEADERS: Headers = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+
 
 class BadRequest(Exception):
     """What arrived gets an error answer and the connection ends.
@@ -99,7 +111,8 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
-                    raise BadRequest(Refusal(431, "request line and headers are too long"))
+                    text = "request line and headers are too long"
+                    raise BadRequest(Refusal(431, text, reason="max_header_bytes"))
                 request = _convert(event)
                 self._unread = _has_body(request)
                 return request
@@ -172,7 +185,8 @@ class HttpConnection:
             status = error.error_status_hint
             if status not in (400, 431, 501):
                 status = 400
-            raise BadRequest(Refusal(status, f"bad request: {error}")) from None
+            reason = "max_header_bytes" if status == 431 else "bad_request"
+            raise BadRequest(Refusal(status, f"bad request: {error}", reason=reason)) from None
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
@@ -191,8 +205,8 @@ class HttpConnection:
             self._sock.settimeout(left)
             return self._sock.recv(size)
         except TimeoutError:
-            refusal = None if idle else Refusal(408, "the request took too long")
-            raise BadRequest(refusal) from None
+            slow = Refusal(408, "the request took too long", reason="timeout")
+            raise BadRequest(None if idle else slow) from None
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -353,7 +367,7 @@ def _has_body(request: Request) -> bool:
 
 
 def _too_big(limit_bytes: int) -> Refusal:
-    return Refusal(413, f"a message has at most {limit_bytes} bytes")
+    return Refusal(413, f"a message has at most {limit_bytes} bytes", reason="too_big")
 
 
 def _problem(refusal: Refusal) -> Response:
@@ -370,14 +384,17 @@ def _problem(refusal: Refusal) -> Response:
 
 def _head(status: int, headers: Headers) -> bytes:
     """Return a status line and headers; those that all answers have are added."""
-    common = [
-        ("Date", email.utils.formatdate(usegmt=True)),  # RFC 9110 §6.6.1 wants it
-        ("X-Content-Type-Options", "nosniff"),
-    ]
-    # What is in a room now is not there later; files of the page may say otherwise.
-    if all(name.lower() != "cache-control" for name, _ in headers):
-        common.append(("Cache-Control", "no-store"))
+    given = {name.lower() for name, _ in headers}
+    common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
+    common += [header for header in SAFE_HEADERS if header[0].lower() not in given]
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in (*common, *headers)]
     # An origin that is sent back goes out with the bytes with which it came.
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def busy() -> bytes:
+    """Return the answer to a connection for which there is no thread, and so no request that could
+    be looked at."""
+    headers = (("Retry-After", "5"), ("Content-Length", "0"), ("Connection", "close"))
+    return _head(503, headers)

@@ -92,7 +92,7 @@ def decide_options(
 
 def foreign() -> Refusal:
     """Return the answer to whoever may not use the hub; it is not for others to be kept."""
-    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),))
+    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),), "origin")
 
 
 def _named(origins: list[str], allow_origin: tuple[str, ...]) -> str:
