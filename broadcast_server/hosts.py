@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r}: each name must be given as a whole, without '*'")
     found = _HOST.fullmatch(name)
     if found is None or found["name"] is None or ":" in name or not canonical(name):
-        raise ValueError(f"{name!r} is not a host name; it has neither a scheme nor a port")
+        raise ValueError(f"{name!r} is no name; give the name alone, such as hub.example")
 
 
 def own_names(hosts: Iterable[str], allow_host: Iterable[str]) -> frozenset[str]:
@@ -88,7 +88,7 @@ def refuse(request: Request, names: frozenset[str]) -> Refusal | None:
         # RFC 9112 §3.2.
         return Refusal(400, "the Host header is not one host with or without a port")
     name = canonical(found["literal"] or found["name"])
-    if name in names:
+    if found["literal"] is None and name in names:
         return None
     try:
         address = ipaddress.ip_address(name.replace("%25", "%"))

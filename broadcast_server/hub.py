@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -76,7 +76,7 @@ class BroadcastHub:
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        self._hosts = (host,) if isinstance(host, str) else tuple(host)
+        self._hosts = (host,) if isinstance(host, str) else _as_tuple(host)
         if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
             raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
@@ -475,6 +475,11 @@ class BroadcastHub:
         if self._drain_waiters:
             with self._drained:
                 self._drained.notify_all()
+
+
+def _as_tuple(given: object) -> tuple[Any, ...]:
+    """Return the elements of a sequence; none if it is no sequence."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else ()
 
 
 _running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()

@@ -129,13 +129,13 @@ class Listeners:
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        self._turns = collections.deque(self.sockets)
         for sock in self.sockets:
             # Another process may share a socket that was inherited, and be faster.
             sock.setblocking(False)
             # Accepted sockets inherit it: one system call instead of one for each client.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(sock, selectors.EVENT_READ)
-        self._turns = collections.deque(self.sockets)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is a connection to accept, or somebody
