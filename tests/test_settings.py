@@ -101,7 +101,7 @@ def test_list_of_texts_must_be_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["*", "*.example", "hub.example:80", "http://hub.example", ""])
 def test_allowed_host_must_be_a_name(name: str) -> None:
     """Else it would never match, and nobody would know why."""
-    with pytest.raises(UsageError, match="^allow_host: "):
+    with pytest.raises(UsageError, match=r"^allow_host: "):
         make(allow_host=[name])
     assert make(allow_host=["hub.example", "box"]).allow_host == ("hub.example", "box")
 
@@ -109,7 +109,7 @@ def test_allowed_host_must_be_a_name(name: str) -> None:
 @pytest.mark.parametrize("proxy", ["proxy.example", "10.0.0.1/8", "*", ""])
 def test_proxy_must_be_an_address_or_a_network(proxy: str) -> None:
     """A name could mean another machine tomorrow."""
-    with pytest.raises(UsageError, match="^trust_proxy: "):
+    with pytest.raises(UsageError, match=r"^trust_proxy: "):
         make(trust_proxy=[proxy])
     assert make(trust_proxy=["10.0.0.0/8", "::1"]).trust_proxy == ("10.0.0.0/8", "::1")
 
