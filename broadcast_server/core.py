@@ -8,6 +8,7 @@ import datetime
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from .backplane import Done, MemoryBackplane
 from .connection import Connection
@@ -29,17 +30,28 @@ class Refused(Exception):
     """The program's filter does not let a message pass."""
 
 
+class Counts(NamedTuple):
+    """What a hub has counted so far: copies of the attributes of `Core` of the same names."""
+
+    encodes: int
+    bytes_in: int
+    ended: dict[int, int]
+    refused: dict[str, int]
+
+
 @dataclasses.dataclass
 class Core:
     """One hub's parts. All methods may be called from any thread.
 
     Attributes:
         wait_drained: waits until some client's personal queue is empty, a moment at most.
+        client_count: returns how many clients there are now.
         stopping: set once, when nobody is admitted any more.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
-        refused: how often something was refused or held back, by the limit or rule that did it.
+        refused: how many requests and messages were refused, by reason.
+        registry: what prometheus_client reads of this hub; None until it is asked for.
     """
 
     settings: Settings
@@ -51,6 +63,7 @@ class Core:
     on_leave: Callable[[Member, int, str], object] | None = None
     filter: Filter | None = None
     wait_drained: Callable[[float], None] = lambda seconds: None
+    client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
     stopping: bool = False
@@ -58,6 +71,7 @@ class Core:
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    registry: Any = None
     # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
@@ -80,13 +94,16 @@ class Core:
             found: object = self.filter(Message(data, room, sender, now, None))
         except Exception:
             logger.exception("the filter failed; the message is refused")
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass") from None
         if isinstance(found, Message):
             found = found.data
         if found is None:
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         if not isinstance(found, (str, bytes)):
             logger.error("the filter returned %s; the message is refused", type(found).__name__)
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         return found
 
@@ -194,12 +211,23 @@ class Core:
             return "unknown"
         return "restarted" if since < self.backplane.started else None
 
+    # -- Counters ------------------------------------------------------------------------------
+
     def count_end(self, code: int) -> None:
         """Count a connection that has ended."""
         with self._count_lock:
             self.ended[code] += 1
 
     def count_refusal(self, reason: str) -> None:
-        """Count something that was refused or held back, by the limit or rule that did it."""
+        """Count a request or a message that is refused, or a sender that is held back.
+
+        Args:
+            reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.
+        """
         with self._count_lock:
             self.refused[reason] += 1
+
+    def counts(self) -> Counts:
+        """Return all counts of one moment."""
+        with self._count_lock:
+            return Counts(self.encodes, self.bytes_in, dict(self.ended), dict(self.refused))

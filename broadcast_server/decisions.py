@@ -200,8 +200,8 @@ class Refusal:
         status: the HTTP status.
         text: one sentence for who made the request.
         headers: more header lines.
-        reason: the limit or the rule that it is counted under, such as ``max_clients``; empty if it
-            is the client's mistake only.
+        reason: what it is counted as (``Core.count_refusal``); empty for a mistake of whoever asks,
+            which is not counted.
     """
 
     status: int

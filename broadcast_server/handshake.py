@@ -112,7 +112,7 @@ class HttpConnection:
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
                     text = "request line and headers are too long"
-                    raise BadRequest(Refusal(431, text, reason="max_header_bytes"))
+                    raise BadRequest(_malformed(431, text))
                 request = _convert(event)
                 self._unread = _has_body(request)
                 return request
@@ -159,7 +159,9 @@ class HttpConnection:
                 if size > limit_bytes:
                     raise BadRequest(_too_big(limit_bytes))
                 if chunks > _MAX_CHUNKS:
-                    raise BadRequest(Refusal(400, f"the body has more than {_MAX_CHUNKS} chunks"))
+                    raise BadRequest(
+                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                    )
             elif isinstance(event, h11.EndOfMessage):
                 self._unread = False
                 return b"".join(pieces)
@@ -185,8 +187,7 @@ class HttpConnection:
             status = error.error_status_hint
             if status not in (400, 431, 501):
                 status = 400
-            reason = "max_header_bytes" if status == 431 else "bad_request"
-            raise BadRequest(Refusal(status, f"bad request: {error}", reason=reason)) from None
+            raise BadRequest(_malformed(status, f"bad request: {error}")) from None
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
@@ -362,8 +363,13 @@ def _has_body(request: Request) -> bool:
     if not request.values("transfer-encoding"):
         return length not in ([], ["0"])
     if length or request.version < "1.1":
-        raise BadRequest(Refusal(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
+        raise BadRequest(_malformed(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
     return True
+
+
+def _malformed(status: int, text: str) -> Refusal:
+    """Return the answer to what is no HTTP, or no reasonable one."""
+    return Refusal(status, text, reason="max_header_bytes" if status == 431 else "bad_request")
 
 
 def _too_big(limit_bytes: int) -> Refusal:

@@ -76,7 +76,7 @@ class BroadcastHub:
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        self._hosts = (host,) if isinstance(host, str) else _as_tuple(host)
+        self._hosts: tuple[str, ...] = (host,) if isinstance(host, str) else _as_tuple(host)
         if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
             raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
@@ -422,7 +422,8 @@ class BroadcastHub:
 
         ``messages`` accepted, ``encodes`` (frames made of them), ``joins`` (batches joined),
         ``sends`` (calls to the kernel), ``deliveries``, ``bytes_out``, ``evictions``; ``clients``,
-        ``rooms`` and ``log_bytes`` now.
+        ``rooms`` and ``log_bytes`` now. The same and more, for Prometheus, is at ``/metrics``:
+        docs/reference/metrics.md.
 
         Raises:
             HubStopped: the hub does not run.

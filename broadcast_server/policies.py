@@ -257,9 +257,9 @@ def _decide_reserved(
         return Health()
     if not origins.may_use(request, allow_origin):
         return origins.foreign()
-    headers = origins.shared_headers(request, allow_origin)
     if path == "/metrics":
-        return Metrics(headers)
+        return Metrics(origins.shared_headers(request, allow_origin, "Accept"))
+    headers = origins.shared_headers(request, allow_origin)
     try:
         room = queries.parse(raw_query).get("room")
         if room is not None:

@@ -99,7 +99,7 @@ class Reader:
         self._errors = 0
         self._pace = Pace(settings.max_rate)
         self._control_pace: Pace | None = None  # made when first needed
-        self._slowed: frozenset[str] = frozenset()  # what it was slowed down for already
+        self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
         self._discarded = 0
 
     def take(self, data: bytes) -> None:
@@ -169,6 +169,8 @@ class Reader:
                 self._errors = 0
                 return
         except BadFrame as error:
+            if error.code == "too_big":
+                self.core.count_refusal("too_big")
             self._publish(client, batch)
             batch.clear()
             self._queue(client, events.error(error.code, error.detail, error.ref))
@@ -180,7 +182,7 @@ class Reader:
         self._publish(client, batch)
         batch.clear()
         self._errors = 0
-        self._wait_for_rate(client, self._pace, 1, "rate")
+        self._wait_for_rate(client, self._pace, 1)
         if isinstance(event, events.Who):
             self._queue(client, events.members(client.room.member_list(), event.ref))
         else:
@@ -235,7 +237,7 @@ class Reader:
         except HubStopped:
             client.end(1001, "the hub stops")
             return Batch(client)
-        self._wait_for_rate(client, self._pace, len(batch.drafts), "rate")
+        self._wait_for_rate(client, self._pace, len(batch.drafts))
         return Batch(client)
 
     def _accepted(self, batch: Batch, ids: Accepted) -> None:
@@ -254,18 +256,18 @@ class Reader:
         """Pay for frames that are no messages: each costs the hub as much as one."""
         if self._control_pace is None:
             self._control_pace = Pace(self.core.settings.max_control_rate)
-        self._wait_for_rate(client, self._control_pace, count, "control_rate")
+        self._wait_for_rate(client, self._control_pace, count)
 
-    def _wait_for_rate(self, client: Connection, pace: Pace, count: int, reason: str) -> None:
+    def _wait_for_rate(self, client: Connection, pace: Pace, count: int) -> None:
         """Pay for what the client has sent; wait until there is no debt. Bursts of a second
         pass."""
         wait = pace.take(count)
         if not wait:
             return
-        self.core.count_refusal(reason)
-        if reason not in self._slowed:
-            self._slowed |= {reason}
-            what = "messages" if reason == "rate" else "control frames and small fragments"
+        self.core.count_refusal("rate" if pace is self._pace else "control_rate")
+        if pace not in self._slowed:
+            self._slowed = (*self._slowed, pace)
+            what = "messages" if pace is self._pace else "control frames and small fragments"
             logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
         now = time.monotonic()
         until = now + wait

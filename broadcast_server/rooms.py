@@ -290,6 +290,11 @@ class Room:
         with self.lock:
             return self.cost
 
+    def sizes(self) -> tuple[int, int]:
+        """Return what the log costs now, and how much was not offered to anybody yet, in bytes."""
+        with self.lock:
+            return self.cost, self._lag_locked()
+
     def last(self, history: int, since: Id | None) -> tuple[list[Entry], Id, Id, bool]:
         """Return messages of the log.
 

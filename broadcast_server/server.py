@@ -75,6 +75,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
+        core.client_count = lambda: self.client_count
         self._admission: Admission[socket.socket] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
@@ -193,8 +194,9 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         number = self._put_on_list(handler)
         if number is None:
             self._admission.unjoin(handler.request, handler.peer.host)
-            reason = "stopping" if self.core.stopping else "max_clients"
-            return Refusal(503, "the hub takes no more clients now", _RETRY, reason)
+            text = "the hub takes no more clients now"
+            stopping = self.core.stopping
+            return Refusal(503, text, _RETRY, "stopping" if stopping else "max_clients")
         return number
 
     def _put_on_list(self, handler: HubHandler) -> int | None:

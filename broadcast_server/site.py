@@ -1,4 +1,4 @@
-"""What the hub answers over HTTP: publishing, the last messages, who is where, health, the page.
+"""What the hub answers over HTTP: messages, who is where, health, metrics, the page.
 
 Everything here runs on the reader thread of the client that asks, and holds no lock while it
 works.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 
-from . import events, page
+from . import events, metrics, page
 from .addresses import Address
 from .core import Core, Refused
 from .decisions import (
     Asset,
     Decision,
     Health,
+    Metrics,
     Page,
     Preflight,
     Publish,
@@ -58,11 +59,14 @@ def respond(
     if isinstance(decision, Preflight):
         return Response(204, decision.headers)
     if isinstance(decision, Health):
-        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.stopping else _HEALTHY
+        return _health(core)
+    if isinstance(decision, Metrics):
+        # While it stops, too: the last numbers are those of the goodbyes.
+        return _export(core, request, decision)
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.stopping:
-        return Refusal(503, "the hub is stopping", _RETRY)
+        return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address)
     if isinstance(decision, Recall):
@@ -72,7 +76,13 @@ def respond(
     return Refusal(404, "there is nothing here")
 
 
-_HEALTHY = Response(200, (), b"ok\n", "text/plain")
+def _health(core: Core) -> Response:
+    if core.stopping:
+        return Response(503, _RETRY, b"stopping\n", "text/plain")
+    if not core.fanout.is_alive:
+        # Nothing will be delivered any more: whoever watches the hub should start it anew.
+        return Response(503, _RETRY, b"failed\n", "text/plain")
+    return Response(200, (), b"ok\n", "text/plain")
 
 
 def _publish(
@@ -102,8 +112,10 @@ def _publish(
         return Refusal(403, str(error), decision.headers)
     except NoRoom as error:
         return Refusal(503, str(error), (*_RETRY, *decision.headers), error.reason)
-    except (HubBusy, HubStopped) as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers))
+    except HubStopped as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
+    except HubBusy as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), "busy")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
@@ -143,6 +155,14 @@ def _list_rooms(core: Core, decision: Rooms) -> Response:
             listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
             rooms.append({"room": room.path, "count": len(members), "members": listed})
     return Response(200, decision.headers, events.encode({"rooms": rooms}) + b"\n", _JSON)
+
+
+def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:
+    try:
+        body, kind = metrics.expose(core, ", ".join(request.values("accept")))
+    except metrics.MetricsMissing as error:
+        return Refusal(501, str(error), decision.headers)
+    return Response(200, decision.headers, body, kind)
 
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:

@@ -37,7 +37,12 @@ PURE = [
 DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
 
 # Each library is imported in one place.
-OWNERS = {"websocket_server": "handler", "websocket": "dialer", "h11": "handshake"}
+OWNERS = {
+    "websocket_server": "handler",
+    "websocket": "dialer",
+    "h11": "handshake",
+    "prometheus_client": "metrics",
+}
 
 
 def tree_of(module: str) -> ast.Module:

@@ -209,6 +209,7 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "websocket-server",
         "websocket-client",
         "h11",
+        "prometheus-client",
     }
     assert "broadcast_server/py.typed" in names
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
@@ -231,9 +232,12 @@ def test_installs_into_an_empty_environment(
     page = tmp_path / "share" / "man" / "man1" / "broadcast-server.1"
     assert page.read_bytes() == MAN_PAGE.read_bytes()
     program = """
+from urllib.request import urlopen
 from broadcast_server import BroadcastHub, BroadcastClient
 with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as one, BroadcastClient(hub.url) as two:
     one.send("hello")
     print(two.recv(timeout=10).data)
+    with urlopen(hub.url.replace("ws:", "http:") + "metrics", timeout=10) as answer:
+        assert b"broadcast_messages_total 1.0" in answer.read()
 """
     assert run(binaries / "python", "-c", program, cwd=tmp_path) == "hello\n"

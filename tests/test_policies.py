@@ -482,7 +482,7 @@ def test_bad_query_of_a_message_is_400() -> None:
 def test_reserved_paths_have_their_own_answers() -> None:
     """Health, counters, who is where and the files of the page."""
     assert ask("GET", "/healthz") == ask("HEAD", "/health%7a") == Health()
-    assert ask("GET", "/metrics") == Metrics()
+    assert ask("GET", "/metrics") == Metrics((("Vary", "Accept"),))
     assert ask("GET", "/-/rooms") == Rooms(None)
     assert ask("GET", "/-/rooms?room=/a%2Fb") == Rooms("/a/b")
     assert ask("GET", "/-/static/room.js") == Asset("room.js")

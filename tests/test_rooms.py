@@ -159,6 +159,10 @@ def test_publisher_pauses_above_a_quarter_of_the_ring() -> None:
     cost = 10 + ENTRY_BYTES
     assert (count - 1) * cost <= RING // 4 < count * cost
     assert r.held_bytes() == count * cost
+    # Nothing of it was offered to anybody yet.
+    assert r.sizes() == (count * cost, count * cost)
+    r.mark_offered(count - 1)
+    assert r.sizes() == (count * cost, cost)
 
 
 def test_publisher_goes_on_below_an_eighth() -> None:

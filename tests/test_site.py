@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from broadcast_server import BroadcastHub, Member, Message, PublishFailed, publish
 
-from .support import RawClient, http_request, running_hub, wait_until
+from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 
 SECONDS = 10.0
 
@@ -37,6 +38,17 @@ def ask(
     response = connection.getresponse()
     data = response.read()
     return response.status, json.loads(data) if data else None
+
+
+def ask_briefly(hub: BroadcastHub, method: str, path: str) -> tuple[int, str | None, bytes]:
+    """Make a request on a connection of its own; return status, Retry-After and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=SECONDS)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers["Retry-After"], response.read()
+    finally:
+        connection.close()
 
 
 class Stream:
@@ -180,22 +192,49 @@ def test_on_message_hears_of_publishers_once() -> None:
     assert heard == [("x", "cron")]
 
 
-def test_hub_that_stops_refuses_and_says_so(
-    hub: BroadcastHub, connection: http.client.HTTPConnection
+def test_hub_that_stops_refuses_and_says_so() -> None:
+    """While a client takes its time to say goodbye: not ready, with a time to come back; who waits
+    for the last numbers gets them."""
+    # So long it waits for the client's answer, at most.
+    with running_hub(close_timeout=30.0) as hub:
+        stopper = threading.Thread(target=hub.stop, args=(30.0,))
+        assert ask_briefly(hub, "GET", "/healthz") == (200, None, b"ok\n")
+        assert ask_briefly(hub, "HEAD", "/healthz") == (200, None, b"")
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+            stopper.start()
+            assert client.recv_close()[0] == 1001
+            assert ask_briefly(hub, "GET", "/healthz") == (503, "5", b"stopping\n")
+            assert ask_briefly(hub, "GET", "/-/rooms")[:2] == (503, "5")
+            assert ask_briefly(hub, "POST", "/r")[:2] == (503, "5")
+            with pytest.raises(HandshakeRefused, match="503"):
+                RawClient.connect(port=hub.port)
+            status, _, body = ask_briefly(hub, "GET", "/metrics")
+            assert status == 200
+            assert b'broadcast_refusals_total{reason="stopping"} 3.0' in body
+            client.send_close(1001)
+            client.recv_eof()
+        stopper.join(SECONDS)
+        assert not stopper.is_alive()
+
+
+def test_hub_whose_fan_out_has_failed_is_not_healthy(
+    hub: BroadcastHub, connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readiness first: 503, with a time to come back."""
+    """It delivers nothing any more, so whoever watches it must be told."""
+
+    def fail(*_: Any) -> bool:
+        raise RuntimeError("made by the test")
+
     assert hub._core is not None
+    fanout = hub._core.fanout
+    monkeypatch.setattr(fanout, "_pass", fail)
+    hub.broadcast("x")
+    assert wait_until(lambda: not fanout.is_alive)
     connection.request("GET", "/healthz")
     response = connection.getresponse()
-    assert (response.status, response.read()) == (200, b"ok\n")
-    hub._core.stopping = True
-    for method, path in (("GET", "/healthz"), ("POST", "/r"), ("GET", "/-/rooms")):
-        connection.request(method, path, b"x" if method == "POST" else None)
-        response = connection.getresponse()
-        response.read()
-        assert (response.status, response.headers["Retry-After"]) == (503, "5")
-        connection.close()
-    hub._core.stopping = False
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert response.read() == b"failed\n"
 
 
 # -- Looking -----------------------------------------------------------------------------------
