@@ -119,6 +119,9 @@ class HttpConnection:
             if isinstance(event, h11.ConnectionClosed):
                 raise BadRequest(None)
             data = self._receive(deadline)
+            if not data:
+                # The peer may still read. Nothing is counted: mostly it has only left.
+                raise BadRequest(Refusal(400, "the request ends too early") if fed else None)
             fed += len(data)
             self._h11.receive_data(data)
 

@@ -127,6 +127,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def verify_request(self, request: socket.socket, client_address: Any) -> bool:
         """Find a place for a connection, if need be that of another one, which is cut off."""
         admitted, dropped = self._admission.begin(request, client_address[0])
+        if dropped is not None or not admitted:
+            self.core.count_refusal("handshake_slots")
         if dropped is not None:
             logger.info("too many handshakes: the longest waiting connection is cut off")
             # Under the lock it cannot be closed meanwhile; the call does not block.
@@ -142,8 +144,6 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 request.send(busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
-        if dropped is not None or not admitted:
-            self.core.count_refusal("handshake_slots")
         return admitted
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
