@@ -394,6 +394,9 @@ def _problem(refusal: Refusal) -> Response:
 def _head(status: int, headers: Headers) -> bytes:
     """Return a status line and headers; those that all answers have are added."""
     given = {name.lower() for name, _ in headers}
+    if "access-control-allow-origin" in given:
+        # Whoever may read the answer may load it without reading, too.
+        given.add("cross-origin-resource-policy")
     common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
     common += [header for header in SAFE_HEADERS if header[0].lower() not in given]
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
