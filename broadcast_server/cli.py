@@ -325,8 +325,9 @@ DESCRIPTIONS = {
     "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
     "it listens on as its only line on standard output, and logs to standard error.",
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room and what they send is shown; /quit, Ctrl-D or Ctrl-C leaves. Input that is not a "
-    "terminal is sent line by line, and the command ends when the hub has accepted all of it.",
+    "in the room and what they send is shown; /who lists who is here, and /quit, Ctrl-D or Ctrl-C "
+    "leaves. Input that is not a terminal is sent line by line, and the command ends when the hub "
+    "has accepted all of it.",
     "who": "List the rooms of a hub that have members, how many, and their names; a member without "
     "a name is listed with its id.",
 }

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import client_events, dialer, frames
+from . import client_events, dialer, frames, urls
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_life import ClientLife
@@ -98,10 +98,13 @@ class BroadcastClient:
             "since": None if since is None else _checked_id(since),
             "history": str(_checked_history(history)) if history else None,
         }
-        self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
+        parts = urls.with_parameters(
+            urls.split(url, urls.WEBSOCKET), {k: v for k, v in given.items() if v is not None}
+        )
+        self.url = parts.geturl()
         self._core = ClientCore(
             self.url,
-            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            urllib.parse.unquote(parts.path) or "/",
             name,
             presence=presence,
             reconnect=reconnect,

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from . import client_events, dialer, frames
+from . import client_events, frames, urls
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL, Ack, Trouble, Welcome
 from .client_link import Link
@@ -133,7 +133,7 @@ class ClientLife:
         wanted = {"history": None, "since": session.resume, "session": session.token}
         if self._core.new_name is not None:
             wanted["name"] = self._core.new_name[0]
-        return dialer.complete_url(self._core.url, wanted)
+        return urls.with_parameters(urls.split(self._core.url), wanted).geturl()
 
     def _tell_state(self) -> None:
         """Call back if the state has changed since the last time; no lock is held."""

@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs
+from . import exchanges, logs, urls
 from .deadlines import Deadline
 from .errors import ConnectFailed, HubStopped, UsageError
 from .streams import complain, write_stdout
@@ -147,7 +147,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         if values["room"] is None:
             url = url.removesuffix("/")
     try:
-        parts = exchanges.split_url(url)
+        parts = urls.split(url)
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)

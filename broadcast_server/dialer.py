@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import urllib.parse
 from collections.abc import Mapping
 
 import websocket
@@ -15,39 +14,6 @@ from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
 
 PROTOCOL_HEADER = "sec-websocket-protocol"
-
-
-def complete_url(url: str, parameters: Mapping[str, str | None]) -> str:
-    """Return the URL in ASCII with these parameters in its query.
-
-    Args:
-        url: the address, with a query of its own or without.
-        parameters: each takes the place of one of its name that is there; None takes it away.
-
-    Raises:
-        UsageError: it is no WebSocket URL (RFC 6455 §3).
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
-        host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
-        raise UsageError(f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    kept = [part for part in query.split("&") if part and _key_of(part) not in parameters]
-    kept += [
-        f"{key}={urllib.parse.quote(value, safe='')}"
-        for key, value in parameters.items()
-        if value is not None
-    ]
-    path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
-    return urllib.parse.urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
-
-
-def _key_of(part: str) -> str:
-    return urllib.parse.unquote_plus(part.partition("=")[0])
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -105,7 +105,8 @@ def _is_own(request: Request) -> bool:
     if len(origins) != 1 or len(hosts) != 1:
         return False
     scheme, separator, netloc = origins[0].lower().partition("://")
-    if not separator or scheme not in DEFAULT_PORTS:
+    # A request may come without a host (RFC 9110 §7.2), but no page does.
+    if not separator or scheme not in DEFAULT_PORTS or netloc[:1] in ("", ":"):
         return False
     default = ":" + DEFAULT_PORTS[scheme]
     return netloc.removesuffix(default) == hosts[0].lower().removesuffix(default)

@@ -34,30 +34,6 @@ from .decisions import (
 )
 from .errors import InvalidRoom
 from .messages import parse_id
-from .queries import MAX_NAME_CHARACTERS
-
-__all__ = [
-    "MAX_NAME_CHARACTERS",
-    "NEVER_GIVEN",
-    "Asset",
-    "Decision",
-    "Headers",
-    "Health",
-    "Join",
-    "Metrics",
-    "Page",
-    "Preflight",
-    "Publish",
-    "Recall",
-    "Refusal",
-    "Request",
-    "Response",
-    "Rooms",
-    "Stream",
-    "accept_key",
-    "check_room",
-    "decide",
-]
 
 SUBPROTOCOL = "broadcast.v1.json"
 MAX_ROOM_CHARACTERS = 128

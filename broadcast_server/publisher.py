@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import uuid
 
-from . import exchanges
+from . import exchanges, urls
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
@@ -57,7 +57,7 @@ def publish(
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
-    parts = exchanges.split_url(url)
+    parts = urls.split(url)
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -71,7 +71,8 @@ def publish(
         if not _TOKEN.fullmatch(token):
             raise UsageError("token must be visible ASCII characters")
         headers["Authorization"] = f"Bearer {token}"
-    target = _target(parts, name)
+    if name is not None:
+        parts = urls.with_parameters(parts, {"name": name})
     # The query may have a secret in it.
     shown = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     timeout = min(timeout, MAX_SECONDS)
@@ -80,7 +81,7 @@ def publish(
     while True:
         try:
             answer = exchanges.exchange(
-                parts, "POST", target, headers, body, deadline, _MAX_ANSWER_BYTES
+                parts, "POST", urls.target(parts), headers, body, deadline, _MAX_ANSWER_BYTES
             )
             return _read_answer(answer)
         except PublishFailed as error:
@@ -109,19 +110,6 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
         return data.encode("utf-8"), "text/plain; charset=utf-8"
     except UnicodeEncodeError:
         raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
-
-
-def _target(parts: urllib.parse.SplitResult, name: str | None) -> str:
-    """Return the request target in ASCII, with the name in its query."""
-    path = urllib.parse.quote(parts.path or "/", safe="%/:@!$&'()*+,;=-._~")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    if name is not None:
-        try:
-            # Of two with one name the last counts.
-            query += "&" * bool(query) + "name=" + urllib.parse.quote(name, safe="")
-        except UnicodeEncodeError:
-            raise UsageError("the name has lone surrogates, which UTF-8 cannot say") from None
-    return f"{path}?{query}" if query else path
 
 
 # -- The answer --------------------------------------------------------------------------------

@@ -334,6 +334,12 @@ def test_help_has_every_option(command: str) -> None:
     assert "--start " in general and "--connect " in general and "--version " in general
 
 
+def test_help_names_what_can_be_typed() -> None:
+    """Nobody finds a command at the prompt that is told of nowhere."""
+    text = run("connect", "--help").stdout
+    assert "/who" in text and "/quit" in text
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["--start", "--connect"], ["start", "connect"], ["serve"], ["--port", "1"]]
 )
