@@ -34,6 +34,18 @@ _LINGER_SECONDS = 1.0
 
 _PROBLEM = "application/problem+json"
 
+# What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
+# it is a script, load it into a page of another origin without asking (CORS is for those that
+# --allow-origin names), or keep it: what is in a room now is not there later.
+SAFE_HEADERS: Headers = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+
 
 class BadRequest(Exception):
     """What arrived gets an error answer and the connection ends.
@@ -99,13 +111,17 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
-                    raise BadRequest(_malformed(431, "request line and headers are too long"))
+                    text = "request line and headers are too long"
+                    raise BadRequest(_malformed(431, text))
                 request = _convert(event)
                 self._unread = _has_body(request)
                 return request
             if isinstance(event, h11.ConnectionClosed):
                 raise BadRequest(None)
             data = self._receive(deadline)
+            if not data:
+                # The peer may still read. Nothing is counted: mostly it has only left.
+                raise BadRequest(Refusal(400, "the request ends too early") if fed else None)
             fed += len(data)
             self._h11.receive_data(data)
 
@@ -194,8 +210,7 @@ class HttpConnection:
             return self._sock.recv(size)
         except TimeoutError:
             slow = Refusal(408, "the request took too long", reason="timeout")
-            refusal = None if idle else slow
-            raise BadRequest(refusal) from None
+            raise BadRequest(None if idle else slow) from None
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -357,7 +372,7 @@ def _has_body(request: Request) -> bool:
 
 def _malformed(status: int, text: str) -> Refusal:
     """Return the answer to what is no HTTP, or no reasonable one."""
-    return Refusal(status, text, reason="bad_request")
+    return Refusal(status, text, reason="max_header_bytes" if status == 431 else "bad_request")
 
 
 def _too_big(limit_bytes: int) -> Refusal:
@@ -378,14 +393,20 @@ def _problem(refusal: Refusal) -> Response:
 
 def _head(status: int, headers: Headers) -> bytes:
     """Return a status line and headers; those that all answers have are added."""
-    common = [
-        ("Date", email.utils.formatdate(usegmt=True)),  # RFC 9110 §6.6.1 wants it
-        ("X-Content-Type-Options", "nosniff"),
-    ]
-    # What is in a room now is not there later; files of the page may say otherwise.
-    if all(name.lower() != "cache-control" for name, _ in headers):
-        common.append(("Cache-Control", "no-store"))
+    given = {name.lower() for name, _ in headers}
+    if "access-control-allow-origin" in given:
+        # Whoever may read the answer may load it without reading, too.
+        given.add("cross-origin-resource-policy")
+    common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
+    common += [header for header in SAFE_HEADERS if header[0].lower() not in given]
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in (*common, *headers)]
     # An origin that is sent back goes out with the bytes with which it came.
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def busy() -> bytes:
+    """Return the answer to a connection for which there is no thread, and so no request that could
+    be looked at."""
+    headers = (("Retry-After", "5"), ("Content-Length", "0"), ("Connection", "close"))
+    return _head(503, headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .core import Filter
@@ -32,8 +32,9 @@ class BroadcastHub(HubLife):
             hub.broadcast("kick-off", room="/scores")
 
     Args:
-        host: the address or name to listen on.
-        port: the TCP port; 0 for any free one, see ``hub.port``.
+        host: the address or name to listen on, or a sequence of them; ``localhost`` is this machine
+            over IPv4 and IPv6.
+        port: the TCP port, the same on all; 0 for any free one, see ``hub.port``.
         on_message: called with each ``Message`` of a client once it is accepted; not for
         ``broadcast``.
         on_join: called with the ``Member`` that has joined.
@@ -51,7 +52,7 @@ class BroadcastHub(HubLife):
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str | Sequence[str] = "127.0.0.1",
         port: int = 8765,
         *,
         on_message: Callable[[Message], object] | None = None,
@@ -63,18 +64,19 @@ class BroadcastHub(HubLife):
     ) -> None:
         self._sockets = tuple(sockets)
         if self._sockets:
-            host, port = self._sockets[0].getsockname()[:2]
+            self._places = [sock.getsockname()[:2] for sock in self._sockets]
+            host, port = [place[0] for place in self._places], self._places[0][1]
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        if not isinstance(host, str) or not host:
-            raise UsageError(f"host must be a name or an address, not {host!r}")
-        self._host = host
+        self._hosts: tuple[str, ...] = (host,) if isinstance(host, str) else _as_tuple(host)
+        if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
+            raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
         self._callbacks = (on_message, on_join, on_leave, filter)
         super().__init__(Settings(**settings))
 
     def _make_run(self) -> Run:
-        return Run(self._host, self._port, self._settings, self._callbacks, self._sockets)
+        return Run(self._hosts, self._port, self._settings, self._callbacks, self._sockets)
 
     # -- Messages ------------------------------------------------------------------------------
 
@@ -189,8 +191,8 @@ class BroadcastHub(HubLife):
 
     @property
     def host(self) -> str:
-        """The host that it listens on, as given."""
-        return self._host
+        """The host that it listens on, as given; of several the first one."""
+        return self._hosts[0]
 
     @property
     def port(self) -> int:
@@ -200,9 +202,17 @@ class BroadcastHub(HubLife):
 
     @property
     def url(self) -> str:
-        """The URL of the lobby."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{self.port}/"
+        """The URL of the lobby; with several hosts that of the first one."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL of the lobby at each of the hosts, or sockets, that were given."""
+        places = self._places if self._sockets else [(host, self.port) for host in self._hosts]
+        return tuple(
+            f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+            for host, port in places
+        )
 
     def stats(self) -> dict[str, int]:
         """Return counters since the start and present numbers.
@@ -228,3 +238,8 @@ class BroadcastHub(HubLife):
                     f"max_message_bytes ({self._settings.max_message_bytes})"
                 )
         return encode(data)
+
+
+def _as_tuple(given: object) -> tuple[Any, ...]:
+    """Return the elements of a sequence; none if it is no sequence."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else ()

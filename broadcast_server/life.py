@@ -49,8 +49,8 @@ class HubLife:
         raise NotImplementedError
 
     @property
-    def url(self) -> str:
-        """The URL of the lobby."""
+    def urls(self) -> tuple[str, ...]:
+        """The URL of the lobby at each address."""
         raise NotImplementedError
 
     def _begin_empty(self) -> None:
@@ -95,7 +95,7 @@ class HubLife:
             raise
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
-        logger.info("listening on %s", self.url)
+        logger.info("listening on %s", ", ".join(self.urls))
         return self
 
     def serve_forever(self) -> None:

@@ -46,7 +46,7 @@ class Run:
     """The core, the server and the two threads of one run. It listens from the moment it is made.
 
     Args:
-        host: the address or name to listen on.
+        hosts: the addresses or names to listen on.
         port: the TCP port; 0 for any free one.
         settings: the hub's limits and times.
         callbacks: on_message, on_join, on_leave, filter.
@@ -58,7 +58,7 @@ class Run:
 
     def __init__(
         self,
-        host: str,
+        hosts: Sequence[str],
         port: int,
         settings: Settings,
         callbacks: Callbacks,
@@ -70,7 +70,12 @@ class Run:
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
         backplane = MemoryBackplane()
-        rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
+        rooms = Rooms(
+            settings.room_log_bytes,
+            settings.max_rooms,
+            backplane.newest,
+            settings.max_rooms_per_address,
+        )
         fanout = FanOut(settings, rooms, self._on_drained)
         self.core = Core(
             settings, rooms, backplane, fanout, *callbacks, wait_drained=self.wait_drained
@@ -79,7 +84,7 @@ class Run:
         copies: list[socket.socket] = []
         try:
             copies.extend(sock.dup() for sock in sockets)
-            self.server = HubServer(host, port, self.core, sockets=copies)
+            self.server = HubServer(hosts, port, self.core, sockets=copies)
         except BaseException:
             for sock in copies:
                 sock.close()

@@ -71,7 +71,7 @@ def serve(hub: BroadcastHub, signals: Signals, notifier: Notifier, restart: bool
         The exit status: 0 ended by a signal, 1 the hub has failed.
     """
     terminal = next((number for number in range(3) if os.isatty(number)), None)
-    serving = f"listening on {hub.url}"
+    serving = f"listening on {' '.join(hub.urls)}"
     notifier.ready(serving)
     while True:
         try:

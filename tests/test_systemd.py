@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from broadcast_server import BroadcastHub
 from broadcast_server.systemd import Notifier, WrongSockets, take_sockets
 
 from .support import PYTHON, RawClient
@@ -93,8 +94,9 @@ def test_hub_listens_on_the_sockets_that_it_is_given() -> None:
     with listener() as one, listener(socket.AF_INET6) as two, listener() as three:
         with activated([one, two, three], "--port", "1", "--host", "192.0.2.1") as process:
             hub = Running(process)
-            assert (hub.host, hub.port) == one.getsockname()
             addresses = [sock.getsockname()[:2] for sock in (one, two, three)]
+            urls = [f"ws://[{h}]:{p}/" if ":" in h else f"ws://{h}:{p}/" for h, p in addresses]
+            assert hub.line == f"Listening on {' '.join(urls)} (Ctrl-C to stop)\n"
             with contextlib.ExitStack() as stack:
                 clients = [
                     stack.enter_context(RawClient.connect(host, port)) for host, port in addresses
@@ -120,6 +122,24 @@ def test_who_comes_between_two_hubs_is_served_by_the_second() -> None:
                 assert early.recv_close()[0] == 1001
                 early.close()
                 assert hub.process.wait(SECONDS) == 0
+
+
+def test_sockets_of_a_program_stay_its_own() -> None:
+    """A hub that is started again listens on the same ones, and whoever came between is served."""
+    with listener() as one, listener(socket.AF_INET6) as two:
+        hub = BroadcastHub(port=1, sockets=[one, two])
+        port = one.getsockname()[1]
+        assert (hub.host, hub.port) == ("127.0.0.1", port)
+        assert hub.urls == (f"ws://127.0.0.1:{port}/", f"ws://[::1]:{two.getsockname()[1]}/")
+        for _ in range(2):
+            with RawClient.open("::1", two.getsockname()[1]) as early, hub:
+                early.upgrade()
+                with RawClient.connect(port=port) as client:
+                    client.send("x")
+                    assert early.recv_message() == "x"
+                    client.leave()
+                    early.leave()
+        assert one.fileno() > 0 and two.fileno() > 0
 
 
 @pytest.mark.parametrize(
