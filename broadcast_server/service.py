@@ -4,7 +4,7 @@
 |---|---|
 | SIGTERM | the hub drains: ``BroadcastHub.drain`` |
 | SIGINT | it stops at once: ``BroadcastHub.stop`` |
-| one of both again | the process ends without a goodbye |
+| one of both again, not at the same moment | the process ends without a goodbye |
 | SIGHUP | the files are read anew, unless the terminal has gone: then as SIGTERM |
 
 A handler only leaves the signal in a queue: what it has interrupted may hold any lock. All
@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import signal
+import time
 import types
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # How often the command looks whether the hub still works.
 CHECK_SECONDS = 1.0
+# Who sends a signal to a process and to its group, as timeout(1) does, means it once; nobody
+# presses Ctrl-C twice in so short a time.
+SAME_SECONDS = 0.2
 
 Signals = queue.SimpleQueue[signal.Signals]
 
@@ -40,14 +44,16 @@ def catch_signals() -> Signals:
     ends the process."""
     # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
     received: Signals = queue.SimpleQueue()
-    caught = False
+    caught_at: float | None = None
 
     def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
+        nonlocal caught_at
+        now = time.monotonic()
+        if caught_at is None:
+            caught_at = now
+            received.put(signal.Signals(number))
+        elif now - caught_at > SAME_SECONDS:
             os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
 
     def catch_hangup(number: int, frame: types.FrameType | None) -> None:
         received.put(signal.Signals(number))

@@ -52,8 +52,27 @@ def test_health_is_told_before_anybody_is_refused() -> None:
         assert wait_until(lambda: health(hub.port) == 503, SECONDS)
         with RawClient.connect(port=hub.port) as client:
             client.sync()
-            hub.process.send_signal(signal.SIGTERM)
-            assert hub.process.wait(SECONDS) == 1
+            assert wait_until(lambda: signalled(hub, signal.SIGTERM) == 1, SECONDS)
+
+
+def signalled(hub: Running, number: signal.Signals) -> int | None:
+    """Send a signal once more; return the exit status if the process has ended."""
+    hub.process.send_signal(number)
+    return hub.process.poll()
+
+
+def test_signal_that_is_sent_twice_at_once_is_one() -> None:
+    """``timeout`` and others send it to the process and to its group; the goodbyes are said."""
+    with hub_command(*QUIET) as hub, RawClient.connect(port=hub.port) as client:
+        client.sync()
+        # Two that are there at the same moment: of one kind the kernel would keep only one.
+        hub.process.send_signal(signal.SIGSTOP)
+        hub.process.send_signal(signal.SIGTERM)
+        hub.process.send_signal(signal.SIGINT)
+        hub.process.send_signal(signal.SIGCONT)
+        assert client.recv_close()[0] == 1001
+        client.close()
+        assert hub.process.wait(SECONDS) == 0
 
 
 def health(port: int) -> int:
@@ -91,8 +110,7 @@ def test_hup_reads_files_anew_and_ends_nothing() -> None:
             assert wait_until(lambda: health(hub.port) == 503, SECONDS)
             hub.process.send_signal(signal.SIGHUP)
             client.sync()
-        hub.process.send_signal(signal.SIGINT)
-        assert hub.process.wait(SECONDS) == 1
+        assert wait_until(lambda: signalled(hub, signal.SIGINT) == 1, SECONDS)
 
 
 def test_hup_without_a_reload_of_the_certificate_is_one_line() -> None:
