@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import BroadcastHub, reader
+from broadcast_server import BroadcastHub, cli, metrics, reader
 from broadcast_server.rates import Pace
 from broadcast_server.server import HubServer
 
@@ -23,6 +24,7 @@ from .support import (
     CONTINUATION,
     PING,
     PONG,
+    ROOT,
     TEXT,
     HandshakeRefused,
     RawClient,
@@ -523,3 +525,28 @@ def test_memory_of_all_logs() -> None:
                 hub.broadcast(bytes(744), room)
         assert wait_until(lambda: hub.stats()["log_bytes"] <= 10 * cost)
         assert messages(hub)["/a"] >= 1 and len(hub.members("/a")) == 1
+
+
+# -- The page ----------------------------------------------------------------------------------
+
+
+def test_page_of_limits_has_the_defaults_and_the_reasons() -> None:
+    """What docs/reference/limits.md says is what the options and the metrics say."""
+    text = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8")
+    options = {o.name: o for group in cli.START.values() for o in group}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and "`--" in line.split("|")[2]
+    ]
+    units = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
+    for _, option, default, *_ in rows:
+        found = re.match(r"`--([a-z-]+)`", option)
+        assert found, option
+        number, _, unit = default.partition(" ")
+        assert int(number.replace(",", "")) * units[unit] == options[found[1]].default, option
+    named = {name for row in rows for name in re.findall(r"`--([a-z-]+)`", row[1])}
+    limits = {o.name for o in cli.START["limits"]}
+    assert limits <= named
+    reasons = {row[4].strip("`") for row in rows} - {""}
+    assert reasons <= set(metrics.REFUSALS)
