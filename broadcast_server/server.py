@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # How long the accept loop rests when the process is out of descriptors: it would spin otherwise.
 _EXHAUSTED_PAUSE_SECONDS = 0.05
+# How often the log tells of connections that were cut off, at most.
+_CROWD_SECONDS = 1.0
 _RETRY = (("Retry-After", "5"),)
 
 
@@ -79,6 +81,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._admission: Admission[socket.socket] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
+        # The accept thread's own: connections cut off since the last line in the log about it.
+        self._crowd, self._crowd_logged = 0, -_CROWD_SECONDS
         # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
@@ -128,9 +132,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Find a place for a connection, if need be that of another one, which is cut off."""
         admitted, dropped = self._admission.begin(request, client_address[0])
         if dropped is not None or not admitted:
-            self.core.count_refusal("handshake_slots")
+            self._note_crowd(client_address[0])
         if dropped is not None:
-            logger.info("too many handshakes: the longest waiting connection is cut off")
             # Under the lock it cannot be closed meanwhile; the call does not block.
             with self._registry_lock:
                 if dropped in self._sessions:
@@ -139,12 +142,24 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                     except OSError:
                         pass  # the peer was faster
         if not admitted:
-            logger.info("too many handshakes: %s is turned away", client_address[0])
             try:
                 request.send(busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted
+
+    def _note_crowd(self, host: str) -> None:
+        self.core.count_refusal("handshake_slots")
+        self._crowd += 1
+        now = time.monotonic()
+        # Whoever opens connections without end should not fill the log as well.
+        if now >= self._crowd_logged + _CROWD_SECONDS:
+            logger.warning(
+                "too many handshakes: %d connections were cut off to make room, now for %s",
+                self._crowd,
+                host,
+            )
+            self._crowd, self._crowd_logged = 0, now
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
