@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import websocket
 
+from . import retries
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
@@ -66,28 +67,39 @@ class Dialing:
         """Return a socket that is a WebSocket from its next byte on, and the chosen subprotocol.
 
         Raises:
-            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
+                `retry_after` when to try again.
         """
         connecting, timeout, url = self._connecting, self._timeout, self._shown
+        was_cut = self._was_cut  # and not the field, which changes meanwhile
+        if was_cut:
+            raise ConnectFailed(f"cannot connect to {url}: closed before it connected")
         connecting.settimeout(timeout)
         deadline = Deadline(timeout)
         # A socket's time-out is for one read. A server that sends its header byte by byte would
         # keep us for ever, hence a watch over the whole.
-        watch = threading.Timer(timeout, self.cut)
+        watch = threading.Timer(timeout, self._cut_socket)
         watch.daemon = True
         watch.start()
         try:
+            # No redirects: the header lines may have a secret in them, which is for this host.
             connecting.connect(  # type: ignore[no-untyped-call]
-                self._url, header=self._headers, suppress_origin=True
+                self._url, header=self._headers, suppress_origin=True, redirect_limit=0
             )
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
+            wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
+            raise ConnectFailed(
+                f"cannot connect to {url}: the answer is {why}", status, wait
+            ) from error
         # What is no HTTP at all makes the library stumble in several ways.
         except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+            status = connecting.status  # of a redirect; any other one is above
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-            raise ConnectFailed(f"cannot connect to {url}: {why}") from error
+            if status is not None:
+                why = f"the answer is HTTP status {status}"
+            raise ConnectFailed(f"cannot connect to {url}: {why}", status) from error
         finally:
             watch.cancel()
             watch.join()
@@ -104,7 +116,12 @@ class Dialing:
         return sock, chosen
 
     def cut(self) -> None:
-        """Have `dial` fail soon, once there is a connection to cut. Any thread."""
+        """Have `dial` fail: at once if there is a connection to cut or it has not begun, else when
+        the step that it is at has ended. Any thread."""
+        self._was_cut = True
+        self._cut_socket()
+
+    def _cut_socket(self) -> None:
         # Not the library's abort(): before the 101 that one does nothing.
         sock = self._connecting.sock
         if sock is not None:

@@ -69,11 +69,15 @@ class ConnectFailed(BroadcastServerError):
 
     Attributes:
         status: the HTTP status if the server answered with one, else None.
+        retry_after: seconds after which it may be tried again, if the server has told any.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ConnectionClosed(BroadcastServerError):

@@ -6,14 +6,12 @@ answer, the message may safely be sent once more.
 
 from __future__ import annotations
 
-import email.utils
 import http.client
 import re
-import time
 import urllib.parse
 import uuid
 
-from . import exchanges, urls
+from . import exchanges, retries, urls
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
@@ -118,22 +116,9 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
 def _read_answer(answer: exchanges.Answer) -> str:
     """Return the id in an answer; raise what the hub says if there is none."""
     if answer.status != 200:
-        wait = _retry_after(answer.headers["Retry-After"])
+        wait = retries.retry_after(answer.headers["Retry-After"])
         raise PublishFailed(answer.detail(), answer.status, wait)
     found = answer.fields().get("id")
     if not isinstance(found, str):
         raise PublishFailed("this is no hub: its answer has no id", answer.status)
     return found
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Return the seconds to wait (RFC 9110 §10.2.3), None if they are not told."""
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_SECONDS)
-    try:
-        moment = email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, moment - time.time()), MAX_SECONDS)
