@@ -89,6 +89,8 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
+            if status == 421:
+                why += ", the hub does not answer to this name unless --allow-host gives it"
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
                 f"cannot connect to {url}: the answer is {why}", status, wait

@@ -676,6 +676,15 @@ def test_connect_refused_by_http_is_one_line() -> None:
         assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
 
 
+@pytest.mark.parametrize("command", ["connect", "who"])
+def test_name_that_the_hub_does_not_have_is_one_line(command: str) -> None:
+    """As on a network where the machine has a name: the user is told the option that lets it."""
+    with running_hub() as hub:
+        # The system takes this for 127.0.0.1, the hub for a name like any other.
+        result = run(command, "--host", "127.1", "--port", str(hub.port))
+    assert_fails(result, 1, "--allow-host")
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
