@@ -10,6 +10,7 @@ socket after the hand-over.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -61,6 +62,9 @@ class Server(Protocol):
     def _new_client_(self, handler: HubHandler) -> int | Refusal:
         """Put a client on the list; return its number, or why there is no place for it."""
 
+    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+        """Note by what can be seen whether a session is waiting."""
+
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
 
@@ -100,6 +104,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
         )
+        self.server.watch(self.request, self._http)
 
     def handshake(self) -> None:
         """Answer one HTTP request; go on as a member of a room if it asks for that and may."""

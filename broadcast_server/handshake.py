@@ -65,6 +65,10 @@ class HttpConnection:
     Args:
         sock: the client's socket.
         max_header_bytes: the most that request line and headers may take; else 431.
+
+    Attributes:
+        waiting: whether the reader is blocked, because the peer sends nothing or takes nothing. A
+            single store each; the accept thread reads it.
     """
 
     def __init__(self, sock: socket.socket, max_header_bytes: int) -> None:
@@ -74,6 +78,7 @@ class HttpConnection:
         self._trailing = b""  # what came behind a plain one, or behind the last one
         self._unread = False  # the request has a body, or more of it
         self._answered = False
+        self.waiting = False
 
     # -- Requests ------------------------------------------------------------------------------
 
@@ -207,10 +212,13 @@ class HttpConnection:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
+            self.waiting = True
             return self._sock.recv(size)
         except TimeoutError:
             slow = Refusal(408, "the request took too long", reason="timeout")
             raise BadRequest(None if idle else slow) from None
+        finally:
+            self.waiting = False
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -261,6 +269,7 @@ class HttpConnection:
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
             return True
+        self.waiting = True
         linger(self._sock)
         return False
 
@@ -322,7 +331,9 @@ class HttpConnection:
     def _send(self, data: bytes, deadline: float) -> None:
         # sendall() takes this for all of the data, not for each piece.
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self.waiting = True
         self._sock.sendall(data)
+        self.waiting = False
 
 
 def linger(sock: socket.socket) -> None:

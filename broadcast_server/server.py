@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from .connection import Connection
 from .core import Core
 from .decisions import Refusal
 from .handler import HubHandler, WebsocketServer
-from .handshake import busy
+from .handshake import HttpConnection, busy
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # How long the accept loop rests when the process is out of descriptors: it would spin otherwise.
 _EXHAUSTED_PAUSE_SECONDS = 0.05
+# How long a newcomer waits for a place, at most, if nobody is idle.
+_PLACE_SECONDS = 0.05
 # How often the log tells of connections that were cut off, at most.
 _CROWD_SECONDS = 1.0
 _RETRY = (("Retry-After", "5"),)
@@ -83,7 +86,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         )
         # The accept thread's own: connections cut off since the last line in the log about it.
         self._crowd, self._crowd_logged = 0, -_CROWD_SECONDS
-        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
+        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions, _http and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         # Notified when a client of the list is handed over or leaves the list.
@@ -91,6 +94,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
         self._sessions: dict[socket.socket, threading.Thread | None] = {}
+        self._http: dict[socket.socket, HttpConnection] = {}
         self._handed_over: set[socket.socket] = set()
 
     # -- Listening: hooks of socketserver ------------------------------------------------------
@@ -130,6 +134,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def verify_request(self, request: socket.socket, client_address: Any) -> bool:
         """Find a place for a connection, if need be that of another one, which is cut off."""
+        self._await_place()
         admitted, dropped = self._admission.begin(request, client_address[0])
         if dropped is not None or not admitted:
             self._note_crowd(client_address[0])
@@ -147,6 +152,25 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             except OSError:
                 pass
         return admitted
+
+    def _await_place(self) -> None:
+        """Wait a moment if whoever would make way waits for us: when a thousand clients come back
+        at once, it is the hub that is slow, and the kernel keeps the newcomers meanwhile."""
+        deadline = time.monotonic() + _PLACE_SECONDS
+        while (request := self._admission.next_dropped()) is not None:
+            if self._is_idle(request) or time.monotonic() >= deadline:
+                return
+            time.sleep(_PLACE_SECONDS / 50)
+
+    def _is_idle(self, request: socket.socket) -> bool:
+        """Tell whether a session waits for its peer, which has sent nothing that is not read."""
+        with self._registry_lock:
+            http = self._http.get(request)
+            if http is None or not http.waiting:
+                return False
+            poll = select.poll()
+            poll.register(request, select.POLLIN)
+            return not poll.poll(0)
 
     def _note_crowd(self, host: str) -> None:
         self.core.count_refusal("handshake_slots")
@@ -186,6 +210,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             # Before it is closed: stop_listening() must not meet a descriptor that is somebody
             # else's by then.
             self._sessions.pop(request, None)
+            self._http.pop(request, None)
         self._admission.end(request)
         with self._registry_lock:
             if request in self._handed_over:
@@ -250,6 +275,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 if self._by_id.get(id) is connection:
                     del self._by_id[id]
 
+    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+        """Note by what can be seen whether a session is waiting."""
+        with self._registry_lock:
+            self._http[request] = http
+
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
         self._client_left_(handler)
@@ -273,6 +303,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def hand_over(self, handler: HubHandler) -> None:
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
         with self._registry_lock:
+            self._http.pop(handler.request, None)
             self._handed_over.add(handler.request)
             self._settled.notify_all()
 

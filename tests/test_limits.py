@@ -233,6 +233,36 @@ def test_slow_bodies_are_half_open_connections_too() -> None:
         RawClient.connect(port=hub.port).leave()
 
 
+def test_clients_that_all_come_at_once_are_not_cut_off() -> None:
+    """After a restart, say: what the hub has not got to yet is not idle, and all of them join."""
+    with running_hub(max_handshakes=10) as hub, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(300):
+            client = stack.enter_context(RawClient.open(port=hub.port, timeout=30))
+            client.sock.sendall(upgrade_request())
+            clients.append(client)
+        for client in clients:
+            while b"\r\n\r\n" not in client.buffer:
+                client._fill()
+            assert client.buffer.startswith(b"HTTP/1.1 101 ")
+        assert refused(hub) == {}
+
+
+def test_who_does_not_take_its_answer_is_half_open_too() -> None:
+    """It asks for the page again and again, and reads none of it."""
+    with (
+        running_hub(max_handshakes=5, handshake_timeout=600) as hub,
+        contextlib.ExitStack() as stack,
+    ):
+        ask = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n"
+        for _ in range(10):
+            deaf = stack.enter_context(RawClient.open(port=hub.port, rcvbuf=4096, timeout=0.2))
+            with pytest.raises(TimeoutError):
+                while True:
+                    deaf.sock.sendall(ask * 100)
+        RawClient.connect(port=hub.port).leave()
+
+
 def test_clients_hold_no_handshake_place() -> None:
     """However many have joined."""
     with running_hub(max_handshakes=1) as hub, joined(hub, 5, []) as clients:
