@@ -195,7 +195,9 @@ class HttpConnection:
             status = error.error_status_hint
             if status not in (400, 431, 501):
                 status = 400
-            raise BadRequest(_malformed(status, f"bad request: {error}")) from None
+            # Behind the colon h11 repeats what came, and there may be a token in it.
+            why = str(error).partition(":")[0]
+            raise BadRequest(_malformed(status, f"bad request: {why}")) from None
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
+from . import access, tokens
+from .access import Authorize
 from .backplane import MemoryBackplane
 from .core import Core, Filter
 from .errors import HubBusy, HubStopped, MessageTooBig, UsageError
@@ -56,6 +58,9 @@ class BroadcastHub:
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
         on_leave: called with the ``Member`` that has left, the close code and the reason.
+        authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
+            returns a ``Grant``, or a ``Refusal``, or None for a plain 401. If it raises, the answer
+            is 500. Takes the place of the settings of tokens and keys.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
     Raises:
@@ -72,6 +77,7 @@ class BroadcastHub:
         on_join: Callable[[Member], object] | None = None,
         on_leave: Callable[[Member, int, str], object] | None = None,
         filter: Filter | None = None,
+        authorize: Authorize | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
@@ -81,6 +87,9 @@ class BroadcastHub:
             raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
         self._settings = Settings(**settings)
+        if authorize is not None and self._settings.has_secrets:
+            raise UsageError("give authorize, or tokens and keys, not both")
+        self._authorize = authorize
         self._callbacks = (on_message, on_join, on_leave, filter)
         self._begin_empty()
 
@@ -110,6 +119,7 @@ class BroadcastHub:
 
         Raises:
             OSError: the address cannot be listened on.
+            AccessError: a file of tokens or a key cannot be used.
             UsageError: it runs already.
         """
         if self._pid != os.getpid():
@@ -117,6 +127,7 @@ class BroadcastHub:
         if self._core is not None:
             raise UsageError("the hub runs already")
         settings = self._settings
+        keyring = tokens.Keyring(settings) if settings.has_secrets else None
         backplane = MemoryBackplane()
         rooms = Rooms(
             settings.room_log_bytes,
@@ -126,8 +137,17 @@ class BroadcastHub:
         )
         fanout = FanOut(settings, rooms, self._on_drained)
         core = Core(
-            settings, rooms, backplane, fanout, *self._callbacks, wait_drained=self._wait_drained
+            settings,
+            rooms,
+            backplane,
+            fanout,
+            *self._callbacks,
+            wait_drained=self._wait_drained,
+            authorize=self._authorize,
         )
+        if keyring is not None:
+            core.authorize = keyring.authorize
+            core.reloads.append(keyring.reload)
         server: HubServer | None = None
         accept_thread: threading.Thread | None = None
         try:
@@ -159,6 +179,11 @@ class BroadcastHub:
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
         logger.info("listening on %s", ", ".join(self.urls))
+        if core.authorize is None and not all(map(access.is_loopback, server.addresses)):
+            logger.warning(
+                "no access control: anyone who can reach %s may read and write every room",
+                ", ".join(self.urls),
+            )
         return self
 
     def serve_forever(self) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from . import addresses
+from .addresses import parse_network
 from .admission import Admission
 from .connection import Connection
 from .core import Core
@@ -68,7 +68,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     ) -> None:
         settings = core.settings
         self.names = own_names(hosts, settings.allow_host)
-        self.trusted = tuple(map(addresses.parse_network, settings.trust_proxy))
+        self.trusted = tuple(map(parse_network, settings.trust_proxy))
         self._listeners = Listeners(sockets or open_listeners(hosts, port))
         try:
             # What the base class takes from a class attribute, TCPServer reads from the instance.
@@ -117,6 +117,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Close the listening sockets."""
         super().server_close()
         self._listeners.close()
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that it listens on."""
+        return [sock.getsockname()[0] for sock in self._listeners.sockets]
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
 
