@@ -80,6 +80,11 @@ class Admission(Generic[Key]):
             self._wait_locked(key, network_of(host))
             return Begun(True, dropped)
 
+    def next_dropped(self) -> Key | None:
+        """Return the connection that would make way for a new one; None if there is a place."""
+        with self._lock:
+            return self._longest_locked() if len(self._network) >= self._max_waiting else None
+
     def wait_again(self, key: Key) -> None:
         """Note that a connection has been answered, and now waits for its next request."""
         with self._lock:

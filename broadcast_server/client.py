@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from . import dialer, frames, urls
+from .access import bearer
 from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
@@ -47,6 +48,8 @@ class BroadcastClient:
         name: what the client calls itself.
         since: begin with everything after this message id.
         history: begin with so many old messages; `since` wins.
+        token: shown to the hub as ``Authorization: Bearer``; so is an ``access_token`` in the URL,
+            which is taken out of it.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
         reconnect: come back after a lost connection, without a message lost or doubled. The hub
             knows a message that is sent again for ten minutes, and until it restarts.
@@ -71,7 +74,7 @@ class BroadcastClient:
         UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
 
     Attributes:
-        url: the address, with name, since and history in it.
+        url: the address, with name, since and history in it, and without a token.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class BroadcastClient:
         name: str | None = None,
         since: str | None = None,
         history: int = 0,
+        token: str | None = None,
         presence: bool = False,
         reconnect: bool = True,
         max_reconnect_delay: float = 30.0,
@@ -96,9 +100,13 @@ class BroadcastClient:
             "since": checked_id(since),
             "history": str(checked_count("history", history, 0)) if history else None,
         }
-        parts = urls.with_parameters(
-            urls.split(url, urls.WEBSOCKET), {k: v for k, v in given.items() if v is not None}
-        )
+        parts = urls.split(url, urls.WEBSOCKET)
+        if token is None:
+            token = urls.parameter(parts, "access_token")
+        elif any(key.lower() == "authorization" for key in headers or {}):
+            raise UsageError("give a token or an Authorization header, not both")
+        shown = {k: v for k, v in given.items() if v is not None}
+        parts = urls.with_parameters(parts, {**shown, "access_token": None})
         self.url = parts.geturl()
         self._core = ClientCore(
             self.url,
@@ -107,7 +115,7 @@ class BroadcastClient:
             presence=presence,
             reconnect=reconnect,
             max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
-            headers=dialer.checked_headers(headers or {}),
+            headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),

@@ -35,6 +35,7 @@ class Connection:
         sock: its socket, blocking and without a time-out.
         echo: it wants its own messages, too.
         form: how messages go to it.
+        expires: ``time.monotonic()`` when it may not be here any more.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Connection:
         "end_reason",
         "ended",
         "exclude",
+        "expires",
         "final",
         "form",
         "hard_deadline",
@@ -85,8 +87,10 @@ class Connection:
         *,
         echo: bool,
         form: Form = RAW,
+        expires: float = float("inf"),
     ) -> None:
         self.number = number
+        self.expires = expires
         self.form = form
         self.member = member
         self.room = room

@@ -80,7 +80,7 @@ class Join:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stream:
-    """A reader of server-sent events (GET only).
+    """A reader of server-sent events; for HEAD only the head of the answer.
 
     Attributes:
         room, name, history: as for ``Join``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
 
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 200
 PROTOCOL_HEADER = "sec-websocket-protocol"
 
 
@@ -89,6 +92,8 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
+            if status in (401, 403, 421, 429):
+                why += _detail(error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
                 f"cannot connect to {url}: the answer is {why}", status, wait
@@ -133,6 +138,16 @@ class Dialing:
 def masked_frame(opcode: int, payload: bytes) -> bytes:
     """Return a whole message or a control frame as a client must send it (RFC 6455 §5.3)."""
     return websocket.ABNF.create_frame(payload, opcode).format()
+
+
+def _detail(body: bytes | None) -> str:
+    """Return what the hub says about a refusal (RFC 9457), to be put behind the status."""
+    try:
+        detail = json.loads(body or b"")["detail"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    short = isinstance(detail, str) and len(detail) <= MAX_DETAIL_CHARACTERS
+    return f" ({detail})" if short and detail.isprintable() else ""
 
 
 def _why(error: Exception, timeout: float) -> str:

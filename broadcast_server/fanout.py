@@ -123,8 +123,10 @@ class FanOut:
         if ended:
             connection.abort()
             connection.release()
-        # The latest that the first ping may be due, so it is in time.
-        elif wakes_by > time.monotonic() + latest_ping(self._settings) or connection.has_work():
+            return
+        # The latest that the first ping may be due, or its end, so both are in time.
+        first_look = min(time.monotonic() + latest_ping(self._settings), connection.expires)
+        if wakes_by > first_look or connection.has_work():
             self._rouse()
 
     def attend(self, connection: Connection) -> None:

@@ -10,11 +10,13 @@ socket after the hand-over.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from . import events, frames, hosts, site
+from .access import OPEN, Grant
 from .addresses import Address, Network, client_of
 from .connection import Connection
 from .core import Core
@@ -27,6 +29,7 @@ from .reader import Reader
 from .registry import NoRoom
 from .rooms import MAX_NAMED
 from .sessions import Session
+from .timers import NEVER
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
 # unless it has a handler already: so it has one for that moment.
@@ -60,6 +63,9 @@ class Server(Protocol):
 
     def _new_client_(self, handler: HubHandler) -> int | Refusal:
         """Put a client on the list; return its number, or why there is no place for it."""
+
+    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+        """Note by what can be seen whether a session is waiting."""
 
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
@@ -96,10 +102,12 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.peer = self.address = Address(*self.client_address[:2])
         self.client: Connection | None = None
         self._session: Session | None = None
+        self._grant = OPEN
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
         )
+        self.server.watch(self.request, self._http)
 
     def handshake(self) -> None:
         """Answer one HTTP request; go on as a member of a room if it asks for that and may."""
@@ -115,13 +123,18 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 decision = self._recognize(request) or decide(
                     request, settings.allow_origin, settings.history
                 )
-                if isinstance(decision, (Join, Stream)):
-                    answer = self._join(http, decision)
+                grant = self.core.admit(request, decision, self._address())
+                if isinstance(grant, Refusal):
+                    answer = grant
+                elif isinstance(decision, Join) or (
+                    isinstance(decision, Stream) and request.method == "GET"
+                ):
+                    answer = self._join(http, decision, grant)
                     if answer is None:
                         return
                     self.server.turn_down(self)
                 else:
-                    answer = site.respond(self.core, request, decision, http, self.address)
+                    answer = site.respond(self.core, request, decision, http, self.address, grant)
             except BadRequest as error:
                 if error.refusal is None:
                     self.keep_alive = False
@@ -193,8 +206,13 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
     def _address(self) -> str:
         return str(self.address)
 
-    def _join(self, http: HttpConnection, join: Join | Stream) -> Refusal | None:
+    def _join(self, http: HttpConnection, join: Join | Stream, grant: Grant) -> Refusal | None:
         """Become a member and hand the socket over; return why not.
+
+        Args:
+            http: where the request came from.
+            join: what it wants.
+            grant: what it may do; that it may join is known already.
 
         Raises:
             OSError: the client was lost on the way.
@@ -210,9 +228,11 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         else:
             echo = join.echo
             form = RAW if join.subprotocol is None else JSON
-        name, session = join.name, None
+        name, session = grant.name or join.name, None
+        # The clock on the wall tells when a grant ends; from here on a steady one counts.
+        expires = NEVER if grant.expires is None else grant.expires - time.time() + time.monotonic()
         if form is JSON and isinstance(join, Join):
-            session = core.sessions.open(join.session, number, join.room)
+            session = core.sessions.open(join.session, number, join.room, grant.name)
             number = session.number
             name = name or session.name
         member = Member(f"c{number}", name, join.room, self._address())
@@ -222,7 +242,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 room = core.rooms.open(join.room, self.address.host)
             except NoRoom as error:
                 return Refusal(503, str(error), (*_RETRY, *headers), error.reason)
-            client = Connection(number, member, room, self.request, echo=echo, form=form)
+            client = Connection(
+                number, member, room, self.request, echo=echo, form=form, expires=expires
+            )
             self.server.set_connection(self, client)
             try:
                 # From here on nothing that is published is lost to it.
@@ -232,7 +254,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     join.since,
                     gap=gap,
                     since_text=join.since_text or "",
-                    welcome=None if session is None else self._welcome(member, session.token),
+                    welcome=None
+                    if session is None
+                    else self._welcome(member, session.token, grant),
                 )
             except LookupError as error:
                 unknown = "this hub has not given out that id yet"
@@ -259,26 +283,30 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             raise
         self._http = None  # frees the parser
         self._session = session
+        self._grant = grant
         self._start(client, trailing)
         return None
 
-    def _welcome(self, member: Member, token: str) -> Callable[[list[Member], str, str], bytes]:
+    def _welcome(
+        self, member: Member, token: str, grant: Grant
+    ) -> Callable[[list[Member], str, str], bytes]:
         settings = self.core.settings
         limits = {
             "max_message_bytes": settings.max_message_bytes,
             "max_rate": settings.max_rate,
             "history": settings.history,
         }
+        rights = {"publish": grant.may_publish(member.room), "rename": grant.name is None}
 
         def welcome(members: list[Member], newest: str, after: str) -> bytes:
-            body = events.welcome(member, token, members, newest, after, limits, MAX_NAMED)
+            body = events.welcome(member, token, members, newest, after, limits, MAX_NAMED, rights)
             return JSON.event(body)
 
         return welcome
 
     def _start(self, client: Connection, trailing: bytes) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, self._session)
+        self._reader = Reader(self.core, client, self._session, self._grant)
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

@@ -65,6 +65,10 @@ class HttpConnection:
     Args:
         sock: the client's socket.
         max_header_bytes: the most that request line and headers may take; else 431.
+
+    Attributes:
+        waiting: whether the reader is blocked, because the peer sends nothing or takes nothing. A
+            single store each; the accept thread reads it.
     """
 
     def __init__(self, sock: socket.socket, max_header_bytes: int) -> None:
@@ -74,6 +78,7 @@ class HttpConnection:
         self._trailing = b""  # what came behind a plain one, or behind the last one
         self._unread = False  # the request has a body, or more of it
         self._answered = False
+        self.waiting = False
 
     # -- Requests ------------------------------------------------------------------------------
 
@@ -190,7 +195,9 @@ class HttpConnection:
             status = error.error_status_hint
             if status not in (400, 431, 501):
                 status = 400
-            raise BadRequest(_malformed(status, f"bad request: {error}")) from None
+            # Behind the colon h11 repeats what came, and there may be a token in it.
+            why = str(error).partition(":")[0]
+            raise BadRequest(_malformed(status, f"bad request: {why}")) from None
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
@@ -207,10 +214,13 @@ class HttpConnection:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
+            self.waiting = True
             return self._sock.recv(size)
         except TimeoutError:
             slow = Refusal(408, "the request took too long", reason="timeout")
             raise BadRequest(None if idle else slow) from None
+        finally:
+            self.waiting = False
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -261,6 +271,7 @@ class HttpConnection:
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
             return True
+        self.waiting = True
         linger(self._sock)
         return False
 
@@ -322,7 +333,9 @@ class HttpConnection:
     def _send(self, data: bytes, deadline: float) -> None:
         # sendall() takes this for all of the data, not for each piece.
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self.waiting = True
         self._sock.sendall(data)
+        self.waiting = False
 
 
 def linger(sock: socket.socket) -> None:

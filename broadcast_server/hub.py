@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from . import tokens
+from .access import Authorize
 from .core import Filter
 from .errors import MessageTooBig, UsageError
 from .frames import is_sendable_close_code
@@ -43,6 +45,9 @@ class BroadcastHub(HubLife):
         on_leave: called with the ``Member`` that has left, the close code and the reason.
         sockets: TCP sockets that listen already, instead of host and port. They stay the caller's,
             who closes them after the hub has stopped.
+        authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
+            returns a ``Grant``, or a ``Refusal``, or None for a plain 401. If it raises, the answer
+            is 500. Takes the place of the settings of tokens and keys.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
     Raises:
@@ -60,6 +65,7 @@ class BroadcastHub(HubLife):
         on_leave: Callable[[Member, int, str], object] | None = None,
         filter: Filter | None = None,
         sockets: Sequence[socket.socket] = (),
+        authorize: Authorize | None = None,
         **settings: Any,
     ) -> None:
         self._sockets = tuple(sockets)
@@ -74,9 +80,18 @@ class BroadcastHub(HubLife):
         self._port = port
         self._callbacks = (on_message, on_join, on_leave, filter)
         super().__init__(Settings(**settings))
+        if authorize is not None and self._settings.has_secrets:
+            raise UsageError("give authorize, or tokens and keys, not both")
+        self._authorize = authorize
 
     def _make_run(self) -> Run:
-        return Run(self._hosts, self._port, self._settings, self._callbacks, self._sockets)
+        settings = self._settings
+        keyring = tokens.Keyring(settings) if settings.has_secrets else None
+        authorize = keyring.authorize if keyring is not None else self._authorize
+        run = Run(self._hosts, self._port, settings, self._callbacks, self._sockets, authorize)
+        if keyring is not None:
+            run.core.reloads.append(keyring.reload)
+        return run
 
     # -- Messages ------------------------------------------------------------------------------
 

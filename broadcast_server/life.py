@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
+from .access import is_loopback
 from .core import Core
 from .errors import HubStopped, UsageError
 from .run import Run
@@ -72,6 +73,7 @@ class HubLife:
 
         Raises:
             OSError: the address cannot be listened on.
+            AccessError: a file of tokens or a key cannot be used.
             UsageError: it runs already.
         """
         if self._pid != os.getpid():
@@ -95,7 +97,12 @@ class HubLife:
             raise
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
-        logger.info("listening on %s", ", ".join(self.urls))
+        urls = ", ".join(self.urls)
+        logger.info("listening on %s", urls)
+        if run.core.authorize is None and not all(map(is_loopback, run.server.addresses)):
+            logger.warning(
+                "no access control: anyone who can reach %s may read and write every room", urls
+            )
         return self
 
     def serve_forever(self) -> None:

@@ -1,4 +1,4 @@
-"""Which clients are still there: heartbeats, and deadlines for those that take nothing.
+"""Which clients may stay: heartbeats, deadlines for those that take nothing, tokens that expire.
 
 The ping clock runs only while the reader is blocked in ``recv``: a client whose reader is held
 back by back-pressure, its rate or a callback is not dead. Everything here runs on the fan-out's
@@ -40,7 +40,8 @@ class Liveness:
 
     def begin(self, connection: Connection) -> None:
         """Start the ping clock of a client that was handed over."""
-        self._timers.schedule(connection, connection.quiet_since + self._ping_interval())
+        due = connection.quiet_since + self._ping_interval()
+        self._timers.schedule(connection, min(due, connection.expires))
 
     def check(self, connection: Connection, now: float) -> None:
         """See to a client's deadlines, and make the next appointment."""
@@ -52,7 +53,11 @@ class Liveness:
             else:
                 self._timers.schedule(connection, connection.deadline)
             return
-        due = self._check_heartbeat(connection, now)
+        if now >= connection.expires:
+            logger.info("the token of %s has expired", connection.member.id)
+            self._writer.evict(connection, 1008, "token expired", blamed=False)
+            return
+        due = min(self._check_heartbeat(connection, now), connection.expires)
         if connection.blocked and connection.deadline is None:
             limit = connection.blocked_since + self._settings.write_timeout
             if now >= limit:

@@ -28,7 +28,6 @@ from .decisions import (
     Recall,
     Refusal,
     Request,
-    Response,
     Rooms,
     Stream,
 )
@@ -135,7 +134,7 @@ def _decide_upgrade(
 
 def _decide_look(
     request: Request, path: str, raw_query: str, allow_origin: tuple[str, ...], max_history: int
-) -> Page | Recall | Stream | Refusal | Response:
+) -> Page | Recall | Stream | Refusal:
     """Choose between the page, the last messages and the stream of events.
 
     An ``Upgrade`` to something else than a WebSocket is ignored (RFC 9110 §7.8), and so is one that
@@ -158,7 +157,7 @@ def _decide_look(
             history = queries.checked_count(query, "history", 1, max_history)
             return Recall(path, history, since, since_text, headers)
         since, since_text = _last_event_id(request) or (since, since_text)
-        stream = Stream(
+        return Stream(
             path,
             queries.checked_name(query.get("name")),
             queries.checked_count(query, "history", 0, max_history),
@@ -169,10 +168,6 @@ def _decide_look(
         )
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
-    if request.method == "HEAD":
-        # Before its first event a stream is nothing but its head.
-        return Response(200, headers, content_type=media_types.EVENTS)
-    return stream
 
 
 def _decide_publish(

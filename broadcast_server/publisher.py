@@ -12,12 +12,12 @@ import urllib.parse
 import uuid
 
 from . import exchanges, retries, urls
+from .access import bearer
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
 
 _KEY = re.compile("[!-~]{1,128}")
-_TOKEN = re.compile("[!-~]+")
 # An answer of a hub has less than 2 KiB.
 _MAX_ANSWER_BYTES = 64 * 1024
 
@@ -64,11 +64,8 @@ def publish(
     headers = {
         "Content-Type": content_type,
         "Idempotency-Key": key,
+        **bearer(token),
     }
-    if token is not None:
-        if not _TOKEN.fullmatch(token):
-            raise UsageError("token must be visible ASCII characters")
-        headers["Authorization"] = f"Bearer {token}"
     if name is not None:
         parts = urls.with_parameters(parts, {"name": name})
     # The query may have a secret in it.

@@ -12,6 +12,7 @@ import logging
 import time
 
 from . import events, frames
+from .access import Grant
 from .connection import Connection
 from .core import Core, Refused
 from .errors import HubStopped
@@ -22,6 +23,7 @@ from .messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messag
 from .rates import Pace
 from .rooms import WAIT_SECONDS
 from .sessions import Session
+from .timers import NEVER
 from .writer import BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class Reader:
         core: the hub's parts.
         client: the client, a member of its room.
         session: what it can come back with; None for a plain client.
+        grant: what it may do.
     """
 
     # Every idle client has one.
@@ -80,13 +83,17 @@ class Reader:
         "_decoder",
         "_discarded",
         "_errors",
+        "_may_publish",
+        "_may_rename",
         "_pace",
         "_session",
         "_slowed",
         "core",
     )
 
-    def __init__(self, core: Core, client: Connection, session: Session | None) -> None:
+    def __init__(
+        self, core: Core, client: Connection, session: Session | None, grant: Grant
+    ) -> None:
         self.core = core
         self._client = client
         self._session = session
@@ -97,6 +104,8 @@ class Reader:
             limit = 6 * limit + EVENT_BYTES
         self._decoder = FrameDecoder(limit, settings.max_fragments)
         self._errors = 0
+        self._may_publish = grant.may_publish(client.room.path)
+        self._may_rename = grant.name is None
         self._pace = Pace(settings.max_rate)
         self._control_pace: Pace | None = None  # made when first needed
         self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
@@ -106,10 +115,14 @@ class Reader:
         """Decode what arrived, publish the messages in batches, serve control frames in their
         place."""
         client = self._client
+        # The fan-out ends the connection then, and may be a moment late.
+        if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._close(client, 1008, "token expired")
+            return
         batch = Batch(client)
         decoder = self._decoder
         is_json = client.form is JSON
-        filtered = self.core.filter is not None
+        filtered = self.core.filter is not None or not self._may_publish
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
                 if is_json:
@@ -144,7 +157,12 @@ class Reader:
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
-        """Let the program's filter decide about a plain client's message."""
+        """Let the program's filter decide about a plain client's message, if it may send any."""
+        if not self._may_publish:
+            # There is no other way to tell a plain client.
+            self.core.count_refusal("token")
+            self._close(client, 1008, "you may not write to this room")
+            return
         data = payload.decode("utf-8") if opcode == frames.TEXT else payload
         try:
             found = self.core.pass_filter(data, client.room.path, client.member)
@@ -161,6 +179,9 @@ class Reader:
                 raise BadFrame("not_text", "binary data goes into data_base64")
             event = events.parse(payload, settings.max_message_bytes)
             if isinstance(event, events.Send):
+                if not self._may_publish:
+                    self.core.count_refusal("token")
+                    raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
                     data = self.core.pass_filter(event.data, client.room.path, client.member)
                 except Refused as error:
@@ -168,6 +189,8 @@ class Reader:
                 batch.add(encode(data), event.key, event.ref)
                 self._errors = 0
                 return
+            if isinstance(event, events.Rename) and not self._may_rename:
+                raise BadFrame("not_allowed", "your token says who you are", event.ref)
         except BadFrame as error:
             if error.code == "too_big":
                 self.core.count_refusal("too_big")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from .access import Authorize
 from .backplane import MemoryBackplane
 from .core import Core, Filter
 from .errors import HubBusy
@@ -51,6 +53,7 @@ class Run:
         settings: the hub's limits and times.
         callbacks: on_message, on_join, on_leave, filter.
         sockets: sockets that listen already, instead of host and port. It uses duplicates.
+        authorize: decides who may come in; None for everybody.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -63,6 +66,7 @@ class Run:
         settings: Settings,
         callbacks: Callbacks,
         sockets: Sequence[socket.socket] = (),
+        authorize: Authorize | None = None,
     ) -> None:
         # Guards _drain_waiters; notified when a client's personal queue has drained.
         self._drained = threading.Condition(threading.Lock())
@@ -78,7 +82,13 @@ class Run:
         )
         fanout = FanOut(settings, rooms, self._on_drained)
         self.core = Core(
-            settings, rooms, backplane, fanout, *callbacks, wait_drained=self.wait_drained
+            settings,
+            rooms,
+            backplane,
+            fanout,
+            *callbacks,
+            wait_drained=self.wait_drained,
+            authorize=authorize,
         )
         # The server closes what it listens on, and another run needs them again.
         copies: list[socket.socket] = []
@@ -268,6 +278,10 @@ def spread_seconds(clients: int, most: float) -> float:
 
 
 def _what(function: Callable[[], None]) -> str:
-    """Return what a function reads, from its name: ``reload_tokens`` reads the tokens."""
-    name = str(getattr(function, "__name__", type(function).__name__))
-    return name.strip("_").removeprefix("reload_").replace("_", " ")
+    """Return what a function reads, from names: ``Keyring.reload`` reads the keyring, and so does
+    ``reload_keyring``."""
+    owner = type(getattr(function, "__self__", function)).__name__
+    name = str(getattr(function, "__name__", owner)).strip("_")
+    if name == "reload":
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", owner).lower()
+    return name.removeprefix("reload_").replace("_", " ")

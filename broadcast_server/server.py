@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from . import addresses
+from .addresses import parse_network
 from .admission import Admission
 from .connection import Connection
 from .core import Core
 from .decisions import Refusal
 from .handler import HubHandler, WebsocketServer
-from .handshake import busy
+from .handshake import HttpConnection, busy
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
 
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 # How long the accept loop rests when the process is out of descriptors: it would spin otherwise.
 _EXHAUSTED_PAUSE_SECONDS = 0.05
+# How long a newcomer waits for a place, at most, if nobody is idle.
+_PLACE_SECONDS = 0.05
+# How often the log tells of connections that were cut off, at most.
+_CROWD_SECONDS = 1.0
 _RETRY = (("Retry-After", "5"),)
 
 
@@ -63,7 +68,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     ) -> None:
         settings = core.settings
         self.names = own_names(hosts, settings.allow_host)
-        self.trusted = tuple(map(addresses.parse_network, settings.trust_proxy))
+        self.trusted = tuple(map(parse_network, settings.trust_proxy))
         self._listeners = Listeners(sockets or open_listeners(hosts, port))
         try:
             # What the base class takes from a class attribute, TCPServer reads from the instance.
@@ -79,7 +84,9 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._admission: Admission[socket.socket] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
-        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions and
+        # The accept thread's own: connections cut off since the last line in the log about it.
+        self._crowd, self._crowd_logged = 0, -_CROWD_SECONDS
+        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         # Notified when a client of the list is handed over or leaves the list.
@@ -87,6 +94,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         self._by_id: dict[str, Connection] = {}
         self._sessions: dict[socket.socket, threading.Thread | None] = {}
+        self._http: dict[socket.socket, HttpConnection] = {}
         self._handed_over: set[socket.socket] = set()
 
     # -- Listening: hooks of socketserver ------------------------------------------------------
@@ -110,6 +118,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         super().server_close()
         self._listeners.close()
 
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that it listens on."""
+        return [sock.getsockname()[0] for sock in self._listeners.sockets]
+
     # -- The accept thread: hooks of socketserver ----------------------------------------------
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -126,11 +139,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def verify_request(self, request: socket.socket, client_address: Any) -> bool:
         """Find a place for a connection, if need be that of another one, which is cut off."""
+        self._await_place()
         admitted, dropped = self._admission.begin(request, client_address[0])
         if dropped is not None or not admitted:
-            self.core.count_refusal("handshake_slots")
+            self._note_crowd(client_address[0])
         if dropped is not None:
-            logger.info("too many handshakes: the longest waiting connection is cut off")
             # Under the lock it cannot be closed meanwhile; the call does not block.
             with self._registry_lock:
                 if dropped in self._sessions:
@@ -139,12 +152,43 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                     except OSError:
                         pass  # the peer was faster
         if not admitted:
-            logger.info("too many handshakes: %s is turned away", client_address[0])
             try:
                 request.send(busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted
+
+    def _await_place(self) -> None:
+        """Wait a moment if whoever would make way waits for us: when a thousand clients come back
+        at once, it is the hub that is slow, and the kernel keeps the newcomers meanwhile."""
+        deadline = time.monotonic() + _PLACE_SECONDS
+        while (request := self._admission.next_dropped()) is not None:
+            if self._is_idle(request) or time.monotonic() >= deadline:
+                return
+            time.sleep(_PLACE_SECONDS / 50)
+
+    def _is_idle(self, request: socket.socket) -> bool:
+        """Tell whether a session waits for its peer, which has sent nothing that is not read."""
+        with self._registry_lock:
+            http = self._http.get(request)
+            if http is None or not http.waiting:
+                return False
+            poll = select.poll()
+            poll.register(request, select.POLLIN)
+            return not poll.poll(0)
+
+    def _note_crowd(self, host: str) -> None:
+        self.core.count_refusal("handshake_slots")
+        self._crowd += 1
+        now = time.monotonic()
+        # Whoever opens connections without end should not fill the log as well.
+        if now >= self._crowd_logged + _CROWD_SECONDS:
+            logger.warning(
+                "too many handshakes: %d connections were cut off to make room, now for %s",
+                self._crowd,
+                host,
+            )
+            self._crowd, self._crowd_logged = 0, now
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
@@ -171,6 +215,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             # Before it is closed: stop_listening() must not meet a descriptor that is somebody
             # else's by then.
             self._sessions.pop(request, None)
+            self._http.pop(request, None)
         self._admission.end(request)
         with self._registry_lock:
             if request in self._handed_over:
@@ -235,6 +280,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 if self._by_id.get(id) is connection:
                     del self._by_id[id]
 
+    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+        """Note by what can be seen whether a session is waiting."""
+        with self._registry_lock:
+            self._http[request] = http
+
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
         self._client_left_(handler)
@@ -258,6 +308,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def hand_over(self, handler: HubHandler) -> None:
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
         with self._registry_lock:
+            self._http.pop(handler.request, None)
             self._handed_over.add(handler.request)
             self._settled.notify_all()
 

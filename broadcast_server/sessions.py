@@ -23,17 +23,19 @@ class Session:
         token: the secret.
         number: the client's number in the hub.
         room: the path of its room.
+        user: the name that its token gave it; nobody of another name can come back with it.
         name: what it called itself last.
         owner: whoever the session belongs to now; None after it has left.
         left: when it left.
     """
 
-    __slots__ = ("left", "name", "number", "owner", "room", "token")
+    __slots__ = ("left", "name", "number", "owner", "room", "token", "user")
 
-    def __init__(self, number: int, room: str) -> None:
+    def __init__(self, number: int, room: str, user: str | None = None) -> None:
         self.token = secrets.token_urlsafe(16)
         self.number = number
         self.room = room
+        self.user = user
         self.name: str | None = None
         self.owner: object = None
         self.left = 0.0
@@ -53,13 +55,20 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._left: OrderedDict[str, Session] = OrderedDict()  # the one that left first, first
 
-    def open(self, token: str | None, number: int, room: str) -> Session:
-        """Return the session of a token, or a new one with a number if there is none."""
+    def open(self, token: str | None, number: int, room: str, user: str | None = None) -> Session:
+        """Return the session of a token, or a new one with a number if there is none.
+
+        Args:
+            token: what the client shows; of another room or user it counts as none.
+            number: for a new one.
+            room: the room's path.
+            user: the name that nobody but the client can have; None if it may choose one.
+        """
         with self._lock:
             self._forget_locked()
             session = self._sessions.get(token) if token else None
-            if session is None or session.room != room:
-                session = Session(number, room)
+            if session is None or (session.room, session.user) != (room, user):
+                session = Session(number, room, user)
                 self._sessions[session.token] = session
             return session
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 
-from . import events, metrics, page
+from . import events, media_types, metrics, page
+from .access import Grant
 from .addresses import Address
 from .core import Core, Refused
 from .decisions import (
@@ -25,6 +26,7 @@ from .decisions import (
     Request,
     Response,
     Rooms,
+    Stream,
 )
 from .errors import HubBusy, HubStopped
 from .handshake import HttpConnection
@@ -39,16 +41,22 @@ _RETRY = (("Retry-After", "5"),)
 
 
 def respond(
-    core: Core, request: Request, decision: Decision, http: HttpConnection, address: Address
+    core: Core,
+    request: Request,
+    decision: Decision,
+    http: HttpConnection,
+    address: Address,
+    grant: Grant,
 ) -> Refusal | Response:
     """Return the answer to a request.
 
     Args:
         core: the hub's parts.
         request: the request.
-        decision: what the policies made of it; neither ``Join`` nor ``Stream``.
+        decision: what the policies made of it; no ``Join``, and a ``Stream`` only for HEAD.
         http: where the request came from, for its body.
         address: who sent it.
+        grant: what they may do, which is enough for this.
 
     Raises:
         BadRequest: the body is not to be had.
@@ -68,11 +76,14 @@ def respond(
     if core.draining:
         return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
-        return _publish(core, request, decision, http, address)
+        return _publish(core, request, decision, http, address, grant)
     if isinstance(decision, Recall):
         return _recall(core, decision)
     if isinstance(decision, Rooms):
-        return _list_rooms(core, decision)
+        return _list_rooms(core, decision, grant)
+    if isinstance(decision, Stream):
+        # Before its first event a stream is nothing but its head.
+        return Response(200, decision.headers, content_type=media_types.EVENTS)
     return Refusal(404, "there is nothing here")
 
 
@@ -86,7 +97,12 @@ def _health(core: Core) -> Response:
 
 
 def _publish(
-    core: Core, request: Request, decision: Publish, http: HttpConnection, address: Address
+    core: Core,
+    request: Request,
+    decision: Publish,
+    http: HttpConnection,
+    address: Address,
+    grant: Grant,
 ) -> Refusal | Response:
     settings = core.settings
     body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
@@ -102,7 +118,7 @@ def _publish(
         text = "more messages in a second than one address may publish"
         return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
-    sender = Member("", decision.name, decision.room, str(address))
+    sender = Member("", grant.name or decision.name, decision.room, str(address))
     try:
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, decision.key)
@@ -142,7 +158,7 @@ def _recall(core: Core, decision: Recall) -> Response:
     return Response(200, decision.headers, body, _JSON)
 
 
-def _list_rooms(core: Core, decision: Rooms) -> Response:
+def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
     if decision.room is None:
         found = sorted(core.rooms.all(), key=lambda room: room.path)
     else:
@@ -150,7 +166,7 @@ def _list_rooms(core: Core, decision: Rooms) -> Response:
         found = [one] if one is not None else []
     rooms = []
     for room in found:
-        members = room.member_list()
+        members = room.member_list() if grant.may_subscribe(room.path) else []
         if members:
             listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
             rooms.append({"room": room.path, "count": len(members), "members": listed})

@@ -49,6 +49,13 @@ def split(url: str, schemes: tuple[str, ...] = ANY) -> urllib.parse.SplitResult:
     return urllib.parse.SplitResult(parts.scheme, host, path, query, "")
 
 
+def parameter(parts: urllib.parse.SplitResult, key: str) -> str | None:
+    """Return a parameter of the query, the last one of that name; None if it is not there. Pure;
+    any thread."""
+    found = urllib.parse.parse_qs(parts.query).get(key)
+    return found[-1] if found else None
+
+
 def with_parameters(
     parts: urllib.parse.SplitResult, parameters: Mapping[str, str | None]
 ) -> urllib.parse.SplitResult:

@@ -284,10 +284,15 @@ class ClientWriter:
         )
         self.evict(connection, 1013, f"since={resume}")
 
-    def evict(self, connection: Connection, code: int, reason: str) -> None:
-        """End a connection that does not do its part: only the frame in progress and Close go
-        out."""
-        self.evictions += 1
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        """End a connection at once: only the frame in progress and Close go out.
+
+        Args:
+            connection: the client.
+            code, reason: those of the Close.
+            blamed: it does not do its part, and counts as evicted.
+        """
+        self.evictions += blamed
         self._leave(connection)
         connection.evict(code, reason)
         self.fall_behind(connection)

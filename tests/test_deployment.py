@@ -135,7 +135,8 @@ def test_drop_in_for_secrets_changes_only_the_command_line() -> None:
     assert path.startswith("/etc/")
     empty, start = values(SECRETS, "ExecStart")
     assert empty == ""
-    assert start.startswith(values(SERVICE, "ExecStart")[0]) and start.endswith(f" %d/{name}")
+    assert start.startswith(values(SERVICE, "ExecStart")[0])
+    assert accepted(shlex.split(start)[1:])["token_file"] == f"%d/{name}"
 
 
 # -- Containers --------------------------------------------------------------------------------

@@ -448,11 +448,15 @@ def test_reload_calls_all_and_logs_what_fails(
     def _reload_tls_certificate() -> None:
         raise OSError("no such file")
 
+    class KeyRing:
+        def reload(self) -> None:
+            read.append("keys")
+
     with RawClient.connect(port=hub.port, path="/?echo=1") as client:
         assert hub.reload()
-        hub._core.reloads += [_reload_tls_certificate, reload_tokens]
+        hub._core.reloads += [_reload_tls_certificate, reload_tokens, KeyRing().reload]
         assert not hub.reload()
-        assert read == ["tokens"]
+        assert read == ["tokens", "keys"]
         client.send("still here")
         assert client.recv_message() == "still here"
         client.leave()
@@ -460,7 +464,7 @@ def test_reload_calls_all_and_logs_what_fails(
     assert lines == [
         "reloaded nothing: there are no files",
         "cannot reload tls certificate, the old stays in use: no such file",
-        "reloaded tokens",
+        "reloaded tokens, key ring",
     ]
 
 

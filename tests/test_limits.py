@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import BroadcastHub, reader
+from broadcast_server import BroadcastHub, cli, metrics, reader
 from broadcast_server.rates import Pace
 from broadcast_server.server import HubServer
 
@@ -23,6 +24,7 @@ from .support import (
     CONTINUATION,
     PING,
     PONG,
+    ROOT,
     TEXT,
     HandshakeRefused,
     RawClient,
@@ -228,6 +230,36 @@ def test_slow_bodies_are_half_open_connections_too() -> None:
             slow = stack.enter_context(RawClient.open(port=hub.port))
             slow.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
         assert post(hub, "/") == 200
+        RawClient.connect(port=hub.port).leave()
+
+
+def test_clients_that_all_come_at_once_are_not_cut_off() -> None:
+    """After a restart, say: what the hub has not got to yet is not idle, and all of them join."""
+    with running_hub(max_handshakes=10) as hub, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(300):
+            client = stack.enter_context(RawClient.open(port=hub.port, timeout=30))
+            client.sock.sendall(upgrade_request())
+            clients.append(client)
+        for client in clients:
+            while b"\r\n\r\n" not in client.buffer:
+                client._fill()
+            assert client.buffer.startswith(b"HTTP/1.1 101 ")
+        assert refused(hub) == {}
+
+
+def test_who_does_not_take_its_answer_is_half_open_too() -> None:
+    """It asks for the page again and again, and reads none of it."""
+    with (
+        running_hub(max_handshakes=5, handshake_timeout=600) as hub,
+        contextlib.ExitStack() as stack,
+    ):
+        ask = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n"
+        for _ in range(10):
+            deaf = stack.enter_context(RawClient.open(port=hub.port, rcvbuf=4096, timeout=0.2))
+            with pytest.raises(TimeoutError):
+                while True:
+                    deaf.sock.sendall(ask * 100)
         RawClient.connect(port=hub.port).leave()
 
 
@@ -523,3 +555,28 @@ def test_memory_of_all_logs() -> None:
                 hub.broadcast(bytes(744), room)
         assert wait_until(lambda: hub.stats()["log_bytes"] <= 10 * cost)
         assert messages(hub)["/a"] >= 1 and len(hub.members("/a")) == 1
+
+
+# -- The page ----------------------------------------------------------------------------------
+
+
+def test_page_of_limits_has_the_defaults_and_the_reasons() -> None:
+    """What docs/reference/limits.md says is what the options and the metrics say."""
+    text = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8")
+    options = {o.name: o for group in cli.START.values() for o in group}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and "`--" in line.split("|")[2]
+    ]
+    units = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
+    for _, option, default, *_ in rows:
+        found = re.match(r"`--([a-z-]+)`", option)
+        assert found, option
+        number, _, unit = default.partition(" ")
+        assert int(number.replace(",", "")) * units[unit] == options[found[1]].default, option
+    named = {name for row in rows for name in re.findall(r"`--([a-z-]+)`", row[1])}
+    limits = {o.name for o in cli.START["limits"]}
+    assert limits <= named
+    reasons = {row[4].strip("`") for row in rows} - {""}
+    assert reasons <= set(metrics.REFUSALS)

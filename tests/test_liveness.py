@@ -30,8 +30,8 @@ class Writer:
     def drop(self, connection: Connection) -> None:
         self.done.append("drop")
 
-    def evict(self, connection: Connection, code: int, reason: str) -> None:
-        self.done.append((code, reason))
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        self.done.append((code, reason) if blamed else (code, reason, "not blamed"))
 
     def evict_slow(self, connection: Connection) -> None:
         self.done.append("slow")
@@ -74,6 +74,20 @@ def test_first_ping_is_due_within_the_promised_span(case: Case) -> None:
         case.liveness.begin(case.client)
         dues.add(case.client.due)
     assert 1020 <= min(dues) < max(dues) <= 1000 + latest_ping(SETTINGS) == 1025
+
+
+def test_client_whose_token_ends_first_is_looked_at_then(case: Case) -> None:
+    """Not a ping later: at the second of its end it is told to go, whatever else there is."""
+    case.client.expires = 1007.5
+    case.liveness.begin(case.client)
+    assert case.client.due == 1007.5
+    assert case.check(1007.4) == 1007.5
+    assert case.writer.done == []
+    case.client.waiting = False
+    case.client.blocked = True
+    case.client.blocked_since = 1007.0
+    assert case.check(1007.5) == NEVER
+    assert case.writer.done == [(1008, "token expired", "not blamed")]
 
 
 def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import pathlib
 import selectors
 import signal
 import socket
@@ -13,7 +14,7 @@ import threading
 
 import pytest
 
-from .support import CLOSE, PYTHON, TEXT, RawClient, client_frame, wait_until
+from .support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
 from .test_cli import SECONDS, Running, environment, hub_command
 from .test_subprotocol import OFFER
 
@@ -150,6 +151,37 @@ sys.exit(cli.main(["start", "--port", "0", "--log-level", "warning"]))
             assert hub.end() == (0, "", "")
         finally:
             process.kill()
+
+
+def test_hup_changes_who_may_come_in(tmp_path: pathlib.Path) -> None:
+    """From then on the new tokens count; who is there stays."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("first-secret-of-the-hub\n")
+    with hub_command("start", "--port", "0", "--token-file", str(tokens)) as hub:
+        assert hub.process.stderr
+
+        def join(token: str) -> RawClient:
+            return RawClient.connect(port=hub.port, headers=[f"Authorization: Bearer {token}"])
+
+        with join("first-secret-of-the-hub") as early:
+            for text, reported in (
+                ("second-secret-of-the-hub\n", "reloaded keyring"),
+                (None, "cannot reload keyring, the old stays in use: "),
+            ):
+                tokens.unlink()
+                if text is not None:
+                    tokens.write_text(text)
+                hub.process.send_signal(signal.SIGHUP)
+                while reported not in (line := hub.process.stderr.readline()):
+                    assert line
+                with join("second-secret-of-the-hub") as late:
+                    late.sync()
+                    late.leave()
+                with pytest.raises(HandshakeRefused) as refused:
+                    join("first-secret-of-the-hub")
+                assert refused.value.status == 401
+            early.sync()
+            early.leave()
 
 
 def test_closed_terminal_ends_a_hub_that_was_started_there() -> None:

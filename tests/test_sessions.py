@@ -31,6 +31,19 @@ def test_token_gives_the_number_back_in_its_room_only() -> None:
     assert found.open(first.token, 8, "/a") is first
 
 
+def test_token_is_no_good_to_another_user() -> None:
+    """Whose name is fixed can be followed by nobody else, and takes over nobody without one."""
+    found = Sessions(ManualClock())
+    ann = found.open(None, 7, "/a", "ann")
+    found.take(ann, "connection", "ann")
+    assert found.open(ann.token, 8, "/a", "ann") is ann
+    assert found.open(ann.token, 8, "/a", "bob").number == 8
+    assert found.open(ann.token, 9, "/a").number == 9
+    guest = found.open(None, 10, "/a")
+    found.take(guest, "connection", "ann")
+    assert found.open(guest.token, 11, "/a", "ann").number == 11
+
+
 def test_session_ends_ten_minutes_after_its_connection() -> None:
     """Not after that of a predecessor whose place was taken."""
     clock = ManualClock()

@@ -85,3 +85,12 @@ def test_parameter_without_bytes_in_utf_8_is_refused() -> None:
 def test_target_is_path_and_query(url: str, target: str) -> None:
     """A request line has a path even if the address has none."""
     assert urls.target(urls.split(url)) == target
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("", None), ("?a=1", None), ("?t=a%2Bb", "a+b"), ("?t=1&a=2&t=3", "3"), ("?t=", None)],
+)
+def test_parameter_is_the_last_of_its_name(query: str, found: str | None) -> None:
+    """As the hub reads it."""
+    assert urls.parameter(urls.split(f"ws://h/r{query}"), "t") == found
