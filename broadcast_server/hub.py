@@ -57,7 +57,9 @@ class BroadcastHub:
         on_join: called with the ``Member`` that has joined.
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
-        on_leave: called with the ``Member`` that has left, the close code and the reason.
+        on_leave: called with the ``Member`` that has left, the close code and the reason. When a
+            client comes back while the hub still holds its old connection, ``on_join`` of the new
+            one and ``on_leave`` of the old one (1008), both with the same id, come in any order.
         authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
             returns a ``Grant``, or a ``Refusal``, or None for a plain 401. If it raises, the answer
             is 500. Takes the place of the settings of tokens and keys.
@@ -338,14 +340,11 @@ class BroadcastHub:
         frame = self._encode(data)
         limit = self._settings.room_log_bytes // 4
         deadline = time.monotonic() + timeout
-        while True:
-            connection = server.find(client_id)
-            queued = None
-            if connection is not None:
-                direct = connection.form.direct(frame, int(time.time() * 1000))
-                queued = connection.queue(direct, limit)
-            if connection is None or queued is None:
-                return False
+        while (connection := server.find(client_id)) is not None:
+            direct = connection.form.direct(frame, int(time.time() * 1000))
+            queued = connection.queue(direct, limit)
+            if queued is None:
+                continue  # it ends just now; a newer one may have taken its place
             if queued:
                 core.fanout.attend(connection)
                 return True
@@ -353,6 +352,7 @@ class BroadcastHub:
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
             self._wait_drained(left)
+        return False
 
     # -- Members -------------------------------------------------------------------------------
 
@@ -411,12 +411,13 @@ class BroadcastHub:
         core, server = self._running_parts()
         if not is_sendable_close_code(code):
             raise UsageError(f"{code} is not a close code that may be sent")
-        connection = server.find(client_id)
-        if connection is None or not connection.queue_close(code, reason):
-            return False
-        core.leave(connection)
-        core.fanout.attend(connection)
-        return True
+        while (connection := server.find(client_id)) is not None:
+            if connection.queue_close(code, reason):
+                core.leave(connection)
+                core.fanout.attend(connection)
+                return True
+            # It ends just now; a newer one may have taken its place.
+        return False
 
     # -- Facts ---------------------------------------------------------------------------------
 
@@ -493,8 +494,10 @@ class BroadcastHub:
     def _wait_drained(self, seconds: float) -> None:
         with self._drained:
             self._drain_waiters += 1
-            self._drained.wait(min(seconds, WAIT_SECONDS))
-            self._drain_waiters -= 1
+            try:
+                self._drained.wait(min(seconds, WAIT_SECONDS))
+            finally:
+                self._drain_waiters -= 1
 
     def _on_drained(self) -> None:
         # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.
