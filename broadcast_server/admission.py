@@ -83,7 +83,9 @@ class Admission(Generic[Key]):
     def next_dropped(self) -> Key | None:
         """Return the connection that would make way for a new one; None if there is a place."""
         with self._lock:
-            return self._longest_locked() if len(self._network) >= self._max_waiting else None
+            if not self._network or len(self._network) < self._max_waiting:
+                return None
+            return self._longest_locked()
 
     def wait_again(self, key: Key) -> None:
         """Note that a connection has been answered, and now waits for its next request."""

@@ -182,7 +182,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
             if self._session is not None:
-                self.core.sessions.leave(self._session, client)
+                self.core.sessions.leave(self._session)
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
@@ -261,15 +261,19 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             except LookupError as error:
                 unknown = "this hub has not given out that id yet"
                 return Refusal(410, unknown if gap == "unknown" else str(error))
+            except BaseException:
+                core.leave(client)  # a fault must not leave a ghost
+                raise
             if joined is not None:
                 break
         try:
             if joined.told or room.recount:
                 core.fanout.tell(room, joined.told)
             if session is not None:
-                core.sessions.take(session, client, name)
+                core.sessions.take(session, name)
             old = joined.replaced
             if old is not None and old.queue_close(1008, "a newer connection has your session"):
+                core.leave(old)  # still a member if this one was told to go before it came
                 core.fanout.attend(old)
             if isinstance(join, Stream):
                 http.start_stream(headers, core.settings.handshake_timeout)
@@ -279,7 +283,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         except BaseException:
             core.leave(client)
             if session is not None:
-                core.sessions.leave(session, client)
+                core.sessions.leave(session)
             raise
         self._http = None  # frees the parser
         self._session = session

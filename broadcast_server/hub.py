@@ -42,7 +42,9 @@ class BroadcastHub(HubLife):
         on_join: called with the ``Member`` that has joined.
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
-        on_leave: called with the ``Member`` that has left, the close code and the reason.
+        on_leave: called with the ``Member`` that has left, the close code and the reason. When a
+            client comes back while the hub still holds its old connection, ``on_join`` of the new
+            one and ``on_leave`` of the old one (1008), both with the same id, come in any order.
         sockets: TCP sockets that listen already, instead of host and port. They stay the caller's,
             who closes them after the hub has stopped.
         authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
@@ -195,12 +197,13 @@ class BroadcastHub(HubLife):
         core, server = self._running_parts()
         if not is_sendable_close_code(code):
             raise UsageError(f"{code} is not a close code that may be sent")
-        connection = server.find(client_id)
-        if connection is None or not connection.queue_close(code, reason):
-            return False
-        core.leave(connection)
-        core.fanout.attend(connection)
-        return True
+        while (connection := server.find(client_id)) is not None:
+            if connection.queue_close(code, reason):
+                core.leave(connection)
+                core.fanout.attend(connection)
+                return True
+            # It ends just now; a newer one may have taken its place.
+        return False
 
     # -- Facts ---------------------------------------------------------------------------------
 

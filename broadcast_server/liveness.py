@@ -18,6 +18,9 @@ from .writer import ClientWriter
 
 logger = logging.getLogger(__name__)
 
+# Between two looks that both find no answer to a ping.
+LAST_LOOK_SECONDS = 0.25
+
 
 def latest_ping(settings: Settings) -> float:
     """Return after how many seconds of silence a client is pinged at the latest."""
@@ -64,7 +67,8 @@ class Liveness:
                 self._writer.evict_slow(connection)
                 return
             due = min(due, limit)
-        self._timers.schedule(connection, due)
+        if not connection.dropped:  # by a ping that could not be sent
+            self._timers.schedule(connection, due)
 
     def _check_heartbeat(self, connection: Connection, now: float) -> float:
         """Ping a client that is quiet, end one that does not answer; return when to look again.
@@ -88,12 +92,18 @@ class Liveness:
                 return limit
             if _has_input(connection.sock):
                 return now + interval  # the pong is here, its reader has not run yet
+            if not connection.overdue:
+                # Its reader may have the pong and not have run since, as when the whole process
+                # was stopped for a while.
+                connection.overdue = True
+                return now + LAST_LOOK_SECONDS
             logger.info("%s has not answered a ping", connection.member.id)
             self._writer.evict(connection, 1011, "ping timeout")
             return NEVER
         if now < quiet_since + interval:
             return quiet_since + self._ping_interval()
         connection.pinged = now
+        connection.overdue = False
         connection.queue_urgent(connection.form.ping())
         self._writer.attend(connection)
         return now + self._settings.ping_timeout

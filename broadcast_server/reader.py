@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from . import events, frames
 from .access import Grant
@@ -207,21 +208,24 @@ class Reader:
         self._errors = 0
         self._wait_for_rate(client, self._pace, 1)
         if isinstance(event, events.Who):
-            self._queue(client, events.members(client.room.member_list(), event.ref))
+            room, ref = client.room, event.ref
+            self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
             told = client.room.rename(client, event.name)
             if self._session is not None:
-                self.core.sessions.take(self._session, client, event.name)
+                self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""
-        frame = JSON.event(body)
-        self._queue_frames(client, frame)
+        self._queue_frames(client, JSON.event(body))
 
     def _queue_frames(self, client: Connection, frame: bytes) -> None:
+        self._wait_to_queue(client, lambda: client.queue(frame, MAX_WAITING_BYTES))
+
+    def _wait_to_queue(self, client: Connection, queue: Callable[[], bool | None]) -> None:
         while True:
-            queued = client.queue(frame, MAX_WAITING_BYTES)
+            queued = queue()
             if queued is None:
                 return
             if queued:

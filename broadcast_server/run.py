@@ -224,14 +224,11 @@ class Run:
         """
         core, server = self.core, self.server
         limit = core.settings.room_log_bytes // 4
-        while True:
-            connection = server.find(client_id)
-            queued = None
-            if connection is not None:
-                direct = connection.form.direct(frame, int(time.time() * 1000))
-                queued = connection.queue(direct, limit)
-            if connection is None or queued is None:
-                return False
+        while (connection := server.find(client_id)) is not None:
+            direct = connection.form.direct(frame, int(time.time() * 1000))
+            queued = connection.queue(direct, limit)
+            if queued is None:
+                continue  # it ends just now; a newer one may have taken its place
             if queued:
                 core.fanout.attend(connection)
                 return True
@@ -239,6 +236,7 @@ class Run:
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
             self.wait_drained(left)
+        return False
 
     def stats(self) -> dict[str, int]:
         """Return the numbers of ``BroadcastHub.stats``. Any thread."""
@@ -262,8 +260,10 @@ class Run:
         """Wait until some client's personal queue is empty, a moment at most."""
         with self._drained:
             self._drain_waiters += 1
-            self._drained.wait(min(seconds, WAIT_SECONDS))
-            self._drain_waiters -= 1
+            try:
+                self._drained.wait(min(seconds, WAIT_SECONDS))
+            finally:
+                self._drain_waiters -= 1
 
     def _on_drained(self) -> None:
         # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.

@@ -76,6 +76,19 @@ def test_answered_connection_begins_to_wait_anew() -> None:
     assert places.begin("e", "192.0.2.1") == (True, "c")
 
 
+def test_next_to_make_way_is_known_before() -> None:
+    """So that the accept loop can look whether it is idle."""
+    places = admission(2)
+    assert places.next_dropped() is None
+    places.begin("a", "192.0.2.1")
+    assert places.next_dropped() is None
+    places.begin("b", "192.0.2.1")
+    assert places.next_dropped() == "a"
+    places.wait_again("a")
+    assert places.next_dropped() == "b"
+    assert places.begin("c", "192.0.2.1") == (True, "b")
+
+
 def test_cut_off_connections_are_bounded_too() -> None:
     """If their threads do not come to their end, nobody is admitted in their place."""
     places = admission(2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broadcast_server.connection import Connection
-from broadcast_server.liveness import Liveness, latest_ping
+from broadcast_server.liveness import LAST_LOOK_SECONDS, Liveness, latest_ping
 from broadcast_server.messages import Member
 from broadcast_server.rooms import Room
 from broadcast_server.settings import Settings
@@ -102,8 +102,23 @@ def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:
 def test_client_that_does_not_answer_is_evicted(case: Case) -> None:
     """1011, since it may still be there and learn why."""
     case.check(1020.0)
-    assert case.check(1028.0) == NEVER
+    again = case.check(1028.0)
+    assert again == 1028.0 + LAST_LOOK_SECONDS
+    assert case.check(again) == NEVER
     assert case.writer.done == ["attend", (1011, "ping timeout")]
+
+
+def test_answer_that_its_reader_has_but_did_not_get_to_note_counts(case: Case) -> None:
+    """The thread has returned from ``recv`` and waits for the interpreter: two looks that far apart
+    leave it time to run, also after the whole process was stopped for longer than the time-out."""
+    case.check(1020.0)
+    again = case.check(1100.0)
+    assert case.writer.done == ["attend"]
+    case.client.quiet_since = 1100.1
+    assert 1120.1 <= case.check(again) <= 1125.1
+    assert case.check(1125.2) == 1133.2
+    assert case.check(1133.2) == 1133.2 + LAST_LOOK_SECONDS
+    assert case.writer.done == ["attend", "attend"]
 
 
 def test_answer_that_nobody_has_read_yet_counts(case: Case) -> None:
