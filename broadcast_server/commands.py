@@ -28,9 +28,6 @@ from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
-# How many more are kept for connections that are no clients, or not yet: at most so many, and at
-# most a quarter of all. Without them, a full hub could not even say so.
-MAX_SPARE_DESCRIPTORS = 256
 # How often the command looks whether the hub still works.
 CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
@@ -56,7 +53,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     signals = _catch_signals()
     settings = dict(values)
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
-    settings["max_clients"] = _make_room(settings["max_clients"])
+    settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
     try:
         hub = BroadcastHub(**settings)
     except UsageError as error:
@@ -70,10 +67,11 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
+        where = getattr(error, "filename", None) or " ".join(values["host"])
+        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
         return 1
     # If nobody reads that, the hub serves all the same.
-    write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
+    write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
     while True:
         try:
             received = signals.get(timeout=CHECK_SECONDS)
@@ -265,8 +263,9 @@ def _signal_descriptor() -> int:
     return reader
 
 
-def _make_room(max_clients: int) -> int:
-    """Raise the descriptor limit as far as we may; return how many clients it really holds.
+def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:
+    """Raise the descriptor limit as far as we may; return how many clients, and connections that
+    are no clients, it really holds.
 
     Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
     """
@@ -275,18 +274,28 @@ def _make_room(max_clients: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    spare = min(MAX_SPARE_DESCRIPTORS, soft // 4)
+    if soft == resource.RLIM_INFINITY:
+        return {}
+    # Without these, a full hub could not even say so: at most a quarter of all.
+    spare = min(max_handshakes, max(1, soft // 4))
     room = max(1, soft - OWN_DESCRIPTORS - spare)
-    if soft != resource.RLIM_INFINITY and room < max_clients:
+    if spare < max_handshakes:
+        logger.warning(
+            "max-handshakes is %d instead of %d: a quarter of the limit of %d descriptors",
+            spare,
+            max_handshakes,
+            soft,
+        )
+    if room < max_clients:
         logger.warning(
             "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
             room,
             max_clients,
             soft,
         )
-        return room
+        return {"max_clients": room, "max_handshakes": spare}
     logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
-    return max_clients
+    return {"max_handshakes": spare}
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

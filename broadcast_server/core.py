@@ -201,21 +201,25 @@ class Core:
             room.release(cost)
             raise
 
-    def publish_one(self, path: str, draft: Draft, deadline: float) -> Accepted:
+    def publish_one(
+        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+    ) -> Accepted:
         """Publish one message in a room, which is made if need be.
 
         Args:
             path: the room.
             draft: the message.
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
+            maker: the address that publishes; None for the hub's own program.
 
         Raises:
+            NoRoom: the room would be one too many.
             HubBusy: the fan-out was behind until the deadline; nothing was sent.
             HubStopped: the hub does not run.
         """
         drafts = [draft]
         cost = cost_of(drafts)
-        room = self._reserve(path, cost, deadline)
+        room = self._reserve(path, cost, deadline, maker)
         found: list[Accepted] = []
         try:
             self.publish(room, drafts, cost, found.append)
@@ -232,12 +236,12 @@ class Core:
             raise
         return found[0]
 
-    def _reserve(self, path: str, cost: int, deadline: float) -> Room:
+    def _reserve(self, path: str, cost: int, deadline: float, maker: str | None) -> Room:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
-            room = self.rooms.open(path)
+            room = self.rooms.open(path, maker)
             if room.reserve(cost, deadline, given_up):
                 return room
         raise HubStopped("the hub is stopping")
@@ -277,7 +281,7 @@ class Core:
             self.ended[code] += 1
 
     def count_refusal(self, reason: str) -> None:
-        """Count a request or a message that is refused.
+        """Count a request or a message that is refused, or a sender that is held back.
 
         Args:
             reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -49,8 +49,9 @@ class BroadcastHub:
             hub.broadcast("kick-off", room="/scores")
 
     Args:
-        host: the address or name to listen on.
-        port: the TCP port; 0 for any free one, see ``hub.port``.
+        host: the address or name to listen on, or a sequence of them; ``localhost`` is this machine
+            over IPv4 and IPv6.
+        port: the TCP port, the same on all; 0 for any free one, see ``hub.port``.
         on_message: called with each ``Message`` of a client once it is accepted; not for
         ``broadcast``.
         on_join: called with the ``Member`` that has joined.
@@ -71,7 +72,7 @@ class BroadcastHub:
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str | Sequence[str] = "127.0.0.1",
         port: int = 8765,
         *,
         on_message: Callable[[Message], object] | None = None,
@@ -83,9 +84,9 @@ class BroadcastHub:
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        if not isinstance(host, str) or not host:
-            raise UsageError(f"host must be a name or an address, not {host!r}")
-        self._host = host
+        self._hosts: tuple[str, ...] = (host,) if isinstance(host, str) else _as_tuple(host)
+        if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
+            raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
         self._settings = Settings(**settings)
         if authorize is not None and self._settings.has_secrets:
@@ -130,7 +131,12 @@ class BroadcastHub:
         settings = self._settings
         keyring = tokens.Keyring(settings) if settings.has_secrets else None
         backplane = MemoryBackplane()
-        rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
+        rooms = Rooms(
+            settings.room_log_bytes,
+            settings.max_rooms,
+            backplane.newest,
+            settings.max_rooms_per_address,
+        )
         fanout = FanOut(settings, rooms, self._on_drained)
         core = Core(
             settings,
@@ -148,7 +154,7 @@ class BroadcastHub:
         accept_thread: threading.Thread | None = None
         try:
             # Without the lock, which stop() needs: to look up a name may take long.
-            server = HubServer(self._host, self._port, core)
+            server = HubServer(self._hosts, self._port, core)
             accept_thread = threading.Thread(
                 target=server.serve_forever, name="broadcast-accept", daemon=True
             )
@@ -174,10 +180,11 @@ class BroadcastHub:
             raise
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
-        logger.info("listening on %s", self.url)
-        if core.authorize is None and not access.is_loopback(server.server_address[0]):
+        logger.info("listening on %s", ", ".join(self.urls))
+        if core.authorize is None and not all(map(access.is_loopback, server.addresses)):
             logger.warning(
-                "no access control: anyone who can reach %s may read and write every room", self.url
+                "no access control: anyone who can reach %s may read and write every room",
+                ", ".join(self.urls),
             )
         return self
 
@@ -416,8 +423,8 @@ class BroadcastHub:
 
     @property
     def host(self) -> str:
-        """The host that it listens on, as given."""
-        return self._host
+        """The host that it listens on, as given; of several the first one."""
+        return self._hosts[0]
 
     @property
     def port(self) -> int:
@@ -427,9 +434,14 @@ class BroadcastHub:
 
     @property
     def url(self) -> str:
-        """The URL of the lobby."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{self.port}/"
+        """The URL of the lobby; with several hosts that of the first one."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL of the lobby at each of the hosts that were given."""
+        hosts = (f"[{host}]" if ":" in host else host for host in self._hosts)
+        return tuple(f"ws://{host}:{self.port}/" for host in hosts)
 
     def stats(self) -> dict[str, int]:
         """Return counters since the start and present numbers.
@@ -492,6 +504,11 @@ class BroadcastHub:
         if self._drain_waiters:
             with self._drained:
                 self._drained.notify_all()
+
+
+def _as_tuple(given: object) -> tuple[Any, ...]:
+    """Return the elements of a sequence; none if it is no sequence."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else ()
 
 
 _running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()
