@@ -67,8 +67,19 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-# What a value stands for says how it is read.
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+
+
+# What a value stands for says how it is read. An option without one is a flag; only its variable
+# has a value.
 KINDS: dict[str, Callable[[str], Any]] = {
+    "": _flag,
     "ADDRESS": _text,
     "BYTES": _whole,
     "COUNT": _whole,
@@ -87,7 +98,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class Option(NamedTuple):
     """One option of a command."""
 
-    spec: str  # its name without dashes, a space, and what its value is: a key of KINDS
+    # Its name without dashes, a space, and what its value is: a key of KINDS. Of a flag the name.
+    spec: str
     default: Any
     help: str
     shown: str = ""  # how the default reads, where str() does not say it
@@ -124,6 +136,21 @@ class Option(NamedTuple):
 
     def full_help(self) -> str:
         return f"{self.help} (default: {self.shown or self.default})"
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Let a parser take it."""
+        name, text = f"--{self.name}", self.full_help()
+        if not self.metavar:
+            group.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
+            return
+        group.add_argument(
+            name,
+            action="append" if self.many else "store",
+            type=self.type,
+            metavar=self.metavar,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
 
 
 def _logging_options(level: str) -> list[Option]:
@@ -312,6 +339,25 @@ START: dict[str, list[Option]] = {
             "time to deliver what was accepted and to say goodbye when the hub stops",
         ),
         Option(
+            "drain-seconds SECONDS",
+            5,
+            "time over which SIGTERM spreads the goodbyes, so that not all clients come back at "
+            "once; up to 100 clients get them at once, more at 200 in a second or faster",
+        ),
+        Option(
+            "drain-delay SECONDS",
+            0,
+            "time after SIGTERM in which clients are still let in while /healthz says 503 already, "
+            "for a load balancer to notice",
+        ),
+        Option(
+            "restart-on-term",
+            False,
+            "on SIGTERM close with 1012 and the id to resume from, for a hub that will be started "
+            "again, instead of 1001",
+            shown="off",
+        ),
+        Option(
             "switch-interval SECONDS",
             0.0001,
             "time for which one thread may keep the interpreter from the others; shorter keeps "
@@ -442,14 +488,7 @@ def build_parser() -> argparse.ArgumentParser:
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
-                group.add_argument(
-                    f"--{option.name}",
-                    action="append" if option.many else "store",
-                    type=option.type,
-                    metavar=option.metavar,
-                    default=argparse.SUPPRESS,
-                    help=option.full_help(),
-                )
+                option.add_to(group)
     return parser
 
 
@@ -463,7 +502,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no command, or more than one.
     """
-    valued = {f"--{o.name}" for groups in OPTIONS.values() for g in groups.values() for o in g}
+    options = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
+    valued = {f"--{option.name}" for option in options if option.metavar}
     commands, others = [], []
     rest = iter(arguments)
     for argument in rest:

@@ -11,25 +11,21 @@ import http.client
 import json
 import logging
 import os
-import queue
 import re
 import resource
 import signal
-import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tokens, urls
+from . import exchanges, logs, service, systemd, tokens, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, HubStopped, UsageError
+from .errors import AccessError, ConnectFailed, UsageError
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
-# How often the command looks whether the hub still works.
-CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
@@ -50,12 +46,19 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     """
     from . import BroadcastHub
 
-    signals = _catch_signals()
+    signals = service.catch_signals()
     settings = dict(values)
+    restart = settings.pop("restart_on_term")
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
+    notifier = systemd.Notifier(os.environ)
+    try:
+        sockets = systemd.take_sockets(os.environ)
+    except systemd.WrongSockets as error:
+        complain("start", str(error))
+        return 1
     settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
     try:
-        hub = BroadcastHub(**settings)
+        hub = BroadcastHub(**settings, sockets=sockets)
     except UsageError as error:
         complain("start", _in_the_users_words(str(error), sources))
         return 2
@@ -72,20 +75,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 1
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
-    while True:
-        try:
-            received = signals.get(timeout=CHECK_SECONDS)
-            break
-        except queue.Empty:
-            try:
-                hub.stats()
-            except HubStopped:
-                # A process that ends is started again; one that only looks alive is not.
-                complain("start", "the hub has failed, its log says why")
-                return 1
-    logger.info("%s: stopping", received.name)
-    hub.stop()
-    return 0
+    return service.serve(hub, signals, notifier, restart)
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -229,24 +219,6 @@ def room_url(host: str, port: int, room: str) -> str:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
     return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
-
-
-def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
-    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
-    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    caught = False
-
-    def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
-            os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return received
 
 
 def _signal_descriptor() -> int:

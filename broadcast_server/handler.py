@@ -315,8 +315,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)
         self.server.hand_over(self)
-        if self.core.stopping and client.queue_close(1001, "the hub stops"):
-            self.core.fanout.attend(client)
+        if self.core.stopping:
+            self.core.say_goodbye(client)
         self.handshake_done = True
         self.valid_client = True
         name = f" as {client.member.name!r}" if client.member.name else ""

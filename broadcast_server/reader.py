@@ -262,7 +262,7 @@ class Reader:
         try:
             core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
         except HubStopped:
-            client.end(1001, "the hub stops")
+            core.say_goodbye(client)
             return Batch(client)
         self._wait_for_rate(client, self._pace, len(batch.drafts))
         return Batch(client)

@@ -86,7 +86,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         )
         # The accept thread's own: connections cut off since the last line in the log about it.
         self._crowd, self._crowd_logged = 0, -_CROWD_SECONDS
-        # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions, _http and
+        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         # Notified when a client of the list is handed over or leaves the list.
@@ -239,13 +239,13 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         if number is None:
             self._admission.unjoin(handler.request, handler.peer.host)
             text = "the hub takes no more clients now"
-            stopping = self.core.stopping
+            stopping = self.core.draining
             return Refusal(503, text, _RETRY, "stopping" if stopping else "max_clients")
         return number
 
     def _put_on_list(self, handler: HubHandler) -> int | None:
         with self._registry_lock:
-            if self.core.stopping or len(self.clients) >= self.core.settings.max_clients:
+            if self.core.draining or len(self.clients) >= self.core.settings.max_clients:
                 return None
             self.id_counter += 1
             client = {
@@ -358,7 +358,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def stop_admitting(self) -> None:
         """Refuse whoever comes from now on; requests are still answered."""
         with self._registry_lock:
-            self.core.stopping = True
+            self.core.draining = True
 
     def await_hand_overs(self, deadline: float) -> None:
         """Wait until the fan-out has all clients of the list, ``time.monotonic()`` is at the

@@ -61,6 +61,8 @@ class Settings:
     token: str | None = dataclasses.field(default=None, repr=False)
     publish_token: str | None = dataclasses.field(default=None, repr=False)
     jwt_key: str | bytes | None = dataclasses.field(default=None, repr=False)
+    drain_delay: float = 0.0
+    drain_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         self._need_texts("allow_origin", "origins")
@@ -91,7 +93,8 @@ class Settings:
             "http_idle_timeout",
         ):
             self._need(name, above=0, at_most=MAX_SECONDS)
-        self._need("stop_timeout", at_least=0, at_most=MAX_SECONDS)
+        for name in ("stop_timeout", "drain_delay", "drain_seconds"):
+            self._need(name, at_least=0, at_most=MAX_SECONDS)
         if self.switch_interval is not None:
             self._need("switch_interval", above=0, at_most=MAX_SECONDS)
         # A publisher waits at a quarter of the ring; below this one message could fill that window

@@ -73,7 +73,7 @@ def respond(
         return _export(core, request, decision)
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
-    if core.stopping:
+    if core.draining:
         return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant)
@@ -88,7 +88,7 @@ def respond(
 
 
 def _health(core: Core) -> Response:
-    if core.stopping:
+    if core.leaving:
         return Response(503, _RETRY, b"stopping\n", "text/plain")
     if not core.fanout.is_alive:
         # Nothing will be delivered any more: whoever watches the hub should start it anew.

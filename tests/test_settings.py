@@ -29,6 +29,8 @@ AT_LEAST = {
     "max_handshakes": 1,
     "max_rooms_per_address": 0,
     "max_control_rate": 0,
+    "drain_delay": 0,
+    "drain_seconds": 0,
 }
 TEXTS = ["allow_origin", "allow_host", "trust_proxy"]
 ABOVE_ZERO = [
