@@ -35,7 +35,7 @@ class Pair:
     def __init__(self, certificates: Certificates, context: ssl.SSLContext | None = None) -> None:
         self.raw, theirs = socket.socketpair()
         theirs.settimeout(SECONDS)
-        server = tls.ServerTls(certificates.cert, certificates.key)
+        server = tls.Certificate(certificates.cert, certificates.key)
         self.stream = server.wrap(self.raw)
         self.stream.settimeout(SECONDS)
         self.theirs = theirs
