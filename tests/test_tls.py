@@ -305,8 +305,10 @@ def test_sighup_takes_the_new_certificate(certificates: Certificates, tmp_path: 
     shutil.copy(certificates.key, key)
     other = Certificates(tmp_path)
     with subprocess.Popen(
-        [PYTHON, "-m", "broadcast_server", "start", "--port", "0", "--log-level", "error"]
-        + ["--tls-cert", str(cert), "--tls-key", str(key)],
+        [
+            *(PYTHON, "-m", "broadcast_server", "start", "--port", "0", "--log-level", "error"),
+            *("--tls-cert", str(cert), "--tls-key", str(key)),
+        ],
         env=environment(),
         text=True,
         stdout=subprocess.PIPE,
