@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .access import AccessRequest, Grant
+from .decisions import Refusal
 from .errors import (
+    AccessError,
     BroadcastServerError,
     ConnectFailed,
     ConnectionClosed,
@@ -33,12 +36,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessError",
+    "AccessRequest",
     "BroadcastClient",
     "BroadcastHub",
     "BroadcastServerError",
     "ConnectFailed",
     "ConnectionClosed",
     "Gap",
+    "Grant",
     "HubBusy",
     "HubError",
     "HubStopped",
@@ -50,6 +56,7 @@ __all__ = [
     "Presence",
     "ProtocolError",
     "PublishFailed",
+    "Refusal",
     "SendRefused",
     "UsageError",
     "publish",

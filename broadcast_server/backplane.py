@@ -51,12 +51,14 @@ class MemoryBackplane:
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        # Guards _ms, _seq, _closed, messages, _keys, and the order of appends: a room's log must
-        # grow in the order of its ids, so the lock is held over both. Taken before a room's lock.
+        # Guards _ms, _seq, _closed, messages, duplicates, _keys, and the order of appends: a room's
+        # log must grow in the order of its ids, so the lock is held over both. Taken before a
+        # room's lock.
         self._lock = threading.Lock()
         self._seq = 0
         self._closed = False
         self.messages = 0
+        self.duplicates = 0
         # The first id of each key and when it came, the oldest first. Apart from the history: what
         # has been trimmed there is remembered here.
         self._keys: OrderedDict[tuple[str, str], tuple[Id, float]] = OrderedDict()
@@ -107,6 +109,7 @@ class MemoryBackplane:
             known = self._keys.get((path, draft.key)) if draft.key is not None else None
             if known is not None:
                 repeated[place] = known[0]
+                self.duplicates += 1
                 continue
             fresh.append(draft)
             if draft.key is not None:

@@ -37,7 +37,8 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        # Guards every call into `_sock`, `received` and `sent`.
+        # Guards every call into `_sock` but those that poll it, and the writes of `received` and
+        # `sent`; so a byte that was received came after everything that is counted as sent.
         self._lock = threading.Lock()
         self.received = 0
         self.sent = 0
@@ -107,6 +108,13 @@ class Channel:
     def close(self) -> None:
         """Give the descriptor back. Only when neither thread uses the channel any more."""
         with self._lock, contextlib.suppress(OSError):
+            self._sock.close()
+
+    def leave_to_parent(self) -> None:
+        """Give the descriptor of a forked child back: the connection is the parent's. No TLS is
+        spoken any more, and none of the parent's threads is here."""
+        self._lock = threading.Lock()  # the old one may be locked for ever
+        with contextlib.suppress(OSError):
             self._sock.close()
 
     def _wait(self, event: int, deadline: Deadline) -> None:

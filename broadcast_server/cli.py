@@ -72,6 +72,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "ADDRESS": _text,
     "BYTES": _whole,
     "COUNT": _whole,
+    "FILE": _text,
     "FORMAT": _one_of("text", "json"),
     "LEVEL": _one_of("debug", "info", "warning", "error"),
     "NAME": _text,
@@ -145,7 +146,7 @@ START: dict[str, list[Option]] = {
             "host ADDRESS",
             "127.0.0.1",
             "address or host name to listen on; 0.0.0.0 lets every machine in that can reach this "
-            "one, and there is no password",
+            "one; without one of the options below everybody may then read and write",
         ),
         Option("port PORT", 8765, "TCP port to listen on; 0 takes a free one"),
         Option(
@@ -155,6 +156,30 @@ START: dict[str, list[Option]] = {
             "be repeated; programs other than browsers always come in",
             shown="only pages of the hub's own host and port",
             many=True,
+        ),
+    ],
+    "who may come in": [
+        Option(
+            "token-file FILE",
+            None,
+            "file of tokens, one in each line; who shows one of them may read all rooms, and write "
+            "if there are no publish tokens; nobody else may; a token may also be in the variable "
+            "BROADCAST_SERVER_TOKEN, and none is ever an argument",
+            shown="none",
+        ),
+        Option(
+            "publish-token-file FILE",
+            None,
+            "file of tokens, one in each line, with which all rooms may be read and written; where "
+            "this is the only control everybody may read; also BROADCAST_SERVER_PUBLISH_TOKEN",
+            shown="none",
+        ),
+        Option(
+            "jwt-key-file FILE",
+            None,
+            "file with what verifies JSON Web Tokens that say who may do what: a public key in PEM "
+            "for RS256 or ES256, else a secret of at least 32 bytes for HS256",
+            shown="none",
         ),
     ],
     "limits": [
@@ -246,12 +271,21 @@ START: dict[str, list[Option]] = {
     "logging": _logging_options("info"),
 }
 
+TOKEN_OPTION = Option(
+    "token-file FILE",
+    None,
+    "file whose first line is the token to show to the hub; it may also be in the variable "
+    "BROADCAST_SERVER_TOKEN",
+    shown="none",
+)
+
 CONNECT: dict[str, list[Option]] = {
     "where to connect": [
         Option("host ADDRESS", "127.0.0.1", "address or host name of the hub"),
         Option("port PORT", 8765, "TCP port of the hub"),
         Option("room PATH", "/", "room to join, such as /scores"),
         Option("name NAME", None, "name that the hub shows for this client", shown="none"),
+        TOKEN_OPTION,
     ],
     "logging": _logging_options("warning"),
 }
@@ -260,10 +294,15 @@ WHO: dict[str, list[Option]] = {
     "where to ask": [
         *CONNECT["where to connect"][:2],
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
+        TOKEN_OPTION,
     ],
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
+
+# Secrets are no options: the arguments of a process can be read by every user of a machine. Each of
+# these comes from BROADCAST_SERVER_ and its name, unless its file is given.
+SECRETS = {"start": ("token", "publish_token"), "connect": ("token",), "who": ("token",)}
 
 SUMMARIES = {
     "start": "run a hub",
@@ -275,8 +314,9 @@ DESCRIPTIONS = {
     "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
     "it listens on as its only line on standard output, and logs to standard error.",
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room and what they send is shown; /quit, Ctrl-D or Ctrl-C leaves. Input that is not a "
-    "terminal is sent line by line, and the command ends when the hub has accepted all of it.",
+    "in the room and what they send is shown; /who lists who is here, and /quit, Ctrl-D or Ctrl-C "
+    "leaves. Input that is not a terminal is sent line by line, and the command ends when the hub "
+    "has accepted all of it.",
     "who": "List the rooms of a hub that have members, how many, and their names; a member without "
     "a name is listed with its id.",
 }
@@ -422,6 +462,11 @@ def resolve(command: str, given: Mapping[str, Any], environ: Mapping[str, str]) 
             except argparse.ArgumentTypeError as error:
                 raise ValueError(f"{variable}: {error}") from None
             found.sources[name] = variable
+    for name in SECRETS[command]:
+        variable = f"BROADCAST_SERVER_{name.upper()}"
+        has_file = found.values[f"{name}_file"] is not None
+        found.values[name] = None if has_file else environ.get(variable) or None
+        found.sources[name] = variable
     return found
 
 

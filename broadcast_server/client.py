@@ -16,27 +16,21 @@ acknowledgements, or where there are none the echo of our Close.
 
 from __future__ import annotations
 
-import logging
-import threading
 import urllib.parse
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import client_events, dialer, frames
+from . import dialer, frames, urls
+from .access import bearer
+from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
-from .client_life import ClientLife
-from .client_queues import Outgoing
+from .client_opening import open_client
+from .client_sender import ClientSender
 from .deadlines import Deadline
-from .errors import ConnectFailed, ConnectionClosed, MessagesLost, SendRefused, UsageError
-from .messages import Gap, Member, parse_id
-
-MAX_NAME_CHARACTERS = 64
-MAX_KEY_CHARACTERS = 128
-
-logger = logging.getLogger(__name__)
+from .errors import ConnectionClosed, MessagesLost, SendRefused, UsageError
+from .messages import Gap, Member
 
 
 class BroadcastClient:
@@ -54,9 +48,13 @@ class BroadcastClient:
         name: what the client calls itself.
         since: begin with everything after this message id.
         history: begin with so many old messages; `since` wins.
+        token: shown to the hub as ``Authorization: Bearer``; so is an ``access_token`` in the URL,
+            which is taken out of it.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
-        reconnect: come back after a lost connection, without a message lost or doubled.
-        max_reconnect_delay: seconds that a pause between two attempts may last.
+        reconnect: come back after a lost connection, without a message lost or doubled. The hub
+            knows a message that is sent again for ten minutes, and until it restarts.
+        max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
+            asks for more (``Retry-After``).
         headers: more header lines for the opening handshake.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
@@ -69,11 +67,14 @@ class BroadcastClient:
     They may send what fits into the queue, and call `close`, which then does not wait; they must
     not receive or publish.
 
+    In a child that the process forks a connected client has ended: the connection stays the
+    parent's. One that is not connected yet may be connected there.
+
     Raises:
-        UsageError: the URL, a header, a name or an id cannot be one.
+        UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
 
     Attributes:
-        url: the address, with name, since and history in it.
+        url: the address, with name, since and history in it, and without a token.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class BroadcastClient:
         name: str | None = None,
         since: str | None = None,
         history: int = 0,
+        token: str | None = None,
         presence: bool = False,
         reconnect: bool = True,
         max_reconnect_delay: float = 30.0,
@@ -94,27 +96,33 @@ class BroadcastClient:
         on_error: Callable[[SendRefused], object] | None = None,
     ) -> None:
         given = {
-            "name": name,
-            "since": None if since is None else _checked_id(since),
-            "history": str(_checked_history(history)) if history else None,
+            "name": checked_name(name),
+            "since": checked_id(since),
+            "history": str(checked_count("history", history, 0)) if history else None,
         }
-        self.url = dialer.complete_url(url, {k: v for k, v in given.items() if v is not None})
+        parts = urls.split(url, urls.WEBSOCKET)
+        if token is None:
+            token = urls.parameter(parts, "access_token")
+        elif any(key.lower() == "authorization" for key in headers or {}):
+            raise UsageError("give a token or an Authorization header, not both")
+        shown = {k: v for k, v in given.items() if v is not None}
+        parts = urls.with_parameters(parts, {**shown, "access_token": None})
+        self.url = parts.geturl()
         self._core = ClientCore(
             self.url,
-            urllib.parse.unquote(urllib.parse.urlsplit(self.url).path) or "/",
+            urllib.parse.unquote(parts.path) or "/",
             name,
             presence=presence,
             reconnect=reconnect,
-            max_reconnect_delay=max_reconnect_delay,
-            headers=dialer.checked_headers(headers or {}),
-            open_timeout=open_timeout,
-            close_timeout=close_timeout,
-            max_message_bytes=max_message_bytes,
+            max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
+            headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
+            open_timeout=checked_seconds("open_timeout", open_timeout),
+            close_timeout=checked_seconds("close_timeout", close_timeout),
+            max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),
             on_state=on_state,
             on_error=on_error,
         )
-        # A key is never used by anybody else, and not twice by us.
-        self._key_prefix = uuid.uuid4().hex
+        self._sender = ClientSender(self._core)
 
     # What the client knows. Any thread.
 
@@ -186,53 +194,12 @@ class BroadcastClient:
         """Connect and join the room; return the client.
 
         Raises:
-            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
+                `retry_after` for how long the server does not want to be asked again.
             UsageError: the client has been connected before.
         """
-        with self._core.lock:
-            if self._core.connecting or self._core.ended:
-                raise UsageError("a client connects once; make a new one")
-            self._core.connecting = True
-            self._core.state = "connecting"
-        try:
-            sock, chosen = self._core.dial(self.url).dial()
-        except BaseException:  # Ctrl-C, too: it may try again
-            with self._core.lock:
-                self._core.state, self._core.connecting = "closed", False
-            raise
-        link = self._core.make_link(sock, chosen)
-        life = ClientLife(self._core, link)
-        thread = threading.Thread(target=life.run, name="client", daemon=True)
-        try:
-            with self._core.lock:
-                if self._core.left is not None:
-                    raise ConnectFailed(f"{self.url}: closed while it connected")
-                self._core.speaks = link.events is not None
-                self._core.link, self._core.thread = link, thread
-                if link.welcomed:
-                    self._core.state = "open"
-                # Under the lock, so that close() finds them alive; the one joins the other.
-                link.start_locked()
-                thread.start()
-        except (ConnectFailed, RuntimeError):  # closed, or no thread is to be had
-            with self._core.lock:
-                link.end_locked()
-                self._core.link = None
-                self._core.end_locked(frames.ABNORMAL, "never connected")
-            link.channel.close()
-            raise
-        with self._core.lock:
-            while not (link.welcomed or self.closed):
-                self._core.changed.wait()
-            if link.welcomed:
-                return self
-            failure = self._core.failure
-            why = failure or self._core.closed_locked()
-        thread.join()
-        with self._core.lock:
-            if self._core.left is None:
-                self._core.forget_locked()  # it may try again
-        raise ConnectFailed(f"cannot connect to {self.url}: {why}") from failure
+        open_client(self._core)
+        return self
 
     def send(
         self, data: str | bytes, *, timeout: float | None = None, key: str | None = None
@@ -258,7 +225,7 @@ class BroadcastClient:
             UsageError: a key for a server that knows none, or a bad one.
             ConnectionClosed: the client has ended, or `close` was called.
         """
-        self._send(data, Deadline(timeout), key, wanted=False)
+        self._sender.send(data, Deadline(timeout), key)
 
     def publish(
         self, data: str | bytes, *, timeout: float | None = None, key: str | None = None
@@ -276,84 +243,34 @@ class BroadcastClient:
             TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
                 server acknowledges nothing.
         """
-        if self._core.is_own_thread():
-            raise UsageError("a callback must not wait for the hub")
-        deadline = Deadline(timeout)
-        ref = self._send(data, deadline, key, wanted=True)
-        assert ref is not None
-        with self._core.lock:
-            try:
-                while (answer := self._core.answers[ref]) is None:
-                    if self._core.ended:
-                        raise self._core.closed_locked()
-                    self._core.wait_locked(self._core.changed, deadline, "the hub does not answer")
-            finally:
-                del self._core.answers[ref]
-        if isinstance(answer, SendRefused):
-            raise answer
-        return answer
+        return self._sender.publish(data, Deadline(timeout), key)
 
     def rename(self, name: str | None) -> None:
         """Change the client's name; None takes it away.
 
         Raises:
             UsageError: the name cannot be one, or the server knows no names.
-            ConnectionClosed: the client has ended, or `close` was called.
+            TimeoutError, ConnectionClosed: as for `send`.
         """
-        if name is not None:
-            if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-                raise UsageError(f"a name has 1 to {MAX_NAME_CHARACTERS} characters")
-            if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
-                raise UsageError("a name has no control characters")
-        payload = client_events.encode_name(name)
+        if name == "":
+            raise UsageError("a name has at least one character; None takes it away")
+        checked_name(name)
         with self._core.lock:
             self._core.await_room_locked(Deadline(None))
             self._need_events_locked()
-            self._core.new_name = (name,)
-            self._core.tell_locked(payload)
+            self._core.rename_locked(name)
 
     def who(self) -> None:
         """Ask the hub who is here; `members` and, with presence, a `Presence` "members" tell.
 
         Raises:
             UsageError: the server does not tell.
-            ConnectionClosed: the client has ended, or `close` was called.
+            TimeoutError, ConnectionClosed: as for `send`.
         """
         with self._core.lock:
             self._core.await_room_locked(Deadline(None))
             self._need_events_locked()
             self._core.ask_locked()
-
-    def _send(
-        self, data: str | bytes, deadline: Deadline, key: str | None, *, wanted: bool
-    ) -> int | None:
-        """Queue a message; return its ref, if it has one."""
-        if not isinstance(data, (str, bytes)):
-            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
-        if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
-            raise UsageError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
-        item = self._frame_of(data, key, wanted)
-        with self._core.lock:
-            self._core.await_room_locked(deadline)
-            if wanted:
-                assert item.ref is not None
-                self._core.answers[item.ref] = None
-            self._core.outbox.put_locked(item)
-        return item.ref
-
-    def _frame_of(self, data: str | bytes, key: str | None, wanted: bool) -> Outgoing:
-        if not self._core.speaks:
-            if self._core.link is not None and (wanted or key is not None):
-                raise UsageError(f"the server does not speak {SUBPROTOCOL}")
-            if isinstance(data, str):
-                return Outgoing(frames.TEXT, data.encode("utf-8"), None)
-            return Outgoing(frames.BINARY, data, None)
-        ref = None
-        # Without either a pipe costs the hub no acknowledgements.
-        if self._core.reconnect or wanted:
-            ref = next(self._core.refs)
-            key = key or f"{self._key_prefix}-{ref}"
-        return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref)
 
     # Receiving. Any thread.
 
@@ -376,11 +293,11 @@ class BroadcastClient:
         with self._core.lock:
             while not self._core.inbox:
                 if self._core.ended or self._core.link is None:
-                    raise self._core.failure or self._core.closed_locked()
+                    raise self._core.ending_locked()
                 if self._core.is_own_thread():
                     raise UsageError("a callback must not wait for what comes")
                 # Who was notified when its time was up must take the message: no other one was.
-                if not self._core.inbox.arrived.wait(deadline.left()) and not self._core.inbox:
+                if not self._core.inbox.wait_locked(deadline.left()) and not self._core.inbox:
                     raise TimeoutError("no message in time")
             item = self._core.inbox.get_locked()
         if isinstance(item, Gap) and not self._core.presence:
@@ -445,6 +362,8 @@ class BroadcastClient:
             if link is None or thread is None:
                 self._core.ended = True
                 self._core.state = "closed"
+                if self._core.dialing is not None:
+                    self._core.dialing.cut()
                 return False
             if not keep_reading:
                 self._core.inbox.discard_locked()
@@ -477,17 +396,3 @@ class BroadcastClient:
     def _need_events_locked(self) -> None:
         if not self._core.speaks:
             raise UsageError(f"the server does not speak {SUBPROTOCOL}")
-
-
-def _checked_id(since: str) -> str:
-    try:
-        parse_id(since)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return since
-
-
-def _checked_history(history: int) -> int:
-    if type(history) is not int or history < 0:
-        raise UsageError(f"history must be a whole number from 0, not {history!r}")
-    return history

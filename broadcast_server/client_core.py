@@ -9,8 +9,11 @@ from __future__ import annotations
 import collections
 import itertools
 import logging
+import os
 import socket
 import threading
+import uuid
+import weakref
 from collections.abc import Callable, Mapping
 
 from . import client_events, dialer, frames
@@ -64,23 +67,17 @@ class ClientCore:
         self.on_state = on_state
         self.on_error = on_error
         self.refs = itertools.count(1)  # next() is one step, whatever the number of threads
-
-        # Guards everything below, and the `Link`.
-        self.lock = threading.Lock()
-        self.changed = threading.Condition(self.lock)  # the state, an answer, an end
-        self.inbox = Inbox(self.lock)
-        self.outbox = Outbox(self.lock)
-        self.session = Session(room, name)
+        self._begin_empty()
+        self.session = Session(room, name or None)
         self.state = "closed"
         self.connecting = False  # connect() was called, and has not failed
         self.speaks = False  # the server speaks events
         self.thread: threading.Thread | None = None  # the client's own
         self.link: Link | None = None  # the newest connection
         self.dialing: dialer.Dialing | None = None  # the attempt to come back
-        self.new_name: tuple[str | None] | None = None  # what rename() asked for
+        # What rename() asked for, and the ref of that.
+        self.new_name: tuple[str | None, int] | None = None
         self.asked: int | None = None  # ref of a "who" that has no answer
-        # The answers that publish() waits for, by ref: None, an id, or an exception.
-        self.answers: dict[int, str | SendRefused | None] = {}
         self.refused: collections.deque[SendRefused] = collections.deque(maxlen=MAX_REFUSED)
         self.left: tuple[int, str] | None = None  # close() was called, with that code and reason
         self.ended = False  # no more messages come, on no connection
@@ -88,6 +85,35 @@ class ClientCore:
         self.close_reason = ""
         self.timed_out = False  # close() has given up
         self.failure: BroadcastServerError | None = None  # why, if not by a Close
+        _clients.add(self)
+
+    def _begin_empty(self) -> None:
+        """Be a client to which nothing has come, and which sends nothing."""
+        # A key is never used by anybody else, and not twice by us.
+        self.key_prefix = uuid.uuid4().hex
+        # Guards everything below, the fields that __init__ adds, and the `Link`. A single one of
+        # them, such as the state, is read without it where what it was a moment ago will do.
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # the state, an answer, an end
+        self.inbox = Inbox(self.lock)
+        self.outbox = Outbox(self.lock)
+        # The answers that publish() waits for, by ref: None, an id, or an exception.
+        self.answers: dict[int, str | SendRefused | None] = {}
+
+    def leave_to_parent(self) -> None:
+        """Be ended, in a forked child: the threads, the messages and the connection are the
+        parent's. A client that was not connected may be.
+
+        What is inherited may be locked by threads that the child does not have.
+        """
+        self._begin_empty()
+        with self.lock:
+            self.dialing = None
+            if self.link is not None:
+                self.link.leave_to_parent(self.lock, self.outbox)
+            if self.connecting and not self.ended:
+                self.reconnect = False
+                self.end_locked(frames.ABNORMAL, "the connection is that of the parent process")
 
     def dial(self, url: str) -> dialer.Dialing:
         """Return an attempt to connect, not begun yet."""
@@ -143,6 +169,16 @@ class ClientCore:
             return ConnectionClosed(frames.ABNORMAL, "closed here" if self.left else "lost")
         return ConnectionClosed(self.close_code, self.close_reason)
 
+    def ending_locked(self) -> BroadcastServerError:
+        """Return what to raise when there is nothing more to receive."""
+        # It is raised again and again: each time it would keep one more frame of each caller.
+        return self.failure.with_traceback(None) if self.failure else self.closed_locked()
+
+    def rename_locked(self, name: str | None) -> None:
+        """Ask for another name, now or when there is a connection."""
+        self.new_name = (name, next(self.refs))
+        self.tell_locked(client_events.encode_name(*self.new_name))
+
     def tell_locked(self, payload: bytes) -> None:
         """Queue an event that a new connection would make needless."""
         if self.state == "open":
@@ -177,21 +213,34 @@ class ClientCore:
         if self.is_own_thread():
             deadline = Deadline(0)  # a callback would wait for itself
         while self.may_send_locked() and self.outbox.full:
-            self.wait_locked(self.outbox.space, deadline, "the peer does not take the messages")
+            self.wait_locked(
+                self.outbox.space,
+                deadline,
+                "the peer does not take the messages",
+                for_answer=self.resumes,
+            )
         if not self.may_send_locked():
             raise self.closed_locked()
 
-    def wait_locked(self, condition: threading.Condition, deadline: Deadline, what: str) -> None:
+    def wait_locked(
+        self, condition: threading.Condition, deadline: Deadline, what: str, *, for_answer: bool
+    ) -> None:
         """Wait a while for what depends on the hub.
 
+        Args:
+            condition: what to wait for.
+            deadline: until when.
+            what: has not happened.
+            for_answer: whether the hub must answer before it can.
+
         Raises:
-            TimeoutError: it is too late, or waiting is in vain: acknowledgements are behind
-                messages that nobody receives.
+            TimeoutError: it is too late, or waiting is in vain: the answers are behind messages
+                that nobody receives.
         """
         left = deadline.left()
         if left == 0:
             raise TimeoutError(f"{what} in time")
-        if self.speaks and self.inbox.stalled_seconds() > self.close_timeout:
+        if for_answer and self.inbox.stalled_seconds() > self.close_timeout:
             raise TimeoutError(f"{what}: nobody receives, and no more messages can be queued")
         condition.wait(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
 
@@ -228,6 +277,8 @@ class ClientCore:
             if left == 0:
                 logger.debug("%s: no answer to Close", self.url)
                 with self.lock:
+                    link = self.link  # which may have come just now
+                    assert link is not None
                     self.timed_out = not link.echoed
                     link.end_locked()
                     self.end_locked(frames.ABNORMAL, "no answer to Close")
@@ -236,6 +287,18 @@ class ClientCore:
                         self.dialing.cut()
                         continue
                 link.channel.abort(reset=True)
-                thread.join(self.close_timeout)
+                thread.join(Deadline(self.close_timeout).left())
                 return
             thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
+
+
+# The clients of this process.
+_clients: weakref.WeakSet[ClientCore] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for core in list(_clients):
+        core.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

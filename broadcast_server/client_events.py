@@ -206,9 +206,9 @@ def encode_send(data: str | bytes, ref: int | None, key: str | None) -> bytes:
     return (text + "}").encode()
 
 
-def encode_name(name: str | None) -> bytes:
-    """Return the event that changes the client's name."""
-    return f'{{"type":"name","name":{_encode(name)}}}'.encode()
+def encode_name(name: str | None, ref: int) -> bytes:
+    """Return the event that changes the client's name; a refusal has the ref."""
+    return f'{{"type":"name","name":{_encode(name)},"ref":{ref}}}'.encode()
 
 
 def encode_who(ref: int) -> bytes:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from . import client_events, dialer, frames
+from . import client_events, frames, urls
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL, Ack, Trouble, Welcome
 from .client_link import Link
@@ -22,10 +22,8 @@ from .client_queues import Item
 from .deadlines import Deadline
 from .errors import ConnectFailed, ProtocolError, SendRefused
 from .messages import Gap, Message, Presence
+from .retries import back_off
 
-# The pause before the first attempt to come back is up to this long, before each further one up to
-# twice as long.
-FIRST_DELAY_SECONDS = 0.5
 # A connection that has lasted so long was a good one: the pauses begin anew.
 STABLE_SECONDS = 10.0
 # After so long a silence the peer is asked whether it is there; after another one it is not.
@@ -51,6 +49,7 @@ class ClientLife:
         self._first = link
         self._told_state = "connecting"
         self._attempts = 0  # to come back, since a connection that has lasted
+        self._wished_pause = 0.0  # what the hub has asked for when it refused the last one
 
     # Connection after connection.
 
@@ -84,12 +83,7 @@ class ClientLife:
                     self._begin_locked(link)
                 return link
             except (ConnectFailed, RuntimeError) as error:  # RuntimeError: no thread is to be had
-                logger.info("%s: cannot come back: %s", self._core.url, error)
-                with self._core.lock:
-                    if isinstance(error, ConnectFailed) and error.status in FINAL_STATUSES:
-                        self._core.end_locked(frames.ABNORMAL, str(error), error)
-                    if not self._core.ended:
-                        self._core.state = "waiting"
+                self._note_failure(error)
                 if link is not None:
                     link.channel.close()
             finally:
@@ -97,6 +91,17 @@ class ClientLife:
                     self._core.dialing = None
             self._tell_state()
         return None
+
+    def _note_failure(self, error: ConnectFailed | RuntimeError) -> None:
+        """Decide whether an attempt that has failed is followed by another one, and when."""
+        logger.info("%s: cannot come back: %s", self._core.url, error)
+        with self._core.lock:
+            if isinstance(error, ConnectFailed):
+                self._wished_pause = error.retry_after or 0.0
+                if error.status in FINAL_STATUSES:
+                    self._core.end_locked(frames.ABNORMAL, str(error), error)
+            if not self._core.ended:
+                self._core.state = "waiting"
 
     def _begin_locked(self, link: Link) -> None:
         """Let a new connection take the place of the old one."""
@@ -108,8 +113,6 @@ class ClientLife:
             )
             self._core.end_locked(frames.ABNORMAL, str(error), error)
             raise error
-        self._core.outbox.rewind_locked()
-        self._core.asked = None
         link.start_locked()
         if self._core.left is not None:
             link.close_locked(*self._core.left)
@@ -119,8 +122,11 @@ class ClientLife:
         """Wait before the next attempt; return False if there is none."""
         self._tell_state()
         with self._core.lock:
-            deadline = Deadline(back_off(self._attempts, self._core.max_delay, random.random()))
-            self._attempts += 1
+            pause = back_off(
+                self._attempts, self._core.max_delay, random.random(), self._wished_pause
+            )
+            self._attempts, self._wished_pause = self._attempts + 1, 0.0
+            deadline = Deadline(pause)
             while self._core.may_return_locked() and (left := deadline.left()):
                 self._core.changed.wait(left)
             if not self._core.may_return_locked():
@@ -133,7 +139,7 @@ class ClientLife:
         wanted = {"history": None, "since": session.resume, "session": session.token}
         if self._core.new_name is not None:
             wanted["name"] = self._core.new_name[0]
-        return dialer.complete_url(self._core.url, wanted)
+        return urls.with_parameters(urls.split(self._core.url), wanted).geturl()
 
     def _tell_state(self) -> None:
         """Call back if the state has changed since the last time; no lock is held."""
@@ -148,8 +154,8 @@ class ClientLife:
         """Read a connection to its end, and end it in order."""
         begun = Deadline(STABLE_SECONDS)
         why = "the client has failed"
-        self._tell_state()
         try:
+            self._tell_state()
             why = self._read(link)
         except OSError as error:
             why = error.strerror or str(error)
@@ -159,6 +165,9 @@ class ClientLife:
                 if begun.left() == 0:
                     self._attempts = 0
             link.leave(self._core.close_timeout)
+            with self._core.lock:
+                if self._core.resumes:
+                    self._core.outbox.rewind_locked()  # the writer has ended
 
     def _read(self, link: Link) -> str:
         """Read until the end of the connection; return why it has ended."""
@@ -265,12 +274,18 @@ class ClientLife:
         if not self._core.ended:
             self._core.state = "open"
         self._core.changed.notify_all()
+        # The list of who is here answers what was asked before, also while we connected.
+        self._core.asked = None
+        # The hub may have kept the old name with the session: no name is in no query.
         if self._core.new_name is not None and self._core.new_name[0] != self._core.session.name:
-            self._core.tell_locked(client_events.encode_name(self._core.new_name[0]))
+            self._core.tell_locked(client_events.encode_name(*self._core.new_name))
 
     def _take_trouble_locked(self, event: Trouble, troubles: list[SendRefused]) -> None:
         if event.ref is not None and event.ref == self._core.asked:
             self._core.asked = None
+        if self._core.new_name is not None and event.ref == self._core.new_name[1]:
+            # We come back as who we are: a hub may not let us in under a name that it refuses.
+            self._core.new_name = (self._core.session.name, event.ref)
         item = self._core.outbox.answered_locked(event.ref)
         data = None if item is None else client_events.data_of(item.payload)
         refusal = SendRefused(event.code, event.detail, data)
@@ -300,17 +315,6 @@ class ClientLife:
             self._core.state = "waiting"
         else:
             self._core.end_locked(code, reason, failure)
-
-
-def back_off(attempts: int, limit: float, chance: float) -> float:
-    """Return the seconds to wait before the next attempt: exponential, with full jitter.
-
-    Args:
-        attempts: how many have gone before.
-        limit: the longest pause.
-        chance: a random number from 0 to 1, so that not all clients come back at once.
-    """
-    return min(limit, FIRST_DELAY_SECONDS * 2.0 ** min(attempts, 32)) * chance
 
 
 def _call(callback: Callable[[Any], object] | None, argument: object) -> None:

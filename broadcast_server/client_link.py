@@ -33,7 +33,8 @@ class Link:
 
     Args:
         sock: a WebSocket from its next byte on; it belongs to the link now.
-        lock: the client's lock; it guards everything below but the decoder and the reader.
+        lock: the client's lock; it guards everything below but what is the reader thread's own
+            and `channel`, which has a lock of its own.
         outbox: what the writer sends, under the same lock.
         max_message_bytes: the largest message that is taken.
         with_events: whether the hub chose to speak ``broadcast.v1.json``.
@@ -77,7 +78,8 @@ class Link:
         self.ended = False
         self.echoed = False
         self.pongs: collections.deque[bytes] = collections.deque(maxlen=MAX_PONGS)
-        self.pinged = False  # silence was answered with a ping, and went on since
+        # The reader's own: silence was answered with a ping, and went on since.
+        self.pinged = False
         self._ping_due = False
         self.close: bytes | None = None  # payload of our Close once it is queued
         self._close_now = False  # nothing else is sent any more
@@ -108,13 +110,20 @@ class Link:
     # The writer thread.
 
     def _write(self) -> None:
+        is_over = False
         try:
             while batch := self._next_batch():
                 self.channel.send(batch, Deadline(None))
+            is_over = True
         except OSError as error:
-            # The reader finds the connection's end, too, and before it what the peer had to say.
             logger.debug("%s: cannot send: %s", self._shown, error)
+            # The reader finds such an end, too, and before it what the peer had to say.
+            is_over = isinstance(error, ConnectionError)
         finally:
+            if not is_over:
+                # The connection may go on without us, and nobody would ever see that nothing is
+                # sent on it.
+                self.channel.abort()
             with self._lock:
                 self.writing = False
                 self._outbox.space.notify_all()
@@ -183,6 +192,7 @@ class Link:
 
     def leave(self, timeout: float) -> None:
         """End the connection in order and give the descriptor back; `end_locked` came before.
+        Also on the thread of who has made the link, if there is no reader yet.
 
         Args:
             timeout: seconds for the peer to take our Close and to end the stream.
@@ -190,12 +200,26 @@ class Link:
         with self._lock:
             answering = self.close is not None
         # The Close that we owe goes out; the peer's end of stream comes after it (§7.1.1).
-        if answering:
+        if answering and self._writer.ident is not None:
             deadline = Deadline(timeout)
             self._writer.join(deadline.left())
             with contextlib.suppress(OSError):
                 while deadline.left() and self.channel.recv(deadline):
                     pass  # a peer that talks on never lets the call itself run out of time
         self.channel.abort()
-        self._writer.join()
+        if self._writer.ident is not None:  # it was started
+            self._writer.join()
         self.channel.close()
+
+    # A forked child.
+
+    def leave_to_parent(self, lock: threading.Lock, outbox: Outbox) -> None:
+        """Give the child's copy of the descriptor back; the connection goes on.
+
+        Args:
+            lock, outbox: in place of those that the parent may have locked.
+        """
+        self._lock, self._outbox = lock, outbox
+        self.ended = True
+        self.writing = False
+        self.channel.leave_to_parent()

@@ -68,6 +68,15 @@ class Inbox:
         self.bytes += size + ENTRY_BYTES
         self.arrived.notify()
 
+    def wait_locked(self, timeout: float | None) -> bool:
+        """Wait for an item; return whether one was announced. Any thread."""
+        try:
+            return self.arrived.wait(timeout)
+        except BaseException:
+            # Ctrl-C may come between the news and us: then another thread must get it.
+            self.arrived.notify()
+            raise
+
     def get_locked(self) -> Item:
         """Return the next item; there must be one."""
         item, size = self._items.popleft()

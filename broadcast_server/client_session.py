@@ -5,6 +5,10 @@ one, and two places in the order of messages. ``_seen`` is the last message that
 nothing up to it is handed out again. ``resume`` is where the next connection begins; an
 acknowledgement moves it, too, since it never overtakes a message. Otherwise a client that only
 sends would ask, an hour later, for what the hub has long forgotten, and be told of a loss.
+
+So ids are compared, as docs/reference/protocol.md allows: an acknowledgement may come after
+messages that are newer than what it acknowledges, and must not take the place back; what came
+already would come again. In no other way are they looked into.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs
+from . import exchanges, logs, tokens, urls
+from .access import bearer
 from .deadlines import Deadline
-from .errors import ConnectFailed, HubStopped, UsageError
+from .errors import AccessError, ConnectFailed, HubStopped, UsageError
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
@@ -63,6 +64,9 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 2
     try:
         hub.start()
+    except AccessError as error:
+        complain("start", str(error))
+        return 1
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
@@ -114,6 +118,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         client = BroadcastClient(
             url,
             name=values["name"],
+            token=_token(values),
             presence=True,
             reconnect=False,
             close_timeout=SILENCE_SECONDS,
@@ -123,7 +128,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except UsageError as error:
         complain("connect", str(error))
         return 2
-    except ConnectFailed as error:
+    except (AccessError, ConnectFailed) as error:
         complain("connect", str(error))
         return 1
     return console.run(client, _signal_descriptor())
@@ -148,24 +153,41 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         url = room_url(values["host"], values["port"], values["room"] or "")
         if values["room"] is None:
             url = url.removesuffix("/")
+    shown = url.partition("?")[0]  # a query may have a secret in it
     try:
-        parts = exchanges.split_url(url)
+        parts = urls.split(url)
         room = urllib.parse.unquote(parts.path) or None
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
-        answer = exchanges.exchange(parts, "GET", target, {}, None, deadline, WHO_BYTES)
+        headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
+        answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
         text = _who_table(answer, room)
     except UsageError as error:
         complain("who", str(error))
         return 2
+    except AccessError as error:
+        complain("who", str(error))
+        return 1
     except LookupError as error:
-        complain("who", f"cannot ask {url}: {error.args[0]}")
+        complain("who", f"cannot ask {shown}: {error.args[0]}")
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        complain("who", f"cannot ask {url}: {exchanges.why(error, WHO_SECONDS)}")
+        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}")
         return 1
     return 0 if write_stdout(text) else 1
+
+
+def _token(values: Mapping[str, Any]) -> str | None:
+    """Return the token that a client is to show.
+
+    Raises:
+        AccessError: its file has none.
+    """
+    if values["token_file"] is None:
+        token: str | None = values["token"]
+        return token
+    return tokens.read_first_token(values["token_file"])
 
 
 def _who_table(answer: exchanges.Answer, room: str | None) -> str:

@@ -35,6 +35,7 @@ class Connection:
         sock: its socket, blocking and without a time-out.
         echo: it wants its own messages, too.
         form: how messages go to it.
+        expires: ``time.monotonic()`` when it may not be here any more.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Connection:
         "end_reason",
         "ended",
         "exclude",
+        "expires",
         "final",
         "form",
         "hard_deadline",
@@ -59,6 +61,7 @@ class Connection:
         "member",
         "missed",
         "number",
+        "overdue",
         "personal",
         "personal_bytes",
         "pinged",
@@ -85,8 +88,10 @@ class Connection:
         *,
         echo: bool,
         form: Form = RAW,
+        expires: float = float("inf"),
     ) -> None:
         self.number = number
+        self.expires = expires
         self.form = form
         self.member = member
         self.room = room
@@ -111,7 +116,8 @@ class Connection:
         self.end_reason = ""
         self._owners = 1
         self.plain = False  # in step, nothing personal: all it needs is the log
-        self.missed = False  # presence was left out, because too much waited
+        # Presence was left out, because too much waited. Guarded by the room's lock.
+        self.missed = False
 
         # The fan-out's own, touched by no other thread after the hand-over.
         self.cursor = 0  # position of the next log entry to begin
@@ -133,6 +139,7 @@ class Connection:
         self.deadline: float | None = None  # when to cut the connection off
         self.hard_deadline = 0.0  # what progress cannot extend the deadline beyond
         self.pinged = 0.0  # when the last ping was queued
+        self.overdue = False  # a look has found no answer to it in time
         self.due = float("inf")  # its place in the fan-out's timers
 
     def __repr__(self) -> str:
@@ -152,7 +159,13 @@ class Connection:
         """
         # The stamp is taken and queued under the room's lock, and the fan-out reads the head under
         # it before it looks here: so a message that is published later cannot go out earlier.
-        with self.room.lock, self.lock:
+        with self.room.lock:
+            return self.queue_locked(frame, limit_bytes)
+
+    def queue_locked(self, frame: bytes, limit_bytes: int | None = None) -> bool | None:
+        """Do what ``queue`` does; the room's lock is held."""
+        assert self.room.lock.locked()
+        with self.lock:
             if self.closing or self.ended:
                 return None
             if limit_bytes is not None and self.personal_bytes + _cost(frame) > limit_bytes:
@@ -187,10 +200,20 @@ class Connection:
             return True
 
     def queue_first(self, frame: bytes) -> None:
-        """Queue a frame that goes out before all messages, in ``Room.join``: the room's lock is
-        held."""
+        """Queue what goes out before all else, in ``Room.join``: the room's lock is held.
+
+        Who resumes a session can be found by its id before it is here, so something may wait
+        already: what the program has sent, which comes behind, or a Close, after which nothing
+        does.
+        """
         with self.lock:
-            self._queue_locked(frame, False, self.cursor)
+            if self.closing:
+                return
+            if self.personal is None:
+                self.personal = deque()
+            self.personal.appendleft((self.cursor, frame, False))
+            self.personal_bytes += _cost(frame)
+            self.plain = False
 
     def queue_presence(self, frame: bytes) -> bool:
         """Queue who came or went, unless too much waits already; the room's lock is held.
@@ -208,11 +231,11 @@ class Connection:
             self._queue_locked(frame, False)
             return True
 
-    def _queue_locked(self, frame: bytes, is_close: bool, stamp: int | None = None) -> None:
+    def _queue_locked(self, frame: bytes, is_close: bool) -> None:
         assert self.lock.locked()
         if self.personal is None:
             self.personal = deque()
-        self.personal.append((self.room.head if stamp is None else stamp, frame, is_close))
+        self.personal.append((self.room.head, frame, is_close))
         self.personal_bytes += _cost(frame)
         self.plain = False
 
@@ -272,6 +295,16 @@ class Connection:
             pass  # the peer was faster
 
     # -- The fan-out's thread ------------------------------------------------------------------
+
+    def queue_second(self, frame: bytes) -> None:
+        """Queue a frame that goes out before all messages, but behind the ``welcome``."""
+        with self.lock:
+            if self.personal is None:
+                self.personal = deque()
+            place = bool(self.personal and self.personal[0][0] <= self.cursor)
+            self.personal.insert(place, (self.cursor, frame, False))
+            self.personal_bytes += _cost(frame)
+            self.plain = False
 
     def take_urgent(self) -> bytes:
         """Return the frames that wait for the next frame boundary, joined."""

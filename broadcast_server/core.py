@@ -5,12 +5,19 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import http
 import logging
 import threading
+import time
+import traceback
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from . import access
+from .access import AccessRequest, Authorize, Grant
 from .backplane import Done, MemoryBackplane
 from .connection import Connection
+from .decisions import Decision, Refusal, Request
 from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
@@ -22,11 +29,23 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# With anything else whoever is refused would think that all is well.
+_REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)
+
 Filter = Callable[[Message], "Message | str | bytes | None"]
 
 
 class Refused(Exception):
     """The program's filter does not let a message pass."""
+
+
+class Counts(NamedTuple):
+    """What a hub has counted so far: copies of the attributes of `Core` of the same names."""
+
+    encodes: int
+    bytes_in: int
+    ended: dict[int, int]
+    refused: dict[str, int]
 
 
 @dataclasses.dataclass
@@ -35,10 +54,15 @@ class Core:
 
     Attributes:
         wait_drained: waits until some client's personal queue is empty, a moment at most.
+        client_count: returns how many clients there are now.
         stopping: set once, when nobody is admitted any more.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        refused: how many requests and messages were refused, by reason.
+        registry: what prometheus_client reads of this hub; None until it is asked for.
+        authorize: says who may do what; None if everybody may do everything.
+        reloads: what reads files anew when the hub is told to reload.
     """
 
     settings: Settings
@@ -50,17 +74,71 @@ class Core:
     on_leave: Callable[[Member, int, str], object] | None = None
     filter: Filter | None = None
     wait_drained: Callable[[float], None] = lambda seconds: None
+    client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
     stopping: bool = False
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    # Guards `encodes`, `bytes_in` and `ended`. Nothing else is taken while it is held.
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    registry: Any = None
+    authorize: Authorize | None = None
+    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.rates = AddressRates(self.settings.max_rate)
+
+    # -- Access --------------------------------------------------------------------------------
+
+    def admit(self, request: Request, decision: Decision, address: str) -> Grant | Refusal:
+        """Return what whoever sent a request may do, or why they may not do what they ask for.
+
+        What fails refuses. On the reader's thread, without a lock.
+
+        Args:
+            request: the request.
+            decision: what the policies made of it.
+            address: where it came from.
+        """
+        if self.authorize is None or (question := access.asked(decision)) is None:
+            return access.OPEN
+        action, room = question
+        found: object
+        try:
+            token = access.find_token(request)
+        except ValueError as error:
+            challenge = ("WWW-Authenticate", 'Bearer error="invalid_request"')
+            found = Refusal(400, f"bad token: {error}", (challenge,))
+        else:
+            found = self._ask(AccessRequest(action, room, token, address, request.headers))
+        if isinstance(found, Grant):
+            found = access.judge(found, action, room, time.time()) or found
+        if isinstance(found, Grant):
+            return found
+        assert isinstance(found, Refusal)
+        # A program's own refusal is counted with the others: what it calls the reason is no label.
+        found = dataclasses.replace(found, reason="token")
+        return found.with_headers(getattr(decision, "headers", ()))
+
+    def _ask(self, request: AccessRequest) -> Grant | Refusal:
+        assert self.authorize is not None
+        try:
+            found: object = self.authorize(request)
+        except Exception as error:
+            # Its text may hold the token, as that of a KeyError does: only the place is logged.
+            places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+            kind = type(error).__name__
+            logger.error("authorize failed: %s at %s; nobody is let in", kind, " > ".join(places))
+            return Refusal(500, "the hub cannot tell who may do this")
+        if found is None:
+            return access.unknown("you are not let in", invalid=request.token is not None)
+        if isinstance(found, Grant) or (isinstance(found, Refusal) and found.status in _REFUSING):
+            return found
+        logger.error("authorize returned %s; nobody is let in", type(found).__name__)
+        return Refusal(500, "the hub cannot tell who may do this")
 
     # -- Publishing ----------------------------------------------------------------------------
 
@@ -78,13 +156,16 @@ class Core:
             found: object = self.filter(Message(data, room, sender, now, None))
         except Exception:
             logger.exception("the filter failed; the message is refused")
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass") from None
         if isinstance(found, Message):
             found = found.data
         if found is None:
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         if not isinstance(found, (str, bytes)):
             logger.error("the filter returned %s; the message is refused", type(found).__name__)
+            self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
         return found
 
@@ -188,7 +269,23 @@ class Core:
             return "unknown"
         return "restarted" if since < self.backplane.started else None
 
+    # -- Counters ------------------------------------------------------------------------------
+
     def count_end(self, code: int) -> None:
         """Count a connection that has ended."""
         with self._count_lock:
             self.ended[code] += 1
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a request or a message that is refused.
+
+        Args:
+            reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.
+        """
+        with self._count_lock:
+            self.refused[reason] += 1
+
+    def counts(self) -> Counts:
+        """Return all counts of one moment."""
+        with self._count_lock:
+            return Counts(self.encodes, self.bytes_in, dict(self.ended), dict(self.refused))

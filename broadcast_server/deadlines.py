@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 
+from .settings import MAX_SECONDS
+
 
 class Deadline:
     """A point in time on the monotonic clock.
 
     Args:
-        timeout: seconds from now; None for never.
+        timeout: seconds from now; None for never. What is longer than the system can wait, also
+            infinity, counts as ``MAX_SECONDS``.
     """
 
     __slots__ = ("_at",)
 
     def __init__(self, timeout: float | None) -> None:
-        self._at = None if timeout is None else time.monotonic() + timeout
+        # A poll or a lock that is told to wait for longer fails at once, with OverflowError.
+        self._at = None if timeout is None else time.monotonic() + min(timeout, MAX_SECONDS)
 
     def left(self) -> float | None:
         """Return the seconds that are left, 0 when it has passed, None if it never does."""

@@ -80,7 +80,7 @@ class Join:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stream:
-    """A reader of server-sent events (GET only).
+    """A reader of server-sent events; for HEAD only the head of the answer.
 
     Attributes:
         room, name, history: as for ``Join``.
@@ -200,11 +200,14 @@ class Refusal:
         status: the HTTP status.
         text: one sentence for who made the request.
         headers: more header lines.
+        reason: what it is counted as (``Core.count_refusal``); empty for a mistake of whoever asks,
+            which is not counted.
     """
 
     status: int
     text: str
     headers: Headers = ()
+    reason: str = ""
 
     def with_headers(self, headers: Headers) -> Refusal:
         """Return the same with more header lines, such as those of a decision."""

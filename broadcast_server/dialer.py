@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
-import urllib.parse
 from collections.abc import Mapping
 
 import websocket
 
+from . import retries
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
 
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 200
 PROTOCOL_HEADER = "sec-websocket-protocol"
-
-
-def complete_url(url: str, parameters: Mapping[str, str | None]) -> str:
-    """Return the URL in ASCII with these parameters in its query.
-
-    Args:
-        url: the address, with a query of its own or without.
-        parameters: each takes the place of one of its name that is there; None takes it away.
-
-    Raises:
-        UsageError: it is no WebSocket URL (RFC 6455 §3).
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
-        host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
-        raise UsageError(f"{url!r} is not an address such as ws://127.0.0.1:8765/scores")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    kept = [part for part in query.split("&") if part and _key_of(part) not in parameters]
-    kept += [
-        f"{key}={urllib.parse.quote(value, safe='')}"
-        for key, value in parameters.items()
-        if value is not None
-    ]
-    path = urllib.parse.quote(parts.path, safe="%/:@!$&'()*+,;=-._~")
-    return urllib.parse.urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
-
-
-def _key_of(part: str) -> str:
-    return urllib.parse.unquote_plus(part.partition("=")[0])
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -100,28 +70,41 @@ class Dialing:
         """Return a socket that is a WebSocket from its next byte on, and the chosen subprotocol.
 
         Raises:
-            ConnectFailed: there is no connection; the text says why, `status` which HTTP status.
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
+                `retry_after` when to try again.
         """
         connecting, timeout, url = self._connecting, self._timeout, self._shown
+        was_cut = self._was_cut  # and not the field, which changes meanwhile
+        if was_cut:
+            raise ConnectFailed(f"cannot connect to {url}: closed before it connected")
         connecting.settimeout(timeout)
         deadline = Deadline(timeout)
         # A socket's time-out is for one read. A server that sends its header byte by byte would
         # keep us for ever, hence a watch over the whole.
-        watch = threading.Timer(timeout, self.cut)
+        watch = threading.Timer(timeout, self._cut_socket)
         watch.daemon = True
         watch.start()
         try:
+            # No redirects: the header lines may have a secret in them, which is for this host.
             connecting.connect(  # type: ignore[no-untyped-call]
-                self._url, header=self._headers, suppress_origin=True
+                self._url, header=self._headers, suppress_origin=True, redirect_limit=0
             )
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            raise ConnectFailed(f"cannot connect to {url}: the answer is {why}", status) from error
+            if status in (401, 403):
+                why += _detail(error.resp_body)
+            wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
+            raise ConnectFailed(
+                f"cannot connect to {url}: the answer is {why}", status, wait
+            ) from error
         # What is no HTTP at all makes the library stumble in several ways.
         except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+            status = connecting.status  # of a redirect; any other one is above
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-            raise ConnectFailed(f"cannot connect to {url}: {why}") from error
+            if status is not None:
+                why = f"the answer is HTTP status {status}"
+            raise ConnectFailed(f"cannot connect to {url}: {why}", status) from error
         finally:
             watch.cancel()
             watch.join()
@@ -138,7 +121,12 @@ class Dialing:
         return sock, chosen
 
     def cut(self) -> None:
-        """Have `dial` fail soon, once there is a connection to cut. Any thread."""
+        """Have `dial` fail: at once if there is a connection to cut or it has not begun, else when
+        the step that it is at has ended. Any thread."""
+        self._was_cut = True
+        self._cut_socket()
+
+    def _cut_socket(self) -> None:
         # Not the library's abort(): before the 101 that one does nothing.
         sock = self._connecting.sock
         if sock is not None:
@@ -150,6 +138,16 @@ class Dialing:
 def masked_frame(opcode: int, payload: bytes) -> bytes:
     """Return a whole message or a control frame as a client must send it (RFC 6455 §5.3)."""
     return websocket.ABNF.create_frame(payload, opcode).format()
+
+
+def _detail(body: bytes | None) -> str:
+    """Return what the hub says about a refusal (RFC 9457), to be put behind the status."""
+    try:
+        detail = json.loads(body or b"")["detail"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    short = isinstance(detail, str) and len(detail) <= MAX_DETAIL_CHARACTERS
+    return f" ({detail})" if short and detail.isprintable() else ""
 
 
 def _why(error: Exception, timeout: float) -> str:

@@ -5,7 +5,8 @@ The whole tree, so that one look tells what to catch::
     BroadcastServerError
     ├── HubError                  the hub cannot do what was asked now
     │   ├── HubStopped            it is not running (not started, stopped, or forked away)
-    │   └── HubBusy               back-pressure lasted longer than the time-out
+    │   ├── HubBusy               back-pressure lasted longer than the time-out
+    │   └── AccessError           tokens or keys cannot be used, so nobody may be let in
     ├── UsageError (ValueError)   the caller's mistake
     │   ├── MessageTooBig         more bytes than ``max_message_bytes``
     │   └── InvalidRoom           a room path that no client could join
@@ -36,6 +37,11 @@ class HubStopped(HubError):
 
 class HubBusy(HubError):
     """The hub could not take the message within the time-out; nothing was sent."""
+
+
+class AccessError(HubError):
+    """Tokens or keys cannot be read or used. A hub then does not start; one that runs and is told
+    to reload goes on with what it has."""
 
 
 class UsageError(BroadcastServerError, ValueError):
@@ -69,11 +75,15 @@ class ConnectFailed(BroadcastServerError):
 
     Attributes:
         status: the HTTP status if the server answered with one, else None.
+        retry_after: seconds after which it may be tried again, if the server has told any.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ConnectionClosed(BroadcastServerError):

@@ -77,6 +77,7 @@ def welcome(
     after: str,
     limits: dict[str, float],
     listed: int,
+    rights: dict[str, bool],
 ) -> bytes:
     """Return a client's first event; of the members at most `listed` are named."""
     return encode(
@@ -90,6 +91,7 @@ def welcome(
             "newest": newest,
             "after": after,
             "limits": limits,
+            "rights": rights,
         }
     )
 

@@ -16,7 +16,6 @@ import urllib.parse
 from typing import Any, NamedTuple
 
 from .deadlines import Deadline
-from .errors import UsageError
 
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
 # A piece that TLS takes at once, and the deadline is looked at between two.
@@ -49,24 +48,6 @@ class Answer(NamedTuple):
         return f"HTTP status {self.status} {self.reason}".rstrip()
 
 
-def split_url(url: str) -> urllib.parse.SplitResult:
-    """Return the parts of the address of a room or a hub, of HTTP or of a WebSocket.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in _TLS and bool(parts.hostname) and parts.port != 0
-        (parts.hostname or "").encode("idna")
-    except ValueError:
-        usable = False
-    # Neither http.client nor the hub would know what to do with a user's name.
-    if not usable or not url.isprintable() or " " in url or "@" in parts.netloc:
-        raise UsageError(f"{url!r} is not an address such as http://127.0.0.1:8765/scores")
-    return parts
-
-
 def exchange(
     parts: urllib.parse.SplitResult,
     method: str,
@@ -79,7 +60,7 @@ def exchange(
     """Make one request and return its answer, whatever its status; redirects are not followed.
 
     Args:
-        parts: the URL of the hub, as `split_url` returns it.
+        parts: the URL of the hub, as `urls.split` returns it.
         target: path and query to ask for, in ASCII.
         headers: beside those that every request has.
         body: None for none.

@@ -20,10 +20,12 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
+from . import events
 from .batches import Batch
 from .connection import Connection
-from .forms import Form
+from .forms import RAW, Form
 from .liveness import Liveness, latest_ping
+from .messages import format_id
 from .registry import Rooms
 from .rooms import Room
 from .settings import Settings
@@ -62,8 +64,7 @@ class FanOut:
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
-        # Guards the next three, and the use of the pipe by others against its closing. The thread
-        # takes it only at its very end.
+        # Guards the next three, and the use of the pipe against its closing. Taken alone.
         self._pipe_lock = threading.Lock()
         self._closed = False
         self._unwanted = False  # close() was called
@@ -123,8 +124,10 @@ class FanOut:
         if ended:
             connection.abort()
             connection.release()
-        # The latest that the first ping may be due, so it is in time.
-        elif wakes_by > time.monotonic() + latest_ping(self._settings) or connection.has_work():
+            return
+        # The latest that the first ping may be due, or its end, so both are in time.
+        first_look = min(time.monotonic() + latest_ping(self._settings), connection.expires)
+        if wakes_by > first_look or connection.has_work():
             self._rouse()
 
     def attend(self, connection: Connection) -> None:
@@ -294,7 +297,7 @@ class FanOut:
         began = time.monotonic()
         head = room.look()
         start = room.offered
-        self.writer.passing = room
+        self.writer.passing = self.writer.accounting = room
         if head > start:
             found = [form for form, clients in room.in_step.items() if clients]
             overhead = max((form.overhead for form in found), default=0)
@@ -309,6 +312,7 @@ class FanOut:
                 more = True
         self._judge(room)
         self._account(room)
+        self.writer.accounting = None
         seconds = time.monotonic() - began
         self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
         self.pass_seconds += seconds
@@ -426,8 +430,16 @@ class FanOut:
         self._liveness.begin(connection)
         if connection.cursor < room.base <= connection.skips_to:
             connection.cursor = room.base  # old messages of which it was promised none
-        elif connection.cursor < room.base:
+        elif connection.cursor < room.base and connection.form is RAW:
             self.writer.evict_slow(connection, connection.joined_after)
+        elif connection.cursor < room.base:
+            # Trimmed while it joined, before it was offered anything. It goes on from here: if it
+            # had to come back it might find the same for as long as the room is that busy.
+            assert connection.joined_after is not None
+            since = format_id(*connection.joined_after)
+            connection.cursor = room.base
+            gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
+            connection.queue_second(connection.form.event(gap, "gap"))
         connection.joined_after = None
         self.writer.attend(connection)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from . import events, frames, site
+from .access import OPEN, Grant
 from .connection import Connection
 from .core import Core
 from .decisions import Join, Refusal, Request, Response, Stream
@@ -26,6 +27,7 @@ from .policies import decide
 from .reader import Reader
 from .rooms import MAX_NAMED
 from .sessions import Session
+from .timers import NEVER
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
 # unless it has a handler already: so it has one for that moment.
@@ -85,6 +87,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.core = self.server.core
         self.client: Connection | None = None
         self._session: Session | None = None
+        self._grant = OPEN
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
@@ -101,20 +104,29 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             try:
                 request = http.read_request(settings.handshake_timeout, settings.http_idle_timeout)
                 decision = decide(request, settings.allow_origin, settings.history)
-                if isinstance(decision, (Join, Stream)):
-                    answer = self._join(http, decision)
+                grant = self.core.admit(request, decision, self._address())
+                if isinstance(grant, Refusal):
+                    answer = grant
+                elif isinstance(decision, Join) or (
+                    isinstance(decision, Stream) and request.method == "GET"
+                ):
+                    answer = self._join(http, decision, grant)
                     if answer is None:
                         return
                     # Another request may follow, and may join.
                     self.server._client_left_(self)
                 else:
-                    answer = site.respond(self.core, request, decision, http, self._address())
+                    answer = site.respond(
+                        self.core, request, decision, http, self._address(), grant
+                    )
             except BadRequest as error:
                 if error.refusal is None:
                     self.keep_alive = False
                     return
                 answer = error.refusal
             if isinstance(answer, Refusal):
+                if answer.reason:
+                    self.core.count_refusal(answer.reason)
                 logger.debug("%s refused: %s", self._address(), answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
         except OSError as error:
@@ -152,7 +164,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
             if self._session is not None:
-                self.core.sessions.leave(self._session, client)
+                self.core.sessions.leave(self._session)
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
@@ -168,8 +180,13 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         host, port = self.client_address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def _join(self, http: HttpConnection, join: Join | Stream) -> Refusal | None:
+    def _join(self, http: HttpConnection, join: Join | Stream, grant: Grant) -> Refusal | None:
         """Become a member and hand the socket over; return why not.
+
+        Args:
+            http: where the request came from.
+            join: what it wants.
+            grant: what it may do; that it may join is known already.
 
         Raises:
             OSError: the client was lost on the way.
@@ -178,16 +195,20 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
         if number is None:
-            return Refusal(503, "the hub takes no more clients now", (*_RETRY, *headers))
+            text = "the hub takes no more clients now"
+            retry = (*_RETRY, *headers)
+            return Refusal(503, text, retry, "stopping" if core.stopping else "max_clients")
         form, echo = RAW, True
         if isinstance(join, Stream):
             form = SSE_JSON if join.as_json else SSE
         else:
             echo = join.echo
             form = RAW if join.subprotocol is None else JSON
-        name, session = join.name, None
+        name, session = grant.name or join.name, None
+        # The clock on the wall tells when a grant ends; from here on a steady one counts.
+        expires = NEVER if grant.expires is None else grant.expires - time.time() + time.monotonic()
         if form is JSON and isinstance(join, Join):
-            session = core.sessions.open(join.session, number, join.room)
+            session = core.sessions.open(join.session, number, join.room, grant.name)
             number = session.number
             name = name or session.name
         member = Member(f"c{number}", name, join.room, self._address())
@@ -196,8 +217,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             try:
                 room = core.rooms.open(join.room)
             except HubBusy as error:
-                return Refusal(503, str(error), (*_RETRY, *headers))
-            client = Connection(number, member, room, self.request, echo=echo, form=form)
+                return Refusal(503, str(error), (*_RETRY, *headers), "max_rooms")
+            client = Connection(
+                number, member, room, self.request, echo=echo, form=form, expires=expires
+            )
             self.server.set_connection(self, client)
             try:
                 # From here on nothing that is published is lost to it.
@@ -207,20 +230,26 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     join.since,
                     gap=gap,
                     since_text=join.since_text or "",
-                    welcome=None if session is None else self._welcome(member, session.token),
+                    welcome=None
+                    if session is None
+                    else self._welcome(member, session.token, grant),
                 )
             except LookupError as error:
                 unknown = "this hub has not given out that id yet"
                 return Refusal(410, unknown if gap == "unknown" else str(error))
+            except BaseException:
+                core.leave(client)  # a fault must not leave a ghost
+                raise
             if joined is not None:
                 break
         try:
             if joined.told or room.recount:
                 core.fanout.tell(room, joined.told)
             if session is not None:
-                core.sessions.take(session, client, name)
+                core.sessions.take(session, name)
             old = joined.replaced
             if old is not None and old.queue_close(1008, "a newer connection has your session"):
+                core.leave(old)  # still a member if this one was told to go before it came
                 core.fanout.attend(old)
             if isinstance(join, Stream):
                 http.start_stream(headers, core.settings.handshake_timeout)
@@ -230,30 +259,34 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         except BaseException:
             core.leave(client)
             if session is not None:
-                core.sessions.leave(session, client)
+                core.sessions.leave(session)
             raise
         self._http = None  # frees the parser
         self._session = session
+        self._grant = grant
         self._start(client, trailing)
         return None
 
-    def _welcome(self, member: Member, token: str) -> Callable[[list[Member], str, str], bytes]:
+    def _welcome(
+        self, member: Member, token: str, grant: Grant
+    ) -> Callable[[list[Member], str, str], bytes]:
         settings = self.core.settings
         limits = {
             "max_message_bytes": settings.max_message_bytes,
             "max_rate": settings.max_rate,
             "history": settings.history,
         }
+        rights = {"publish": grant.may_publish(member.room), "rename": grant.name is None}
 
         def welcome(members: list[Member], newest: str, after: str) -> bytes:
-            body = events.welcome(member, token, members, newest, after, limits, MAX_NAMED)
+            body = events.welcome(member, token, members, newest, after, limits, MAX_NAMED, rights)
             return JSON.event(body)
 
         return welcome
 
     def _start(self, client: Connection, trailing: bytes) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, self._session)
+        self._reader = Reader(self.core, client, self._session, self._grant)
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

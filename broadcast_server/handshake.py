@@ -99,7 +99,7 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
-                    raise BadRequest(Refusal(431, "request line and headers are too long"))
+                    raise BadRequest(_malformed(431, "request line and headers are too long"))
                 request = _convert(event)
                 self._unread = _has_body(request)
                 return request
@@ -146,7 +146,9 @@ class HttpConnection:
                 if size > limit_bytes:
                     raise BadRequest(_too_big(limit_bytes))
                 if chunks > _MAX_CHUNKS:
-                    raise BadRequest(Refusal(400, f"the body has more than {_MAX_CHUNKS} chunks"))
+                    raise BadRequest(
+                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                    )
             elif isinstance(event, h11.EndOfMessage):
                 self._unread = False
                 return b"".join(pieces)
@@ -172,7 +174,9 @@ class HttpConnection:
             status = error.error_status_hint
             if status not in (400, 431, 501):
                 status = 400
-            raise BadRequest(Refusal(status, f"bad request: {error}")) from None
+            # Behind the colon h11 repeats what came, and there may be a token in it.
+            why = str(error).partition(":")[0]
+            raise BadRequest(_malformed(status, f"bad request: {why}")) from None
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
@@ -191,7 +195,8 @@ class HttpConnection:
             self._sock.settimeout(left)
             return self._sock.recv(size)
         except TimeoutError:
-            refusal = None if idle else Refusal(408, "the request took too long")
+            slow = Refusal(408, "the request took too long", reason="timeout")
+            refusal = None if idle else slow
             raise BadRequest(refusal) from None
 
     def _take_trailing(self) -> bytes:
@@ -348,12 +353,17 @@ def _has_body(request: Request) -> bool:
     if not request.values("transfer-encoding"):
         return length not in ([], ["0"])
     if length or request.version < "1.1":
-        raise BadRequest(Refusal(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
+        raise BadRequest(_malformed(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
     return True
 
 
+def _malformed(status: int, text: str) -> Refusal:
+    """Return the answer to what is no HTTP, or no reasonable one."""
+    return Refusal(status, text, reason="bad_request")
+
+
 def _too_big(limit_bytes: int) -> Refusal:
-    return Refusal(413, f"a message has at most {limit_bytes} bytes")
+    return Refusal(413, f"a message has at most {limit_bytes} bytes", reason="too_big")
 
 
 def _problem(refusal: Refusal) -> Response:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from . import access, tokens
+from .access import Authorize
 from .backplane import MemoryBackplane
 from .core import Core, Filter
 from .errors import HubBusy, HubStopped, MessageTooBig, UsageError
@@ -54,7 +56,12 @@ class BroadcastHub:
         on_join: called with the ``Member`` that has joined.
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
-        on_leave: called with the ``Member`` that has left, the close code and the reason.
+        on_leave: called with the ``Member`` that has left, the close code and the reason. When a
+            client comes back while the hub still holds its old connection, ``on_join`` of the new
+            one and ``on_leave`` of the old one (1008), both with the same id, come in any order.
+        authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
+            returns a ``Grant``, or a ``Refusal``, or None for a plain 401. If it raises, the answer
+            is 500. Takes the place of the settings of tokens and keys.
         settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
 
     Raises:
@@ -71,6 +78,7 @@ class BroadcastHub:
         on_join: Callable[[Member], object] | None = None,
         on_leave: Callable[[Member, int, str], object] | None = None,
         filter: Filter | None = None,
+        authorize: Authorize | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
@@ -80,6 +88,9 @@ class BroadcastHub:
         self._host = host
         self._port = port
         self._settings = Settings(**settings)
+        if authorize is not None and self._settings.has_secrets:
+            raise UsageError("give authorize, or tokens and keys, not both")
+        self._authorize = authorize
         self._callbacks = (on_message, on_join, on_leave, filter)
         self._begin_empty()
 
@@ -109,6 +120,7 @@ class BroadcastHub:
 
         Raises:
             OSError: the address cannot be listened on.
+            AccessError: a file of tokens or a key cannot be used.
             UsageError: it runs already.
         """
         if self._pid != os.getpid():
@@ -116,12 +128,22 @@ class BroadcastHub:
         if self._core is not None:
             raise UsageError("the hub runs already")
         settings = self._settings
+        keyring = tokens.Keyring(settings) if settings.has_secrets else None
         backplane = MemoryBackplane()
         rooms = Rooms(settings.room_log_bytes, settings.max_rooms, backplane.newest)
         fanout = FanOut(settings, rooms, self._on_drained)
         core = Core(
-            settings, rooms, backplane, fanout, *self._callbacks, wait_drained=self._wait_drained
+            settings,
+            rooms,
+            backplane,
+            fanout,
+            *self._callbacks,
+            wait_drained=self._wait_drained,
+            authorize=self._authorize,
         )
+        if keyring is not None:
+            core.authorize = keyring.authorize
+            core.reloads.append(keyring.reload)
         server: HubServer | None = None
         accept_thread: threading.Thread | None = None
         try:
@@ -153,6 +175,10 @@ class BroadcastHub:
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
         logger.info("listening on %s", self.url)
+        if core.authorize is None and not access.is_loopback(server.server_address[0]):
+            logger.warning(
+                "no access control: anyone who can reach %s may read and write every room", self.url
+            )
         return self
 
     def serve_forever(self) -> None:
@@ -307,14 +333,11 @@ class BroadcastHub:
         frame = self._encode(data)
         limit = self._settings.room_log_bytes // 4
         deadline = time.monotonic() + timeout
-        while True:
-            connection = server.find(client_id)
-            queued = None
-            if connection is not None:
-                direct = connection.form.direct(frame, int(time.time() * 1000))
-                queued = connection.queue(direct, limit)
-            if connection is None or queued is None:
-                return False
+        while (connection := server.find(client_id)) is not None:
+            direct = connection.form.direct(frame, int(time.time() * 1000))
+            queued = connection.queue(direct, limit)
+            if queued is None:
+                continue  # it ends just now; a newer one may have taken its place
             if queued:
                 core.fanout.attend(connection)
                 return True
@@ -322,6 +345,7 @@ class BroadcastHub:
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
             self._wait_drained(left)
+        return False
 
     # -- Members -------------------------------------------------------------------------------
 
@@ -380,12 +404,13 @@ class BroadcastHub:
         core, server = self._running_parts()
         if not is_sendable_close_code(code):
             raise UsageError(f"{code} is not a close code that may be sent")
-        connection = server.find(client_id)
-        if connection is None or not connection.queue_close(code, reason):
-            return False
-        core.leave(connection)
-        core.fanout.attend(connection)
-        return True
+        while (connection := server.find(client_id)) is not None:
+            if connection.queue_close(code, reason):
+                core.leave(connection)
+                core.fanout.attend(connection)
+                return True
+            # It ends just now; a newer one may have taken its place.
+        return False
 
     # -- Facts ---------------------------------------------------------------------------------
 
@@ -411,7 +436,8 @@ class BroadcastHub:
 
         ``messages`` accepted, ``encodes`` (frames made of them), ``joins`` (batches joined),
         ``sends`` (calls to the kernel), ``deliveries``, ``bytes_out``, ``evictions``; ``clients``,
-        ``rooms`` and ``log_bytes`` now.
+        ``rooms`` and ``log_bytes`` now. The same and more, for Prometheus, is at ``/metrics``:
+        docs/reference/metrics.md.
 
         Raises:
             HubStopped: the hub does not run.
@@ -456,8 +482,10 @@ class BroadcastHub:
     def _wait_drained(self, seconds: float) -> None:
         with self._drained:
             self._drain_waiters += 1
-            self._drained.wait(min(seconds, WAIT_SECONDS))
-            self._drain_waiters -= 1
+            try:
+                self._drained.wait(min(seconds, WAIT_SECONDS))
+            finally:
+                self._drain_waiters -= 1
 
     def _on_drained(self) -> None:
         # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.

@@ -1,4 +1,4 @@
-"""Which clients are still there: heartbeats, and deadlines for those that take nothing.
+"""Which clients may stay: heartbeats, deadlines for those that take nothing, tokens that expire.
 
 The ping clock runs only while the reader is blocked in ``recv``: a client whose reader is held
 back by back-pressure, its rate or a callback is not dead. Everything here runs on the fan-out's
@@ -17,6 +17,9 @@ from .timers import NEVER, Timers
 from .writer import ClientWriter
 
 logger = logging.getLogger(__name__)
+
+# Between two looks that both find no answer to a ping.
+LAST_LOOK_SECONDS = 0.25
 
 
 def latest_ping(settings: Settings) -> float:
@@ -40,7 +43,8 @@ class Liveness:
 
     def begin(self, connection: Connection) -> None:
         """Start the ping clock of a client that was handed over."""
-        self._timers.schedule(connection, connection.quiet_since + self._ping_interval())
+        due = connection.quiet_since + self._ping_interval()
+        self._timers.schedule(connection, min(due, connection.expires))
 
     def check(self, connection: Connection, now: float) -> None:
         """See to a client's deadlines, and make the next appointment."""
@@ -52,14 +56,19 @@ class Liveness:
             else:
                 self._timers.schedule(connection, connection.deadline)
             return
-        due = self._check_heartbeat(connection, now)
+        if now >= connection.expires:
+            logger.info("the token of %s has expired", connection.member.id)
+            self._writer.evict(connection, 1008, "token expired", blamed=False)
+            return
+        due = min(self._check_heartbeat(connection, now), connection.expires)
         if connection.blocked and connection.deadline is None:
             limit = connection.blocked_since + self._settings.write_timeout
             if now >= limit:
                 self._writer.evict_slow(connection)
                 return
             due = min(due, limit)
-        self._timers.schedule(connection, due)
+        if not connection.dropped:  # by a ping that could not be sent
+            self._timers.schedule(connection, due)
 
     def _check_heartbeat(self, connection: Connection, now: float) -> float:
         """Ping a client that is quiet, end one that does not answer; return when to look again.
@@ -83,12 +92,18 @@ class Liveness:
                 return limit
             if _has_input(connection.sock):
                 return now + interval  # the pong is here, its reader has not run yet
+            if not connection.overdue:
+                # Its reader may have the pong and not have run since, as when the whole process
+                # was stopped for a while.
+                connection.overdue = True
+                return now + LAST_LOOK_SECONDS
             logger.info("%s has not answered a ping", connection.member.id)
             self._writer.evict(connection, 1011, "ping timeout")
             return NEVER
         if now < quiet_since + interval:
             return quiet_since + self._ping_interval()
         connection.pinged = now
+        connection.overdue = False
         connection.queue_urgent(connection.form.ping())
         self._writer.attend(connection)
         return now + self._settings.ping_timeout

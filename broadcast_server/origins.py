@@ -92,7 +92,7 @@ def decide_options(
 
 def foreign() -> Refusal:
     """Return the answer to whoever may not use the hub; it is not for others to be kept."""
-    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),))
+    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),), "origin")
 
 
 def _named(origins: list[str], allow_origin: tuple[str, ...]) -> str:
@@ -105,7 +105,8 @@ def _is_own(request: Request) -> bool:
     if len(origins) != 1 or len(hosts) != 1:
         return False
     scheme, separator, netloc = origins[0].lower().partition("://")
-    if not separator or scheme not in DEFAULT_PORTS:
+    # A request may come without a host (RFC 9110 §7.2), but no page does.
+    if not separator or scheme not in DEFAULT_PORTS or netloc[:1] in ("", ":"):
         return False
     default = ":" + DEFAULT_PORTS[scheme]
     return netloc.removesuffix(default) == hosts[0].lower().removesuffix(default)

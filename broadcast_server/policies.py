@@ -28,36 +28,11 @@ from .decisions import (
     Recall,
     Refusal,
     Request,
-    Response,
     Rooms,
     Stream,
 )
 from .errors import InvalidRoom
 from .messages import parse_id
-from .queries import MAX_NAME_CHARACTERS
-
-__all__ = [
-    "MAX_NAME_CHARACTERS",
-    "NEVER_GIVEN",
-    "Asset",
-    "Decision",
-    "Headers",
-    "Health",
-    "Join",
-    "Metrics",
-    "Page",
-    "Preflight",
-    "Publish",
-    "Recall",
-    "Refusal",
-    "Request",
-    "Response",
-    "Rooms",
-    "Stream",
-    "accept_key",
-    "check_room",
-    "decide",
-]
 
 SUBPROTOCOL = "broadcast.v1.json"
 MAX_ROOM_CHARACTERS = 128
@@ -159,7 +134,7 @@ def _decide_upgrade(
 
 def _decide_look(
     request: Request, path: str, raw_query: str, allow_origin: tuple[str, ...], max_history: int
-) -> Page | Recall | Stream | Refusal | Response:
+) -> Page | Recall | Stream | Refusal:
     """Choose between the page, the last messages and the stream of events.
 
     An ``Upgrade`` to something else than a WebSocket is ignored (RFC 9110 §7.8), and so is one that
@@ -182,7 +157,7 @@ def _decide_look(
             history = queries.checked_count(query, "history", 1, max_history)
             return Recall(path, history, since, since_text, headers)
         since, since_text = _last_event_id(request) or (since, since_text)
-        stream = Stream(
+        return Stream(
             path,
             queries.checked_name(query.get("name")),
             queries.checked_count(query, "history", 0, max_history),
@@ -193,10 +168,6 @@ def _decide_look(
         )
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
-    if request.method == "HEAD":
-        # Before its first event a stream is nothing but its head.
-        return Response(200, headers, content_type=media_types.EVENTS)
-    return stream
 
 
 def _decide_publish(
@@ -257,9 +228,9 @@ def _decide_reserved(
         return Health()
     if not origins.may_use(request, allow_origin):
         return origins.foreign()
-    headers = origins.shared_headers(request, allow_origin)
     if path == "/metrics":
-        return Metrics(headers)
+        return Metrics(origins.shared_headers(request, allow_origin, "Accept"))
+    headers = origins.shared_headers(request, allow_origin)
     try:
         room = queries.parse(raw_query).get("room")
         if room is not None:

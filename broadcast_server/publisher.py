@@ -6,20 +6,18 @@ answer, the message may safely be sent once more.
 
 from __future__ import annotations
 
-import email.utils
 import http.client
 import re
-import time
 import urllib.parse
 import uuid
 
-from . import exchanges
+from . import exchanges, retries, urls
+from .access import bearer
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
 
 _KEY = re.compile("[!-~]{1,128}")
-_TOKEN = re.compile("[!-~]+")
 # An answer of a hub has less than 2 KiB.
 _MAX_ANSWER_BYTES = 64 * 1024
 
@@ -57,7 +55,7 @@ def publish(
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
-    parts = exchanges.split_url(url)
+    parts = urls.split(url)
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -66,12 +64,10 @@ def publish(
     headers = {
         "Content-Type": content_type,
         "Idempotency-Key": key,
+        **bearer(token),
     }
-    if token is not None:
-        if not _TOKEN.fullmatch(token):
-            raise UsageError("token must be visible ASCII characters")
-        headers["Authorization"] = f"Bearer {token}"
-    target = _target(parts, name)
+    if name is not None:
+        parts = urls.with_parameters(parts, {"name": name})
     # The query may have a secret in it.
     shown = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     timeout = min(timeout, MAX_SECONDS)
@@ -80,7 +76,7 @@ def publish(
     while True:
         try:
             answer = exchanges.exchange(
-                parts, "POST", target, headers, body, deadline, _MAX_ANSWER_BYTES
+                parts, "POST", urls.target(parts), headers, body, deadline, _MAX_ANSWER_BYTES
             )
             return _read_answer(answer)
         except PublishFailed as error:
@@ -111,41 +107,15 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
         raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
 
 
-def _target(parts: urllib.parse.SplitResult, name: str | None) -> str:
-    """Return the request target in ASCII, with the name in its query."""
-    path = urllib.parse.quote(parts.path or "/", safe="%/:@!$&'()*+,;=-._~")
-    query = urllib.parse.quote(parts.query, safe="%/?:@!$&'()*+,;=-._~")
-    if name is not None:
-        try:
-            # Of two with one name the last counts.
-            query += "&" * bool(query) + "name=" + urllib.parse.quote(name, safe="")
-        except UnicodeEncodeError:
-            raise UsageError("the name has lone surrogates, which UTF-8 cannot say") from None
-    return f"{path}?{query}" if query else path
-
-
 # -- The answer --------------------------------------------------------------------------------
 
 
 def _read_answer(answer: exchanges.Answer) -> str:
     """Return the id in an answer; raise what the hub says if there is none."""
     if answer.status != 200:
-        wait = _retry_after(answer.headers["Retry-After"])
+        wait = retries.retry_after(answer.headers["Retry-After"])
         raise PublishFailed(answer.detail(), answer.status, wait)
     found = answer.fields().get("id")
     if not isinstance(found, str):
         raise PublishFailed("this is no hub: its answer has no id", answer.status)
     return found
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Return the seconds to wait (RFC 9110 §10.2.3), None if they are not told."""
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_SECONDS)
-    try:
-        moment = email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, moment - time.time()), MAX_SECONDS)

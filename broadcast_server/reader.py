@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from . import events, frames
+from .access import Grant
 from .connection import Connection
 from .core import Core, Refused
 from .errors import HubStopped
@@ -21,6 +23,7 @@ from .frames import FrameDecoder
 from .messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messages
 from .rooms import WAIT_SECONDS
 from .sessions import Session
+from .timers import NEVER
 from .writer import BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Reader:
         core: the hub's parts.
         client: the client, a member of its room.
         session: what it can come back with; None for a plain client.
+        grant: what it may do.
     """
 
     # Every idle client has one.
@@ -78,13 +82,17 @@ class Reader:
         "_decoder",
         "_discarded",
         "_errors",
+        "_may_publish",
+        "_may_rename",
         "_refilled",
         "_session",
         "_tokens",
         "core",
     )
 
-    def __init__(self, core: Core, client: Connection, session: Session | None) -> None:
+    def __init__(
+        self, core: Core, client: Connection, session: Session | None, grant: Grant
+    ) -> None:
         self.core = core
         self._client = client
         self._session = session
@@ -95,6 +103,8 @@ class Reader:
             limit = 6 * limit + EVENT_BYTES
         self._decoder = FrameDecoder(limit, settings.max_fragments)
         self._errors = 0
+        self._may_publish = grant.may_publish(client.room.path)
+        self._may_rename = grant.name is None
         self._tokens = float(settings.max_rate)
         self._refilled = time.monotonic()
         self._discarded = 0
@@ -103,10 +113,14 @@ class Reader:
         """Decode what arrived, publish the messages in batches, serve control frames in their
         place."""
         client = self._client
+        # The fan-out ends the connection then, and may be a moment late.
+        if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._close(client, 1008, "token expired")
+            return
         batch = Batch(client)
         decoder = self._decoder
         is_json = client.form is JSON
-        filtered = self.core.filter is not None
+        filtered = self.core.filter is not None or not self._may_publish
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
                 if is_json:
@@ -135,7 +149,12 @@ class Reader:
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
-        """Let the program's filter decide about a plain client's message."""
+        """Let the program's filter decide about a plain client's message, if it may send any."""
+        if not self._may_publish:
+            # There is no other way to tell a plain client.
+            self.core.count_refusal("token")
+            self._close(client, 1008, "you may not write to this room")
+            return
         data = payload.decode("utf-8") if opcode == frames.TEXT else payload
         try:
             found = self.core.pass_filter(data, client.room.path, client.member)
@@ -152,6 +171,9 @@ class Reader:
                 raise BadFrame("not_text", "binary data goes into data_base64")
             event = events.parse(payload, settings.max_message_bytes)
             if isinstance(event, events.Send):
+                if not self._may_publish:
+                    self.core.count_refusal("token")
+                    raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
                     data = self.core.pass_filter(event.data, client.room.path, client.member)
                 except Refused as error:
@@ -159,7 +181,11 @@ class Reader:
                 batch.add(encode(data), event.key, event.ref)
                 self._errors = 0
                 return
+            if isinstance(event, events.Rename) and not self._may_rename:
+                raise BadFrame("not_allowed", "your token says who you are", event.ref)
         except BadFrame as error:
+            if error.code == "too_big":
+                self.core.count_refusal("too_big")
             self._publish(client, batch)
             batch.clear()
             self._queue(client, events.error(error.code, error.detail, error.ref))
@@ -173,21 +199,24 @@ class Reader:
         self._errors = 0
         self._wait_for_rate(client, 1)
         if isinstance(event, events.Who):
-            self._queue(client, events.members(client.room.member_list(), event.ref))
+            room, ref = client.room, event.ref
+            self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
             told = client.room.rename(client, event.name)
             if self._session is not None:
-                self.core.sessions.take(self._session, client, event.name)
+                self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""
-        frame = JSON.event(body)
-        self._queue_frames(client, frame)
+        self._queue_frames(client, JSON.event(body))
 
     def _queue_frames(self, client: Connection, frame: bytes) -> None:
+        self._wait_to_queue(client, lambda: client.queue(frame, MAX_WAITING_BYTES))
+
+    def _wait_to_queue(self, client: Connection, queue: Callable[[], bool | None]) -> None:
         while True:
-            queued = client.queue(frame, MAX_WAITING_BYTES)
+            queued = queue()
             if queued is None:
                 return
             if queued:

@@ -62,15 +62,16 @@ class Room:
     def __init__(self, path: str, floor: tuple[int, int], ring_bytes: int) -> None:
         self.path = path
         self.ring_bytes = ring_bytes
-        # Guards members, watchers, recount, closed, _entries, _base, _dropped_bytes, _floor,
-        # _offered, _reserved and _paused. Taken after the backplane's lock and before a
-        # connection's.
+        # Guards members, their `member` and `missed`, watchers, recount, closed, _entries, _base,
+        # _dropped_bytes, _floor, _offered, _reserved, _paused and _changes. Taken after the
+        # backplane's lock and before a connection's.
         self.lock = threading.Lock()
         self._space = threading.Condition(self.lock)  # notified when publishers may go on
         self.members: dict[int, Connection] = {}
         self.watchers: dict[Connection, None] = {}  # members who are told of the others
         self.recount = False  # a `count` is due
         self.closed = False
+        self._changes = 0  # of members or their names
         self._entries: list[Entry] = []
         self._base = 0
         self._dropped_bytes = 0  # bytes of the frames before _base
@@ -83,7 +84,8 @@ class Room:
         self.in_step: defaultdict[Form, dict[Connection, None]] = defaultdict(dict)
         self.behind: dict[Connection, None] = {}
         self.counted_cost = 0
-        self.forms_bytes = 0  # of the entries that are held, beside their frames
+        # Of the entries that are held, beside their frames; others read it for their sizes.
+        self.forms_bytes = 0
         self.due = float("inf")  # its place in the fan-out's timers
         self.counted_at = 0.0  # when the last `count` went out
 
@@ -136,19 +138,24 @@ class Room:
             # Whoever was told to go before it came is none; its Close is queued under this lock.
             if not connection.closing:
                 self.members[connection.number] = connection
+                self._changes += 1
                 if replaced is not None:
                     self.watchers.pop(replaced, None)
+                    told = self._tell_rename_locked(connection.member, replaced.member.name)
                 else:
                     told = self._tell_locked("join", connection.member)
                 if connection.form is JSON:
                     self.watchers[connection] = None
+            first = b""
             if welcome is not None:
                 members = [member.member for member in self.members.values()]
                 newest = format_id(*self.id_before(head))
-                connection.queue_first(welcome(members, newest, format_id(*after)))
+                first = welcome(members, newest, format_id(*after))
             if gap is not None:
                 body = events.gap(gap, since_text, format_id(*after))
-                connection.queue_first(connection.form.event(body, "gap"))
+                first += connection.form.event(body, "gap")
+            if first:
+                connection.queue_first(first)
             return Joined(told, replaced)
 
     def _position_after(self, since: Id) -> int:
@@ -161,6 +168,7 @@ class Room:
             if self.members.get(connection.number) is not connection:
                 return []
             del self.members[connection.number]
+            self._changes += 1
             self.watchers.pop(connection, None)
             return self._tell_locked("leave", connection.member)
 
@@ -169,12 +177,10 @@ class Room:
         with self.lock:
             old = connection.member
             connection.member = dataclasses.replace(old, name=name)
-            if self.members.get(connection.number) is not connection or old.name == name:
+            if self.members.get(connection.number) is not connection:
                 return []
-            frame = JSON.event(
-                events.presence("rename", connection.member, len(self.members), old=old.name)
-            )
-            return self._queue_to_watchers_locked(frame)
+            self._changes += 1
+            return self._tell_rename_locked(connection.member, old.name)
 
     def tell_count(self) -> list[Connection]:
         """Tell how many members there are; return the clients that were told."""
@@ -188,6 +194,26 @@ class Room:
             connection.missed = False
             members = [member.member for member in self.members.values()]
             connection.queue_presence(JSON.event(events.members(members)))
+
+    def answer_who(self, connection: Connection, ref: events.Ref, limit_bytes: int) -> bool | None:
+        """Queue the list of members for a client, as ``Connection.queue`` does; also False if
+        somebody came or went meanwhile: who was told of that must not get an older list after it.
+        """
+        with self.lock:
+            members = [member.member for member in self.members.values()]
+            changes = self._changes
+        frame = JSON.event(events.members(members, ref))
+        with self.lock:
+            if changes != self._changes:
+                return False
+            return connection.queue_locked(frame, limit_bytes)
+
+    def _tell_rename_locked(self, member: Member, old: str | None) -> list[Connection]:
+        assert self.lock.locked()
+        if member.name == old:
+            return []
+        frame = JSON.event(events.presence("rename", member, len(self.members), old=old))
+        return self._queue_to_watchers_locked(frame)
 
     def _tell_locked(self, kind: str, member: Member) -> list[Connection]:
         assert self.lock.locked()
@@ -285,6 +311,11 @@ class Room:
         """Return what the log costs now."""
         with self.lock:
             return self.cost
+
+    def sizes(self) -> tuple[int, int]:
+        """Return what the log costs now, and how much was not offered to anybody yet, in bytes."""
+        with self.lock:
+            return self.cost, self._lag_locked()
 
     def last(self, history: int, since: Id | None) -> tuple[list[Entry], Id, Id, bool]:
         """Return messages of the log.

@@ -59,14 +59,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # The base class has its own handler fixed in its constructor.
         self.RequestHandlerClass = HubHandler
         self.core = core
+        core.client_count = lambda: self.client_count
         # Guards clients, id_counter, core.stopping, _by_handler, _by_id, _sessions and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         # Notified when a client of the list is handed over or leaves the list.
         self._settled = threading.Condition(self._registry_lock)
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
-        self._by_id: dict[str, Connection] = {}
-        self._sessions: dict[socket.socket, threading.Thread | None] = {}
+        # One of each id, but for a moment two or more while a new one replaces an old one.
+        self._by_id: dict[str, list[Connection]] = {}
+        self._sessions: dict[socket.socket, threading.Thread] = {}
         self._handed_over: set[socket.socket] = set()
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
@@ -89,6 +91,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         if sessions < self.core.settings.max_clients + _SPARE_SESSIONS:
             return True
         try:
+            self.core.count_refusal("sessions")
             request.send(_FULL, socket.MSG_DONTWAIT)
         except OSError:
             pass
@@ -96,17 +99,15 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
         with self._registry_lock:
-            self._sessions[request] = None
-        super().process_request(request, client_address)
+            # Before it runs: a stop waits for it also if it has not begun.
+            self._sessions[request] = thread
+        thread.start()
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
-
-    def process_request_thread(self, request: socket.socket, client_address: Any) -> None:
-        """Run one client's session."""
-        with self._registry_lock:
-            self._sessions[request] = threading.current_thread()
-        super().process_request_thread(request, client_address)
 
     def handle_error(self, request: socket.socket, client_address: Any) -> None:
         """Log what ended a session by mistake; the base class would print a traceback."""
@@ -155,12 +156,17 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 self.clients[client["place"]] = last
                 last["place"] = client["place"]
             self._settled.notify_all()
-            connection = client.get("connection")
-            # A newer connection may have its session, and its id.
-            if connection is not None:
-                id = connection.member.id
-                if self._by_id.get(id) is connection:
-                    del self._by_id[id]
+            self._unlist_locked(client)
+
+    def _unlist_locked(self, client: dict[str, Any]) -> None:
+        assert self._registry_lock.locked()
+        connection = client.get("connection")
+        if connection is not None:
+            id = connection.member.id
+            same = self._by_id[id]
+            same.remove(connection)
+            if not same:
+                del self._by_id[id]
 
     def handler_to_client(self, handler: HubHandler) -> dict[str, Any] | None:
         """Return what the list has about a handler."""
@@ -170,8 +176,10 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def set_connection(self, handler: HubHandler, connection: Connection) -> None:
         """Let a client be found by its id, from the moment when it becomes a member."""
         with self._registry_lock:
-            self._by_handler[handler]["connection"] = connection
-            self._by_id[connection.member.id] = connection
+            client = self._by_handler[handler]
+            self._unlist_locked(client)  # one for a room that was dropped just then
+            client["connection"] = connection
+            self._by_id.setdefault(connection.member.id, []).append(connection)
 
     def hand_over(self, handler: HubHandler) -> None:
         """Note that the socket is the fan-out's, too, and must not be closed behind its back."""
@@ -188,14 +196,18 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             return len(self.clients)
 
     def find(self, client_id: str) -> Connection | None:
-        """Return the client of that id."""
+        """Return the client of that id, unless it is ending; of several the newest."""
         with self._registry_lock:
-            return self._by_id.get(client_id)
+            for connection in reversed(self._by_id.get(client_id, ())):
+                # Two that resume one session at once come here and into the room in any order.
+                if not connection.ended:
+                    return connection
+        return None
 
     def connections(self) -> list[Connection]:
         """Return all clients that have joined."""
         with self._registry_lock:
-            return list(self._by_id.values())
+            return [connection for same in self._by_id.values() for connection in same]
 
     def own_connection(self) -> Connection | None:
         """Return the client whose reader thread the caller is on, if it is on one."""
@@ -252,7 +264,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             Whether all have ended, the calling thread not counted.
         """
         with self._registry_lock:
-            threads = [thread for thread in self._sessions.values() if thread is not None]
+            threads = list(self._sessions.values())
         ended = True
         for thread in threads:
             if thread is not threading.current_thread():

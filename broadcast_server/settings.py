@@ -7,13 +7,17 @@ the man page and the reference are made; a test keeps the defaults here and ther
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from .errors import UsageError
 
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
 # wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
 MAX_SECONDS = 1_000_000
+
+_VISIBLE = re.compile("[!-~]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,13 @@ class Settings:
     http_idle_timeout: float = 15.0
     allow_origin: tuple[str, ...] = ()
     switch_interval: float | None = None
+    # Access control (tokens.py). The values are secrets: no text form shows them.
+    token_file: str | PurePath | None = None
+    publish_token_file: str | PurePath | None = None
+    jwt_key_file: str | PurePath | None = None
+    token: str | None = dataclasses.field(default=None, repr=False)
+    publish_token: str | None = dataclasses.field(default=None, repr=False)
+    jwt_key: str | bytes | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         origins: object = self.allow_origin
@@ -87,6 +98,33 @@ class Settings:
                 f"total_log_bytes ({self.total_log_bytes}) must be at least "
                 f"room_log_bytes ({self.room_log_bytes})"
             )
+        for name in ("token", "publish_token", "jwt_key"):
+            self._check_secret(name)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether there is a token or a key, and so an access control of the hub's own."""
+        return any(
+            value is not None
+            for value in (
+                *(self.token, self.publish_token, self.jwt_key),
+                *(self.token_file, self.publish_token_file, self.jwt_key_file),
+            )
+        )
+
+    def _check_secret(self, name: str) -> None:
+        """Check a secret and the file that it may come from; no message has the secret in it."""
+        value, path = getattr(self, name), getattr(self, f"{name}_file")
+        kinds = (str, bytes) if name == "jwt_key" else (str,)
+        if value is not None and not (isinstance(value, kinds) and value):
+            raise UsageError(f"{name} must be a text that is not empty")
+        # Others could not be shown in a header line.
+        if name != "jwt_key" and isinstance(value, str) and not _VISIBLE.fullmatch(value):
+            raise UsageError(f"{name} must consist of visible ASCII characters")
+        if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
+            raise UsageError(f"{name}_file must be the path of a file")
+        if value is not None and path is not None:
+            raise UsageError(f"give {name} or {name}_file, not both")
 
     def _need(
         self,

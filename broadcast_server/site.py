@@ -1,4 +1,4 @@
-"""What the hub answers over HTTP: publishing, the last messages, who is where, health, the page.
+"""What the hub answers over HTTP: messages, who is where, health, metrics, the page.
 
 Everything here runs on the reader thread of the client that asks, and holds no lock while it
 works.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import time
 
-from . import events, page
+from . import events, media_types, metrics, page
+from .access import Grant
 from .core import Core, Refused
 from .decisions import (
     Asset,
     Decision,
     Health,
+    Metrics,
     Page,
     Preflight,
     Publish,
@@ -23,6 +25,7 @@ from .decisions import (
     Request,
     Response,
     Rooms,
+    Stream,
 )
 from .errors import HubBusy, HubStopped
 from .handshake import HttpConnection
@@ -36,16 +39,22 @@ _RETRY = (("Retry-After", "5"),)
 
 
 def respond(
-    core: Core, request: Request, decision: Decision, http: HttpConnection, address: str
+    core: Core,
+    request: Request,
+    decision: Decision,
+    http: HttpConnection,
+    address: str,
+    grant: Grant,
 ) -> Refusal | Response:
     """Return the answer to a request.
 
     Args:
         core: the hub's parts.
         request: the request.
-        decision: what the policies made of it; neither ``Join`` nor ``Stream``.
+        decision: what the policies made of it; no ``Join``, and a ``Stream`` only for HEAD.
         http: where the request came from, for its body.
         address: who sent it.
+        grant: what they may do, which is enough for this.
 
     Raises:
         BadRequest: the body is not to be had.
@@ -56,25 +65,42 @@ def respond(
     if isinstance(decision, Preflight):
         return Response(204, decision.headers)
     if isinstance(decision, Health):
-        return Response(503, _RETRY, b"stopping\n", "text/plain") if core.stopping else _HEALTHY
+        return _health(core)
+    if isinstance(decision, Metrics):
+        # While it stops, too: the last numbers are those of the goodbyes.
+        return _export(core, request, decision)
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.stopping:
-        return Refusal(503, "the hub is stopping", _RETRY)
+        return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
-        return _publish(core, request, decision, http, address)
+        return _publish(core, request, decision, http, address, grant)
     if isinstance(decision, Recall):
         return _recall(core, decision)
     if isinstance(decision, Rooms):
-        return _list_rooms(core, decision)
+        return _list_rooms(core, decision, grant)
+    if isinstance(decision, Stream):
+        # Before its first event a stream is nothing but its head.
+        return Response(200, decision.headers, content_type=media_types.EVENTS)
     return Refusal(404, "there is nothing here")
 
 
-_HEALTHY = Response(200, (), b"ok\n", "text/plain")
+def _health(core: Core) -> Response:
+    if core.stopping:
+        return Response(503, _RETRY, b"stopping\n", "text/plain")
+    if not core.fanout.is_alive:
+        # Nothing will be delivered any more: whoever watches the hub should start it anew.
+        return Response(503, _RETRY, b"failed\n", "text/plain")
+    return Response(200, (), b"ok\n", "text/plain")
 
 
 def _publish(
-    core: Core, request: Request, decision: Publish, http: HttpConnection, address: str
+    core: Core,
+    request: Request,
+    decision: Publish,
+    http: HttpConnection,
+    address: str,
+    grant: Grant,
 ) -> Refusal | Response:
     settings = core.settings
     body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
@@ -88,17 +114,23 @@ def _publish(
     wait = core.rates.take(address.rpartition(":")[0].strip("[]"))
     if wait > 0:
         later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
-        return Refusal(429, "more messages in a second than one address may publish", later)
+        text = "more messages in a second than one address may publish"
+        return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
-    sender = Member("", decision.name, decision.room, address)
+    sender = Member("", grant.name or decision.name, decision.room, address)
     try:
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, decision.key)
         ids = core.publish_one(decision.room, draft, time.monotonic() + PUBLISH_SECONDS)
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
-    except (HubBusy, HubStopped) as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers))
+    except HubStopped as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
+    except HubBusy as error:
+        # Either there is no place for the room, or the room is there and its fan-out is behind.
+        is_there = core.rooms.find(decision.room) is not None
+        retry = (*_RETRY, *decision.headers)
+        return Refusal(503, str(error), retry, "busy" if is_there else "max_rooms")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
@@ -125,7 +157,7 @@ def _recall(core: Core, decision: Recall) -> Response:
     return Response(200, decision.headers, body, _JSON)
 
 
-def _list_rooms(core: Core, decision: Rooms) -> Response:
+def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
     if decision.room is None:
         found = sorted(core.rooms.all(), key=lambda room: room.path)
     else:
@@ -133,11 +165,19 @@ def _list_rooms(core: Core, decision: Rooms) -> Response:
         found = [one] if one is not None else []
     rooms = []
     for room in found:
-        members = room.member_list()
+        members = room.member_list() if grant.may_subscribe(room.path) else []
         if members:
             listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
             rooms.append({"room": room.path, "count": len(members), "members": listed})
     return Response(200, decision.headers, events.encode({"rooms": rooms}) + b"\n", _JSON)
+
+
+def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:
+    try:
+        body, kind = metrics.expose(core, ", ".join(request.values("accept")))
+    except metrics.MetricsMissing as error:
+        return Refusal(501, str(error), decision.headers)
+    return Response(200, decision.headers, body, kind)
 
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:

@@ -9,6 +9,8 @@ from .connection import Connection
 from .rooms import Room
 
 NEVER = float("inf")
+# Fewer are not worth clearing.
+MIN_SKIPPED = 256
 
 Timed = Connection | Room
 
@@ -20,8 +22,10 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        # An appointment that was moved forward stays in the heap and is skipped: it is not `due`.
+        # An appointment that was moved forward or cancelled stays in the heap and is skipped: it is
+        # not `due`.
         self._heap: list[tuple[float, int, Timed]] = []
+        self._skipped = 0  # about how many of those there are
         self._numbers = itertools.count()
 
     @property
@@ -32,6 +36,7 @@ class Timers:
     def schedule(self, timed: Timed, due: float) -> None:
         """Make an appointment, unless there is an earlier one."""
         if due < timed.due:
+            self._skipped += timed.due != NEVER
             timed.due = due
             heapq.heappush(self._heap, (due, next(self._numbers), timed))
 
@@ -42,4 +47,17 @@ class Timers:
             if due == timed.due:
                 timed.due = NEVER
                 return timed
+            self._skipped -= 1
         return None
+
+    def cancel(self, timed: Timed) -> None:
+        """Forget an appointment, if there is one. With long times the heap would keep whoever has
+        come and gone meanwhile; so it is cleared when most of it is to be skipped."""
+        if timed.due == NEVER:
+            return
+        timed.due = NEVER
+        self._skipped += 1
+        if self._skipped > MIN_SKIPPED and self._skipped > len(self._heap) // 2:
+            self._heap = [item for item in self._heap if item[0] == item[2].due]
+            heapq.heapify(self._heap)
+            self._skipped = 0

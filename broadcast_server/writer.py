@@ -52,6 +52,7 @@ class ClientWriter:
         connections: every client that was handed over and not dropped yet.
         active: rooms that need another pass.
         passing: the room whose pass is going on; nobody gets in step with it in the middle.
+        accounting: the room whose log is trimmed at the end of what goes on now.
         joins, sends, deliveries, bytes_out, evictions: counters, read by other threads.
     """
 
@@ -72,6 +73,7 @@ class ClientWriter:
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room, None] = {}
         self.passing: Room | None = None
+        self.accounting: Room | None = None
         self.encodes = dict.fromkeys(forms.ALL, 0)  # of each form but raw, which readers make
         self.joins = 0
         self.sends = 0
@@ -228,6 +230,9 @@ class ClientWriter:
                 size += len(data)
         self.encodes[form] += made
         room.forms_bytes += size
+        if made and self.accounting is not room:
+            # Who joins where nothing is said may make the log grow: a pass counts and trims it.
+            self.active[room] = None
 
     def take_partly(
         self, connection: Connection, batch: Batch, sent: int, ranges: list[Range] | None
@@ -284,10 +289,15 @@ class ClientWriter:
         )
         self.evict(connection, 1013, f"since={resume}")
 
-    def evict(self, connection: Connection, code: int, reason: str) -> None:
-        """End a connection that does not do its part: only the frame in progress and Close go
-        out."""
-        self.evictions += 1
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        """End a connection at once: only the frame in progress and Close go out.
+
+        Args:
+            connection: the client.
+            code, reason: those of the Close.
+            blamed: it does not do its part, and counts as evicted.
+        """
+        self.evictions += blamed
         self._leave(connection)
         connection.evict(code, reason)
         self.fall_behind(connection)
@@ -339,6 +349,7 @@ class ClientWriter:
         room.in_step[connection.form].pop(connection, None)
         room.behind.pop(connection, None)
         self._leave(connection)
+        self._timers.cancel(connection)
         try:
             self._selector.unregister(connection.sock)
         except (KeyError, ValueError):

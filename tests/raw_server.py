@@ -197,11 +197,12 @@ class Listener:
         server.welcome(*others, after=after, **members)
         return server
 
-    def refuse(self, status: int) -> str:
+    def refuse(self, status: int, retry_after: str | None = None) -> str:
         """Answer the next request with an HTTP status; return the request."""
         sock, head = self.read_head()
+        wait = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
         with sock:
-            sock.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+            sock.sendall(f"HTTP/1.1 {status} X\r\n{wait}Content-Length: 0\r\n\r\n".encode())
         return head
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import socket
 import struct
 import sys
@@ -383,7 +384,23 @@ def resident_bytes(pid: int) -> int:
     raise LookupError(f"process {pid} has no VmRSS")
 
 
+def code_blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a page, named from the checkout's top."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
 def python_environment() -> dict[str, str]:
     """Return an environment for a Python subprocess that finds the checkout first."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def command_environment(*folders: pathlib.Path, **variables: str) -> dict[str, str]:
+    """Return an environment in which the checkout's command is found first, after the folders.
+
+    Variables of ours that are set where the tests run are left out.
+    """
+    path = [*map(str, folders), str(ROOT / "bin"), os.path.dirname(PYTHON), os.environ["PATH"]]
+    own = {k: v for k, v in python_environment().items() if not k.startswith("BROADCAST_SERVER_")}
+    return own | {"PATH": os.pathsep.join(path)} | variables

@@ -13,6 +13,7 @@ import pytest
 
 from broadcast_server.channel import Channel
 from broadcast_server.deadlines import Deadline
+from broadcast_server.settings import MAX_SECONDS
 
 SECONDS = 10.0
 
@@ -59,6 +60,9 @@ def test_deadline_counts_down_to_nothing() -> None:
     assert Deadline(-1).left() == 0
     left = Deadline(100).left()
     assert left is not None and 99 < left <= 100
+    for endless in (float("inf"), 1e300):
+        left = Deadline(endless).left()
+        assert left is not None and MAX_SECONDS - 1 < left <= MAX_SECONDS
 
 
 def test_both_directions_at_once(pair: tuple[Channel, socket.socket]) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import pathlib
 import re
 import resource
 import signal
@@ -101,11 +102,15 @@ def hub_command(
 
 
 def test_start_options_are_the_settings() -> None:
-    """Every setting of the library is an option of ``start``, with the same default."""
+    """Every setting of the library is an option of ``start``, with the same default; but secrets
+    are never arguments."""
     options = {o.dest: o.default for group in cli.START.values() for o in group}
     command_only = {"log_level", "log_format"}
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
-    assert options.keys() - command_only == fields.keys() | {"host", "port"}
+    secrets = {"token", "publish_token", "jwt_key"}
+    assert options.keys() - command_only == fields.keys() - secrets | {"host", "port"}
+    assert not any(secret in cli.build_parser().format_help() for secret in ("--token ", "--jwt "))
+    fields = {name: default for name, default in fields.items() if name not in secrets}
     differing = {name for name in fields if options[name] != fields[name]}
     # The command is a process of its own and may set this for all of it.
     assert differing == {"switch_interval"}
@@ -192,6 +197,22 @@ def test_resolve_splits_a_list() -> None:
     variables = {"BROADCAST_SERVER_ALLOW_ORIGIN": "https://a.example, https://b.example"}
     found = cli.resolve("start", {}, variables)
     assert found.values["allow_origin"] == ["https://a.example", "https://b.example"]
+
+
+def test_resolve_takes_secrets_from_the_environment_only() -> None:
+    """A file that is named, on the command line or in a variable, wins over a token in one."""
+    variables = {"BROADCAST_SERVER_TOKEN": "t", "BROADCAST_SERVER_PUBLISH_TOKEN": "p"}
+    found = cli.resolve("start", {}, variables)
+    assert (found.values["token"], found.values["publish_token"]) == ("t", "p")
+    assert found.sources["token"] == "BROADCAST_SERVER_TOKEN"
+    found = cli.resolve("start", {"token_file": "/t"}, variables)
+    assert (found.values["token"], found.values["token_file"]) == (None, "/t")
+    variables["BROADCAST_SERVER_PUBLISH_TOKEN_FILE"] = "/p"
+    assert cli.resolve("start", {}, variables).values["publish_token"] is None
+    for command in ("connect", "who"):
+        assert cli.resolve(command, {}, variables).values["token"] == "t"
+        assert cli.resolve(command, {"token_file": "/t"}, variables).values["token"] is None
+        assert cli.resolve(command, {}, {"BROADCAST_SERVER_TOKEN": ""}).values["token"] is None
 
 
 @pytest.mark.parametrize(
@@ -325,6 +346,12 @@ def test_help_has_every_option(command: str) -> None:
         assert f"--{option.name} {option.metavar}" in result.stdout
     general = run("--help").stdout
     assert "--start " in general and "--connect " in general and "--version " in general
+
+
+def test_help_names_what_can_be_typed() -> None:
+    """Nobody finds a command at the prompt that is told of nowhere."""
+    text = run("connect", "--help").stdout
+    assert "/who" in text and "/quit" in text
 
 
 @pytest.mark.parametrize(
@@ -480,6 +507,36 @@ def test_bad_port_is_one_line(port: str) -> None:
     assert_fails(run("start", variables=variables), 2, "BROADCAST_SERVER_PORT: ", port)
 
 
+@pytest.mark.parametrize("option", ["--token-file", "--publish-token-file", "--jwt-key-file"])
+def test_file_of_secrets_that_cannot_be_used_is_one_line(
+    option: str, tmp_path: pathlib.Path
+) -> None:
+    """No hub runs without the control that it was told to have."""
+    quiet = ["start", "--port", "0", "--log-level", "error", option]
+    path = tmp_path / "token"
+    assert_fails(run(*quiet, str(path)), 1, f"cannot read {path}: No such file")
+    path.write_text("\n")
+    assert_fails(run(*quiet, str(path)), 1, f"{path} is empty")
+
+
+def test_bad_token_in_a_variable_names_the_variable() -> None:
+    """And does not repeat it."""
+    variables = {"BROADCAST_SERVER_PUBLISH_TOKEN": "s3cret word"}
+    result = run("start", "--port", "0", "--log-level", "error", variables=variables)
+    assert_fails(result, 2, "BROADCAST_SERVER_PUBLISH_TOKEN must consist of visible ASCII")
+    assert "s3cret" not in result.stderr
+
+
+def test_open_hub_on_a_network_says_so() -> None:
+    """One line on standard error, unless there is a control."""
+    for variables, count in (({}, 1), ({"BROADCAST_SERVER_TOKEN": "t"}, 0)):
+        arguments = ["start", "--host", "0.0.0.0", "--port", "0", "--log-level", "warning"]
+        with hub_command(*arguments, variables=variables) as hub:
+            _, _, log = hub.end()
+        assert log.count("no access control: anyone who can reach ws://0.0.0.0:") == count
+        assert len(log.splitlines()) == count
+
+
 def test_value_that_cannot_be_names_its_source() -> None:
     """A limit that makes no sense is told in the words in which it was given."""
     quiet = ["start", "--port", "0", "--log-level", "error"]
@@ -612,6 +669,32 @@ def test_connect_refused_by_http_is_one_line() -> None:
     """A path that is no room."""
     with running_hub() as hub:
         assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+
+
+@pytest.mark.parametrize("command", ["connect", "who"])
+def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> None:
+    """From a file, a variable or the URL; without a good one it is one line and the end."""
+    path = tmp_path / "token"
+    path.write_text("right\nother\n")
+    path.chmod(0o600)
+    with running_hub(token="right") as hub:
+        url = f"{hub.url}r"
+        variables = {"BROADCAST_SERVER_TOKEN": "right"}
+        for result in (
+            run(command, url, "--token-file", str(path)),
+            run(command, url, variables=variables),
+            run(command, f"{url}?access_token=right"),
+        ):
+            assert (result.returncode, result.stderr) == (0, "")
+        refused = run(command, url)
+        assert_fails(refused, 1, "a token is needed here")
+        refused = run(command, f"{url}?access_token=s3cret")
+        assert_fails(refused, 1, "the token is not valid")
+        assert "s3cret" not in refused.stderr
+        variables = {"BROADCAST_SERVER_TOKEN": "s3 cret"}
+        assert_fails(run(command, url, variables=variables), 2, "visible ASCII characters")
+        path.unlink()
+        assert_fails(run(command, url, "--token-file", str(path)), 1, f"cannot read {path}: ")
 
 
 @pytest.mark.parametrize(

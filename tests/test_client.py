@@ -38,7 +38,6 @@ from .support import (
     PING,
     PONG,
     TEXT,
-    accept_for,
     running_hub,
     wait_until,
 )
@@ -126,7 +125,7 @@ def test_refused_upgrade_has_its_status() -> None:
     with running_hub(max_clients=1) as hub, BroadcastClient(hub.url):
         with pytest.raises(ConnectFailed, match="HTTP status 503") as caught:
             BroadcastClient(hub.url).connect()
-        assert caught.value.status == 503
+        assert (caught.value.status, caught.value.retry_after) == (503, 5.0)
 
 
 def test_many_threads_send_and_receive_through_one_client() -> None:
@@ -228,7 +227,7 @@ def test_server_that_does_not_answer_is_given_up(drip: bool) -> None:
 
         served = in_thread(serve)
         try:
-            with pytest.raises(ConnectFailed, match=r"no answer in 0\.3 s|cannot connect"):
+            with pytest.raises(ConnectFailed, match=r"no answer in 0\.3 s"):
                 BroadcastClient(listening.url, open_timeout=0.3).connect()
         finally:
             done.set()
@@ -294,24 +293,6 @@ def test_connection_cut_in_the_moment_of_success_is_connect_failed(
         with pytest.raises(ConnectFailed, match="no answer in 10 s"):
             BroadcastClient(hub.url).connect()
         assert wait_until(lambda: not hub.members())
-
-
-def test_close_while_connecting_wins() -> None:
-    """Nothing is left of a connection that nobody wants any more."""
-    with listener() as listening:
-        client = BroadcastClient(listening.url)
-        connecting = in_thread(client.connect)
-        sock, head = listening.read_head()
-        assert client.close() is False
-        with sock:
-            key = next(x for x in head.split("\r\n") if x.startswith("Sec-WebSocket-Key")).split()
-            sock.sendall(
-                b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: " + accept_for(key[1]).encode() + b"\r\n\r\n"
-            )
-            with pytest.raises(ConnectFailed, match="closed while"):
-                connecting.result(SECONDS)
-            assert sock.recv(1) == b""
 
 
 def test_use_before_connecting_is_connection_closed() -> None:
@@ -716,7 +697,7 @@ def test_name_and_who() -> None:
         client.rename("ann")
         client.who()
         client.who()
-        assert server.recv_event() == {"type": "name", "name": "ann"}
+        assert server.recv_event() == {"type": "name", "name": "ann", "ref": 1}
         event = server.recv_event()
         assert event["type"] == "who"
         server.ping()  # and nothing else was sent

@@ -216,8 +216,9 @@ def test_text_that_utf_8_cannot_carry_is_refused() -> None:
 
 def test_name_and_who() -> None:
     """The two other things that a client may say."""
-    assert json.loads(client_events.encode_name("\u00fc")) == {"type": "name", "name": "\u00fc"}
-    assert json.loads(client_events.encode_name(None)) == {"type": "name", "name": None}
+    event = {"type": "name", "name": "\u00fc", "ref": 7}
+    assert json.loads(client_events.encode_name("\u00fc", 7)) == event
+    assert json.loads(client_events.encode_name(None, 7)) == event | {"name": None}
     assert json.loads(client_events.encode_who(5)) == {"type": "who", "ref": 5}
 
 

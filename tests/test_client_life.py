@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +19,12 @@ from broadcast_server import (
     MessagesLost,
     Presence,
     UsageError,
+    channel,
     client_life,
     client_queues,
 )
-from broadcast_server.client_life import back_off
+from broadcast_server.deadlines import Deadline
+from broadcast_server.retries import back_off
 
 from .raw_server import SECONDS, SUBPROTOCOL, Listener, RawServer, connected_pair, event_pair
 from .support import PING, PONG, TEXT, wait_until
@@ -46,18 +49,6 @@ def returning(
     options.setdefault("max_reconnect_delay", SOON)
     with event_pair(*others, **options) as found:
         yield found
-
-
-# -- Pauses ------------------------------------------------------------------------------------
-
-
-def test_pauses_grow_to_the_limit_with_full_jitter() -> None:
-    """Between nothing and twice as much each time: not all clients come back at once."""
-    assert [back_off(n, 30.0, 1.0) for n in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    assert back_off(3, 30.0, 0.0) == 0
-    assert back_off(3, 30.0, 0.25) == 1
-    assert back_off(10**9, 30.0, 1.0) == 30
-    assert back_off(0, 0.1, 1.0) == 0.1
 
 
 # -- Coming back -------------------------------------------------------------------------------
@@ -157,7 +148,7 @@ def test_new_name_comes_back_too() -> None:
     """In the query, and as an event where the hub has kept the old one."""
     with returning(name="ann") as (client, server, listening):
         client.rename("anna")
-        assert server.recv_event() == {"type": "name", "name": "anna"}
+        assert server.recv_event() == {"type": "name", "name": "anna", "ref": 1}
         server.sock.close()
         again = listening.accept_events()
         assert again.query()["name"] == "anna"
@@ -165,14 +156,29 @@ def test_new_name_comes_back_too() -> None:
         again.sock.close()
         third = listening.accept_events(name="ann")
         with third.sock:
-            assert third.recv_event() == {"type": "name", "name": "anna"}
+            assert third.recv_event() == {"type": "name", "name": "anna", "ref": 1}
+
+
+def test_name_that_is_refused_is_not_asked_for_again() -> None:
+    """A hub may refuse the whole connection for it, and that would be the end."""
+    with returning(name="ann") as (client, server, listening):
+        client.rename("root")
+        event = server.recv_event()
+        server.send_event("error", code="refused", detail="not you", ref=event["ref"])
+        assert wait_until(lambda: bool(client.refused))
+        server.sock.close()
+        again = listening.accept_events()
+        with again.sock:
+            assert again.query()["name"] == client.name == "ann"
+            assert wait_until(lambda: client.state == "open")
+            again.ping()  # and nothing else was sent
 
 
 def test_name_that_was_taken_away_does_not_come_back() -> None:
     """Nor does one that is in the URL."""
     with returning(path="?name=x") as (client, server, listening):
         client.rename(None)
-        assert server.recv_event() == {"type": "name", "name": None}
+        assert server.recv_event() == {"type": "name", "name": None, "ref": 1}
         server.sock.close()
         again = listening.accept_events()
         with again.sock:
@@ -233,6 +239,47 @@ def test_question_is_not_repeated() -> None:
             again.ping()
             client.who()
             assert again.recv_event()["type"] == "who"
+
+
+def test_question_while_it_connects_is_answered_by_the_welcome() -> None:
+    """It was never sent, so it must not stand in the way of the next one."""
+    with returning() as (client, server, listening):
+        old = client._core.link
+        server.sock.close()
+        again = listening.accept(SUBPROTOCOL)
+        with again.sock:
+            assert wait_until(lambda: client._core.link is not old)
+            client.who()
+            again.welcome("c5")
+            assert wait_until(lambda: client.state == "open")
+            assert [member.id for member in client.members] == ["c5", "c1"]
+            client.who()
+            assert again.recv_event()["type"] == "who"
+
+
+def test_connection_on_which_nothing_can_be_sent_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault that the reader does not see: the message must not wait for ever on this side."""
+    real = channel.Channel.send
+    faults = [OSError(errno.ENOBUFS, "no buffer space"), None]
+
+    def send(self: channel.Channel, data: bytes, deadline: Deadline) -> None:
+        fault = faults.pop(0) if faults else None
+        if fault is not None:
+            raise fault
+        real(self, data, deadline)
+
+    with returning() as (client, server, listening):
+        monkeypatch.setattr(channel.Channel, "send", send)
+        publishing = in_thread(client.publish, "x")
+        server.recv_eof()
+        again = listening.accept_events()
+        with again.sock:
+            event = again.recv_event()
+            assert event["data"] == "x"
+            again.ack(event, 1)
+            assert publishing.result(SECONDS) == "1000-1"
 
 
 def test_unacknowledged_messages_are_bounded() -> None:
@@ -300,6 +347,29 @@ def test_refusal_that_will_pass_is_tried_again(status: int) -> None:
             assert wait_until(lambda: client.state == "open")
 
 
+def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``Retry-After`` holds for the next pause and no further one; the user's limit wins."""
+    asked: list[float] = []
+    pauses: list[float] = []
+
+    def noted(attempts: int, limit: float, chance: float, at_least: float) -> float:
+        asked.append(at_least)
+        pauses.append(back_off(attempts, limit, chance, at_least))
+        return pauses[-1]
+
+    monkeypatch.setattr(client_life, "back_off", noted)
+    with returning() as (client, server, listening):
+        server.sock.close()
+        listening.refuse(503, "7")
+        listening.refuse(429, "soon")
+        with listening.accept_events().sock:
+            assert wait_until(lambda: client.state == "open")
+        assert asked[:3] == [0, 7, 0]
+        assert pauses[1] == SOON and max(pauses) <= SOON
+
+
 def test_server_that_speaks_events_no_more_is_the_end() -> None:
     """What was plain cannot go on where events have ended."""
     with returning() as (client, server, listening):
@@ -364,6 +434,8 @@ def test_states_are_told_in_order() -> None:
             "open",
             "closed",
         ]
+        # The client could be asked meanwhile, and said the same: all went on in this thread.
+        assert [seen for _, seen, _ in told] == states
         assert {name for _, _, name in told} == {"client"}
 
 
@@ -411,6 +483,27 @@ def test_close_during_a_pause_ends_at_once() -> None:
         assert (client.state, client.timed_out) == ("closed", False)
 
 
+def test_close_during_a_pause_does_not_wait_for_what_needs_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new name that was not sent is no message: nobody comes back for it to leave again."""
+
+    def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    with returning(max_reconnect_delay=1000.0, close_timeout=1000.0) as (client, server, _):
+        link = client._core.link
+        assert link is not None
+        monkeypatch.setattr(channel.Channel, "send", fail)
+        client.who()
+        assert wait_until(lambda: not link.writing)
+        client.rename("b")
+        assert client._core.outbox.pending
+        server.sock.close()
+        assert wait_until(lambda: client.state == "waiting" and link.channel._sock.fileno() < 0)
+        assert client.close(timeout=SECONDS) is True
+
+
 def test_close_during_an_attempt_ends_at_once() -> None:
     """A server that does not answer keeps nobody."""
     with returning(close_timeout=1000.0, open_timeout=1000.0) as (client, server, listening):
@@ -445,6 +538,55 @@ def test_close_with_pending_messages_is_bounded(timeout: float | None) -> None:
         listening.sock.close()
         assert client.close(timeout=timeout) is False
         assert (client.state, client.timed_out) == ("closed", True)
+
+
+def test_close_that_gives_up_ends_the_connection_that_has_just_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The new one begins in the moment in which the time is up: it must not live on unseen."""
+    with returning(close_timeout=0.3, open_timeout=1000.0) as (client, server, listening):
+        client.send("x")
+        server.recv_event()
+        old = client._core.link
+        assert old is not None
+        server.sock.close()
+        assert wait_until(lambda: old.channel._sock.fileno() < 0)
+        servers: list[RawServer] = []
+
+        def progress() -> tuple[int, int, int]:
+            if not servers:
+                servers.append(listening.accept(SUBPROTOCOL))
+                assert wait_until(lambda: client._core.link is not old)
+                assert wait_until(lambda: client._core.dialing is None)
+            return 0, 0, 0
+
+        monkeypatch.setattr(old.channel, "progress", progress)
+        assert client.close(timeout=0) is False
+        (again,) = servers
+        with again.sock:
+            with contextlib.suppress(ConnectionResetError):
+                while again.sock.recv(1 << 16):
+                    pass
+        assert wait_until(lambda: client.state == "closed")
+        thread = client._core.thread
+        assert thread is not None
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_close_without_a_limit_ends_in_order(acknowledged: bool) -> None:
+    """``close_timeout=inf`` means for ever, and is no number that a lock would refuse."""
+    with returning(close_timeout=float("inf")) as (client, server, _):
+        client.send("x")
+        event = server.recv_event()
+        if acknowledged:
+            server.ack(event, 1)
+        closing = in_thread(client.close, timeout=float("inf"))
+        assert server.recv_close() == (1000, "")
+        server.send_close(1000 if acknowledged else 1008)
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is acknowledged
 
 
 def test_close_comes_back_for_what_is_pending() -> None:

@@ -94,6 +94,32 @@ def test_client_keeps_its_id() -> None:
             assert (item.data, item.sender.id) == ("x", before)
 
 
+def is_called(hub: BroadcastHub, client: BroadcastClient, name: str | None) -> bool:
+    """Wait until hub and client agree on the name of the only member."""
+    return wait_until(
+        lambda: (
+            (client.state, client.name, [m.name for m in hub.members("/")])
+            == ("open", name, [name])
+        ),
+        SECONDS,
+    )
+
+
+def test_name_is_the_last_one_that_was_asked_for() -> None:
+    """Also where the hub has kept an older one with the session, and where asking was lost."""
+    with running_hub() as hub:
+        with BroadcastClient(hub.url, name="ann", max_reconnect_delay=SOON) as client:
+            for name in ("bob", None, "eve"):
+                client.rename(name)
+                assert is_called(hub, client, name)
+                cut_and_wait(client)
+                assert is_called(hub, client, name)
+            for name in (None, "zoe"):
+                cut(client)
+                client.rename(name)  # to the old connection, to none, or to the new one
+                assert is_called(hub, client, name)
+
+
 def test_own_messages_stay_left_out_after_coming_back() -> None:
     """Also those that the replay holds."""
     with running_hub() as hub:

@@ -51,7 +51,10 @@ def test_every_other_event_is_as_the_schema_says() -> None:
     """Each kind once, with what it carries."""
     assert checked(events.direct(encode("x"), 1))["id"] is None
     limits = {"max_message_bytes": 1, "max_rate": 0, "history": 100}
-    welcome = checked(events.welcome(ANN, "t", [ANN, BOB, ANN], "2-1", "1-0", limits, 2))
+    rights = {"publish": True, "rename": False}
+    members = [ANN, BOB, ANN]
+    welcome = checked(events.welcome(ANN, "t", members, "2-1", "1-0", limits, 2, rights))
+    assert welcome["rights"] == rights
     assert (welcome["count"], len(welcome["members"]), welcome["after"]) == (3, 2, "1-0")
     for kind in ("join", "leave"):
         assert checked(events.presence(kind, ANN, 3))["count"] == 3

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
+from broadcast_server import urls
 from broadcast_server.deadlines import Deadline
-from broadcast_server.errors import UsageError
-from broadcast_server.exchanges import Answer, exchange, is_broken, split_url, why
+from broadcast_server.exchanges import Answer, exchange, is_broken, why
 
 from .test_publisher import Act, answer, serving
 
@@ -22,7 +22,7 @@ def get(act: Act, *, limit: int = 1000, timeout: float = SECONDS) -> tuple[Answe
     """Ask a server that does this; return its answer, and first line and body of the request."""
     with serving(act) as server:
         deadline = Deadline(timeout)
-        got = exchange(split_url(server.url), "GET", "/-/rooms?x=1", {}, None, deadline, limit)
+        got = exchange(urls.split(server.url), "GET", "/-/rooms?x=1", {}, None, deadline, limit)
     (asked,) = server.asked
     assert asked.headers == {
         "host": f"127.0.0.1:{server.port}",
@@ -90,31 +90,7 @@ def test_deadline_is_for_all_of_it() -> None:
     with serving(trickle) as server:
         try:
             with pytest.raises(TimeoutError) as failed:
-                exchange(split_url(server.url), "GET", "/", {}, None, Deadline(0.2), 1000)
+                exchange(urls.split(server.url), "GET", "/", {}, None, Deadline(0.2), 1000)
         finally:
             over.set()
     assert why(failed.value, 0.2) == "no answer in 0.2 s"
-
-
-@pytest.mark.parametrize(
-    ("url", "path"),
-    [
-        ("http://h", ""),
-        ("https://h:1/a?b", "/a"),
-        ("ws://[::1]:1/", "/"),
-        ("wss://b\u00fccher.example/x", "/x"),
-    ],
-)
-def test_address_has_parts(url: str, path: str) -> None:
-    """Of HTTP and of a WebSocket alike."""
-    assert split_url(url).path == path
-
-
-@pytest.mark.parametrize(
-    "url", ["", "h", "ftp://h/", "http://", "http://h:0/", "http://h:x/", "ws://a b/", "ws://u@h/",
-            "http://h/\n", "http://[::1/"]
-)  # fmt: skip
-def test_what_is_no_address_is_refused(url: str) -> None:
-    """Before anything goes out."""
-    with pytest.raises(UsageError, match="not an address"):
-        split_url(url)

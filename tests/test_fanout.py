@@ -13,10 +13,11 @@ import pytest
 from broadcast_server import BroadcastHub, HubStopped, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
-from broadcast_server.messages import Draft, Member, cost_of, format_id
+from broadcast_server.forms import JSON, RAW, SSE_JSON, Form
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of, format_id
 from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
-from broadcast_server.timers import NEVER
+from broadcast_server.timers import MIN_SKIPPED, NEVER
 
 from .support import RawClient, running_hub, wait_until
 
@@ -152,15 +153,20 @@ class Bench:
         self.sockets: list[socket.socket] = []
 
     def client(
-        self, history: int = 0, since: tuple[int, int] | None = None
+        self,
+        history: int = 0,
+        since: tuple[int, int] | None = None,
+        form: Form = RAW,
+        **more: Any,
     ) -> tuple[Connection, socket.socket]:
         """Return a member that is not handed over yet, and its peer's socket."""
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)
         self.sockets += [ours, theirs]
         number = len(self.sockets)
-        connection = Connection(number, Member("c", None, "/r", "x"), self.room, ours, echo=False)
-        self.room.join(connection, history, since)
+        member = Member("c", None, "/r", "x")
+        connection = Connection(number, member, self.room, ours, echo=False, form=form)
+        self.room.join(connection, history, since, **more)
         connection.share()
         return connection, theirs
 
@@ -207,7 +213,8 @@ def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: B
 
 
 def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> None:
-    """No message was promised before the join; a since= is a promise, and gets its place back."""
+    """No message was promised before the join; a since= is a promise, and gets its place back: a
+    plain client by coming again, as there are no words to tell it of a gap."""
     bench.fill(10_000)
     room = bench.room
     oldest = room.id_before(room.base)
@@ -224,6 +231,41 @@ def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> Non
     assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
 
 
+@pytest.mark.parametrize("form", [JSON, SSE_JSON])
+@pytest.mark.parametrize("gap", [None, "restarted"])
+def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: str | None) -> None:
+    """Where each message trims the log, who is sent away to resume would never get in: it is told,
+    behind its ``welcome``, and goes on with the oldest message that is held."""
+    bench.fill(10_000)
+    room = bench.room
+    after = format_id(*room.id_before(room.base))
+    welcome = (lambda *_: form.event(b'{"type":"welcome"}')) if form is JSON else None
+    client, theirs = bench.client(
+        since=room.id_before(room.base), form=form, gap=gap, since_text="1-1", welcome=welcome
+    )
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(form.event(b'{"type":"direct"}'))
+    bench.fanout._do_activate(client)
+    assert client.final is None
+    (oldest,) = room.entries(room.base, room.base + 1)
+    stream = theirs.makefile("rb")
+    expected = [b'"type":"welcome"'] * (form is JSON)
+    expected += [b'"reason":"restarted","since":"1-1","after":"%s"' % after.encode()] * bool(gap)
+    newer = format_id(*room.id_before(room.base)).encode()
+    expected += [b'"reason":"trimmed","since":"%s","after":"%s"' % (after.encode(), newer)]
+    expected += [b'"type":"message","id":"%d-%d"' % (oldest.ms, oldest.seq)]
+    for part in expected:
+        begin = b""
+        while part not in begin:
+            begin += stream.read(1)
+        assert b'"direct"' not in begin
+        assert begin.count(b'"type":"message"') == part.count(b'"type":"message"'), begin
+    stream.close()
+
+
 def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     """The log goes at once; a client that has not been sent everything is told where it was."""
     client, _ = bench.client()
@@ -238,6 +280,32 @@ def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     assert bench.room.cost == 0
     assert client.final is not None and client.final.startswith(b"\x88")
     assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
+
+
+def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: BroadcastHub) -> None:
+    """Nobody publishes any more, so no message makes the pass that counts and trims the log."""
+    assert hub._core is not None
+    fanout = fanout_of(hub)
+    for _ in range(50):
+        hub.broadcast("x" * 1000, "/r")
+    room = hub._core.rooms.open("/r")
+    assert wait_until(lambda: fanout._total_cost == room.held_bytes() > 0)
+    frames_only = room.held_bytes()
+    offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
+    with RawClient.connect(port=hub.port, path="/r?history=50", headers=offer) as client:
+        for _ in range(51):
+            client.recv_message()
+        assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
+        assert wait_until(lambda: fanout._total_cost == room.held_bytes())
+
+
+def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
+    """It has no appointment any more."""
+    timers = fanout_of(hub)._timers
+    with RawClient.connect(port=hub.port):
+        for _ in range(2 * MIN_SKIPPED):
+            RawClient.connect(port=hub.port).leave()
+        assert wait_until(lambda: len(timers._heap) <= MIN_SKIPPED + 2)
 
 
 def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:

@@ -31,13 +31,20 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
 # These only compute: bytes and values in, bytes and values out.
 PURE = [
-    "registry", "rooms", "plain_request", "policies", "origins", "queries", "media_types", "rates",
-    "decisions", "batches", "messages", "frames", "settings", "errors",
+    "registry", "rooms", "plain_request", "policies", "access", "origins", "queries", "media_types",
+    "rates", "decisions", "batches", "messages", "frames", "urls", "settings", "errors",
 ]  # fmt: skip
 DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
 
 # Each library is imported in one place.
-OWNERS = {"websocket_server": "handler", "websocket": "dialer", "h11": "handshake"}
+OWNERS = {
+    "websocket_server": "handler",
+    "websocket": "dialer",
+    "h11": "handshake",
+    "jwt": "tokens",
+    "cryptography": "tokens",
+    "prometheus_client": "metrics",
+}
 
 
 def tree_of(module: str) -> ast.Module:

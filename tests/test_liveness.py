@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broadcast_server.connection import Connection
-from broadcast_server.liveness import Liveness, latest_ping
+from broadcast_server.liveness import LAST_LOOK_SECONDS, Liveness, latest_ping
 from broadcast_server.messages import Member
 from broadcast_server.rooms import Room
 from broadcast_server.settings import Settings
@@ -30,8 +30,8 @@ class Writer:
     def drop(self, connection: Connection) -> None:
         self.done.append("drop")
 
-    def evict(self, connection: Connection, code: int, reason: str) -> None:
-        self.done.append((code, reason))
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        self.done.append((code, reason) if blamed else (code, reason, "not blamed"))
 
     def evict_slow(self, connection: Connection) -> None:
         self.done.append("slow")
@@ -76,6 +76,20 @@ def test_first_ping_is_due_within_the_promised_span(case: Case) -> None:
     assert 1020 <= min(dues) < max(dues) <= 1000 + latest_ping(SETTINGS) == 1025
 
 
+def test_client_whose_token_ends_first_is_looked_at_then(case: Case) -> None:
+    """Not a ping later: at the second of its end it is told to go, whatever else there is."""
+    case.client.expires = 1007.5
+    case.liveness.begin(case.client)
+    assert case.client.due == 1007.5
+    assert case.check(1007.4) == 1007.5
+    assert case.writer.done == []
+    case.client.waiting = False
+    case.client.blocked = True
+    case.client.blocked_since = 1007.0
+    assert case.check(1007.5) == NEVER
+    assert case.writer.done == [(1008, "token expired", "not blamed")]
+
+
 def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:
     """One ping, then the time-out; not a second ping."""
     assert case.check(1020.0) == 1028.0
@@ -88,8 +102,23 @@ def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:
 def test_client_that_does_not_answer_is_evicted(case: Case) -> None:
     """1011, since it may still be there and learn why."""
     case.check(1020.0)
-    assert case.check(1028.0) == NEVER
+    again = case.check(1028.0)
+    assert again == 1028.0 + LAST_LOOK_SECONDS
+    assert case.check(again) == NEVER
     assert case.writer.done == ["attend", (1011, "ping timeout")]
+
+
+def test_answer_that_its_reader_has_but_did_not_get_to_note_counts(case: Case) -> None:
+    """The thread has returned from ``recv`` and waits for the interpreter: two looks that far apart
+    leave it time to run, also after the whole process was stopped for longer than the time-out."""
+    case.check(1020.0)
+    again = case.check(1100.0)
+    assert case.writer.done == ["attend"]
+    case.client.quiet_since = 1100.1
+    assert 1120.1 <= case.check(again) <= 1125.1
+    assert case.check(1125.2) == 1133.2
+    assert case.check(1133.2) == 1133.2 + LAST_LOOK_SECONDS
+    assert case.writer.done == ["attend", "attend"]
 
 
 def test_answer_that_nobody_has_read_yet_counts(case: Case) -> None:

@@ -51,6 +51,10 @@ def test_request_without_origin_is_judged_by_its_site(
         (PAGE, "hub:8765", ("https://PAGE.example/",), True),
         ("ftp://hub", "hub", (), False),
         ("null", "null", (), False),
+        ("http://", "", (), False),
+        ("http://:80", "", (), False),
+        ("http://", ":80", (), False),
+        ("http://:8765", ":8765", (), False),
         ("hub:8765", "hub:8765", (), False),
     ],
 )

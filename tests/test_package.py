@@ -18,7 +18,7 @@ import pytest
 
 import broadcast_server
 
-from .support import PYTHON, ROOT, python_environment
+from .support import PYTHON, ROOT, code_blocks, python_environment
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
@@ -141,16 +141,10 @@ def test_changelog_begins_with_this_version() -> None:
 # The README's words.
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+@pytest.mark.parametrize("number", range(len(code_blocks("README.md", "python"))))
 def test_readme_python_runs(number: int) -> None:
     """Each Python example of the README runs as it stands, but on a free port."""
-    program = blocks("python")[number].replace("8765", "0")
+    program = code_blocks("README.md", "python")[number].replace("8765", "0")
     result = subprocess.run(
         [PYTHON, "-W", "error", "-c", program],
         env=python_environment(),
@@ -209,6 +203,7 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "websocket-server",
         "websocket-client",
         "h11",
+        "prometheus-client",
     }
     assert "broadcast_server/py.typed" in names
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
@@ -231,9 +226,12 @@ def test_installs_into_an_empty_environment(
     page = tmp_path / "share" / "man" / "man1" / "broadcast-server.1"
     assert page.read_bytes() == MAN_PAGE.read_bytes()
     program = """
+from urllib.request import urlopen
 from broadcast_server import BroadcastHub, BroadcastClient
 with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as one, BroadcastClient(hub.url) as two:
     one.send("hello")
     print(two.recv(timeout=10).data)
+    with urlopen(hub.url.replace("ws:", "http:") + "metrics", timeout=10) as answer:
+        assert b"broadcast_messages_total 1.0" in answer.read()
 """
     assert run(binaries / "python", "-c", program, cwd=tmp_path) == "hello\n"

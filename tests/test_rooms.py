@@ -10,7 +10,7 @@ import pytest
 
 from broadcast_server.errors import HubBusy
 from broadcast_server.forms import RAW
-from broadcast_server.messages import ENTRY_BYTES, Draft, cost_of
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
 from broadcast_server.rooms import Room
 
 RING = 64 * 1024
@@ -22,7 +22,7 @@ class Client:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.member = f"member {number}"
+        self.member = Member(f"c{number}", None, "/r", "")
         self.form = RAW
         self.cursor = -1
         self.joined_after: tuple[int, int] | None = None
@@ -65,7 +65,7 @@ def test_member_begins_at_the_head() -> None:
     c = client()
     assert r.join(c, 0, None)
     assert c.cursor == r.head == 3
-    assert r.member_list() == ["member 1"]
+    assert [member.id for member in r.member_list()] == ["c1"]
 
 
 @pytest.mark.parametrize(("history", "cursor"), [(0, 5), (1, 4), (5, 0), (99, 0)])
@@ -159,6 +159,10 @@ def test_publisher_pauses_above_a_quarter_of_the_ring() -> None:
     cost = 10 + ENTRY_BYTES
     assert (count - 1) * cost <= RING // 4 < count * cost
     assert r.held_bytes() == count * cost
+    # Nothing of it was offered to anybody yet.
+    assert r.sizes() == (count * cost, count * cost)
+    r.mark_offered(count - 1)
+    assert r.sizes() == (count * cost, cost)
 
 
 def test_publisher_goes_on_below_an_eighth() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -163,7 +164,7 @@ def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
     with running_hub() as hub:
         server = server_of(hub)
         watched: Any = Watched()
-        server._sessions[watched] = None
+        server._sessions[watched] = threading.current_thread()
     assert held == [True]
 
 
@@ -183,3 +184,26 @@ def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.Monke
         assert not server._sessions
         with RawClient.connect(port=hub.port) as client:
             client.leave()
+
+
+def test_stop_waits_for_a_session_that_has_not_begun(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread was started, but has not run yet: it is joined like any other."""
+    server = server_of(hub)
+    run = server.process_request_thread
+    started, go_on = threading.Event(), threading.Event()
+
+    def run_late(*args: Any) -> None:
+        started.set()
+        assert go_on.wait(10)
+        run(*args)
+
+    monkeypatch.setattr(server, "process_request_thread", run_late)
+    with RawClient.open(port=hub.port):
+        assert started.wait(10)
+        server.stop_listening()
+        assert not server.join(time.monotonic())
+        go_on.set()
+        assert server.join(time.monotonic() + 10)
+        assert not server._sessions

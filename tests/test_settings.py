@@ -37,6 +37,9 @@ ABOVE_ZERO = [
 ]
 
 
+SECRETS = ["token", "publish_token", "jwt_key"]
+
+
 def make(**values: Any) -> Settings:
     return Settings(**values)
 
@@ -52,6 +55,7 @@ def test_defaults_pass_their_own_checks() -> None:
 def test_every_setting_is_checked() -> None:
     """A setting that is added later must be added to a check, and here."""
     checked = {*AT_LEAST, *ABOVE_ZERO, "room_log_bytes", "total_log_bytes", "allow_origin"}
+    checked |= {*SECRETS, *(f"{name}_file" for name in SECRETS)}
     assert {field.name for field in dataclasses.fields(Settings)} == checked
 
 
@@ -126,6 +130,22 @@ def test_system_can_wait_for_the_longest_time() -> None:
     thread.start()
     thread.join(longest)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secret_is_a_text_given_once_and_never_shown(name: str) -> None:
+    """Neither in the text form of the settings nor in an error."""
+    settings = make(**{name: "s3cret"})
+    assert settings.has_secrets and "s3cret" not in repr(settings)
+    assert make(**{f"{name}_file": "/etc/s"}).has_secrets and not make().has_secrets
+    if name != "jwt_key":
+        with pytest.raises(UsageError, match=f"^{name} must consist of visible ASCII characters$"):
+            make(**{name: "s3 cret"})
+    for bad in ({name: ""}, {name: 5}, {f"{name}_file": ""}, {f"{name}_file": 5}):
+        with pytest.raises(UsageError, match=f"^{name}"):
+            make(**bad)
+    with pytest.raises(UsageError, match=f"^give {name} or {name}_file, not both$"):
+        make(**{name: "s3cret", f"{name}_file": "/etc/s"})
 
 
 @pytest.mark.parametrize("value", ["10", True, float("nan"), [1], b"1", 1j])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import re
+import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from broadcast_server import BroadcastHub, Member, Message, PublishFailed, publish
+from broadcast_server.messages import parse_id
 
-from .support import RawClient, http_request, running_hub, wait_until
+from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 
 SECONDS = 10.0
 
@@ -37,6 +43,17 @@ def ask(
     response = connection.getresponse()
     data = response.read()
     return response.status, json.loads(data) if data else None
+
+
+def ask_briefly(hub: BroadcastHub, method: str, path: str) -> tuple[int, str | None, bytes]:
+    """Make a request on a connection of its own; return status, Retry-After and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=SECONDS)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers["Retry-After"], response.read()
+    finally:
+        connection.close()
 
 
 class Stream:
@@ -96,15 +113,30 @@ def test_key_that_comes_again_is_taken_once(
     assert [message.data for message in hub.history("/r")] == [b"a"]
 
 
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.stress)])
 def test_many_posts_on_one_connection(
-    hub: BroadcastHub, connection: http.client.HTTPConnection
+    hub: BroadcastHub, connection: http.client.HTTPConnection, count: int
 ) -> None:
-    """It is kept open, and every one is there in order."""
-    for number in range(1000):
-        status, _ = ask(connection, "POST", "/r", b"%d" % number, Content_Type="text/plain")
-        assert status == 200
-    expected = [str(number) for number in range(900, 1000)]
-    assert [message.data for message in hub.history("/r")] == expected
+    """It is kept open; every one is there in order, and the answers' ids are the messages'."""
+    with RawClient.connect(
+        port=hub.port, path="/r", headers=["Sec-WebSocket-Protocol: broadcast.v1.json"]
+    ) as reader:
+        assert json.loads(reader.recv_message())["type"] == "welcome"
+        connection.connect()
+        sock = connection.sock
+        ids = []
+        for number in range(count):
+            status, answer = ask(
+                connection, "POST", "/r", b"%d" % number, Content_Type="text/plain"
+            )
+            assert status == 200
+            ids.append(answer["id"])
+            message = json.loads(reader.recv_message())
+            assert (message["id"], message["data"]) == (answer["id"], str(number))
+        assert connection.sock is sock
+    places = [parse_id(id) for id in ids]
+    assert all(before < after for before, after in itertools.pairwise(places))
+    assert hub.stats()["messages"] == count
 
 
 @pytest.mark.parametrize(
@@ -180,22 +212,155 @@ def test_on_message_hears_of_publishers_once() -> None:
     assert heard == [("x", "cron")]
 
 
-def test_hub_that_stops_refuses_and_says_so(
-    hub: BroadcastHub, connection: http.client.HTTPConnection
+def test_hub_that_stops_refuses_and_says_so() -> None:
+    """While a client takes its time to say goodbye: not ready, with a time to come back; who waits
+    for the last numbers gets them."""
+    # So long it waits for the client's answer, at most.
+    with running_hub(close_timeout=30.0) as hub:
+        stopper = threading.Thread(target=hub.stop, args=(30.0,))
+        assert ask_briefly(hub, "GET", "/healthz") == (200, None, b"ok\n")
+        assert ask_briefly(hub, "HEAD", "/healthz") == (200, None, b"")
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+            stopper.start()
+            assert client.recv_close()[0] == 1001
+            assert ask_briefly(hub, "GET", "/healthz") == (503, "5", b"stopping\n")
+            assert ask_briefly(hub, "GET", "/-/rooms")[:2] == (503, "5")
+            assert ask_briefly(hub, "POST", "/r")[:2] == (503, "5")
+            with pytest.raises(HandshakeRefused, match="503"):
+                RawClient.connect(port=hub.port)
+            status, _, body = ask_briefly(hub, "GET", "/metrics")
+            assert status == 200
+            assert b'broadcast_refusals_total{reason="stopping"} 3.0' in body
+            client.send_close(1001)
+            client.recv_eof()
+        stopper.join(SECONDS)
+        assert not stopper.is_alive()
+
+
+def test_hub_whose_fan_out_has_failed_is_not_healthy(
+    hub: BroadcastHub, connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readiness first: 503, with a time to come back."""
+    """It delivers nothing any more, so whoever watches it must be told."""
+
+    def fail(*_: Any) -> bool:
+        raise RuntimeError("made by the test")
+
     assert hub._core is not None
+    fanout = hub._core.fanout
+    monkeypatch.setattr(fanout, "_pass", fail)
+    hub.broadcast("x")
+    assert wait_until(lambda: not fanout.is_alive)
     connection.request("GET", "/healthz")
     response = connection.getresponse()
-    assert (response.status, response.read()) == (200, b"ok\n")
-    hub._core.stopping = True
-    for method, path in (("GET", "/healthz"), ("POST", "/r"), ("GET", "/-/rooms")):
-        connection.request(method, path, b"x" if method == "POST" else None)
-        response = connection.getresponse()
-        response.read()
-        assert (response.status, response.headers["Retry-After"]) == (503, "5")
-        connection.close()
-    hub._core.stopping = False
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert response.read() == b"failed\n"
+
+
+# -- Origins, HEAD and curl ---------------------------------------------------------------------
+
+PAGE = "https://page.example"
+JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
+
+
+def answer_to(hub: BroadcastHub, method: str, accept: str = "*/*", **headers: str) -> Any:
+    """Make a request of a connection of its own; return the answer with ``body`` in it."""
+    connection = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=SECONDS)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = b"x" if method in ("POST", "PUT") else None
+    connection.request(method, "/r", body, {"Accept": accept} | named)
+    answer: Any = connection.getresponse()
+    # A stream does not end.
+    is_stream = answer.headers["Content-Type"] == EVENTS and method == "GET"
+    answer.found = b"" if is_stream else answer.read()
+    answer.close()
+    connection.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "accept"),
+    [("POST", "*/*"), ("PUT", "*/*"), ("GET", JSON), ("HEAD", JSON), ("GET", EVENTS)],
+)
+def test_page_of_an_allowed_origin_may_ask_and_do(method: str, accept: str) -> None:
+    """Its browser's question and then the request itself; for any other page both are refused."""
+    with running_hub(allow_origin=(PAGE,)) as hub:
+        asked = {"Access_Control_Request_Method": method}
+        may = answer_to(hub, "OPTIONS", Origin=PAGE, **asked)
+        assert (may.status, may.found) == (204, b"")
+        assert may.headers["Access-Control-Allow-Origin"] == PAGE
+        assert may.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT"
+        named = may.headers["Access-Control-Allow-Headers"].split(", ")
+        assert {"Content-Type", "Idempotency-Key", "Last-Event-ID"} <= set(named)
+        done = answer_to(hub, method, accept, Origin=PAGE)
+        assert (done.status, done.headers["Access-Control-Allow-Origin"]) == (200, PAGE)
+        assert "Origin" in done.headers["Vary"]
+        published = hub.stats()["messages"]
+        for other in ("https://evil.example", "null", "http://"):
+            for refused in (
+                answer_to(hub, "OPTIONS", Origin=other, **asked),
+                answer_to(hub, method, accept, Origin=other),
+            ):
+                assert refused.status == 403
+                assert refused.headers["Access-Control-Allow-Origin"] is None
+        assert hub.stats()["messages"] == published == (method in ("POST", "PUT"))
+        assert answer_to(hub, "OPTIONS").headers["Allow"] == "GET, HEAD, POST, PUT, OPTIONS"
+
+
+@pytest.mark.parametrize("accept", [JSON, EVENTS, HTML])
+def test_head_is_get_without_the_body(hub: BroadcastHub, accept: str) -> None:
+    """RFC 9110 §9.3.2: the same header lines, and nobody has joined."""
+    hub.broadcast("3:1", "/r")
+    got, asked = (answer_to(hub, method, accept) for method in ("GET", "HEAD"))
+    assert (got.status, asked.status, asked.found) == (200, 200, b"")
+    # Their times may differ, and a stream ends with its connection.
+    for name in ("Content-Type", "Content-Length", "Vary", "Cache-Control", "ETag"):
+        if not (name == "Content-Length" and accept == EVENTS):
+            assert asked.headers[name] == got.headers[name]
+    if accept != EVENTS:
+        assert int(asked.headers["Content-Length"]) == len(got.found) > 0
+    assert wait_until(lambda: not hub.members("/r"))
+
+
+def curl(*arguments: str, body: bytes) -> tuple[list[int], str]:
+    """Post by curl, which waits for 100 without end; return each status, and what it prints."""
+    program = shutil.which("curl")
+    if program is None:
+        pytest.skip("curl is not installed")
+    command = [
+        program,
+        "-sv",
+        "--expect100-timeout",
+        "300",
+        "--data-binary",
+        "@-",
+        "-w",
+        "%{num_connects}\n",
+    ]
+    result = subprocess.run(
+        [*command, *arguments], input=body, capture_output=True, timeout=50, check=True
+    )
+    statuses = re.findall(rb"^< HTTP/1\.1 (\d+)", result.stderr, re.MULTILINE)
+    return [int(status) for status in statuses], result.stdout.decode()
+
+
+@pytest.mark.parametrize("more", [[], ["-H", "Transfer-Encoding: chunked"]])
+def test_curl_that_waits_for_100_gets_it(hub: BroadcastHub, more: list[str]) -> None:
+    """Twice on one connection, with a length or in chunks."""
+    url = f"http://127.0.0.1:{hub.port}/r"
+    body = b"x" * (1 << 20)
+    statuses, printed = curl("-H", "Expect: 100-continue", *more, url, url, body=body)
+    assert statuses == [100, 200, 100, 200]
+    assert re.findall(r"^\d+$", printed, re.MULTILINE) == ["1", "0"]  # connections made
+    assert [message.data for message in hub.history("/r")] == [body.decode()] * 2
+
+
+def test_curl_that_waits_for_100_is_told_413_instead(hub: BroadcastHub) -> None:
+    """And keeps what is too big to itself."""
+    url = f"http://127.0.0.1:{hub.port}/r"
+    body = b"x" * ((1 << 20) + 1)
+    assert curl("-H", "Expect: 100-continue", url, body=body)[0] == [413]
+    assert hub.stats()["messages"] == 0
 
 
 # -- Looking -----------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
-"""``broadcast.v1.json`` on a real hub: presence, acks, errors, sessions, the seam of a resume."""
+"""``broadcast.v1.json`` on a real hub: presence, acks, errors, sessions."""
 
 from __future__ import annotations
 
 import json
-import random
-import threading
 from typing import Any
 
 import jsonschema
@@ -201,64 +199,6 @@ def test_presence_that_piles_up_becomes_one_list(
         assert [member["name"] for member in event["members"]] == [None, "last"]
         assert kinds.count("join") + kinds.count("leave") < 20
         last.close()
-
-
-def resume_at_random(clients: int, drops: int) -> None:
-    """A sender that never pauses, and clients that drop and come back: no hole, no double."""
-    stop = threading.Event()
-    sent: list[str] = []
-    failures: list[BaseException] = []
-
-    with running_hub(history=1000) as hub:
-
-        def talk() -> None:
-            number = 0
-            # As fast as the readers, all in this one process, can follow.
-            while not stop.wait(0.003):
-                message = hub.broadcast(str(number), "/r")
-                assert message.id is not None
-                sent.append(message.id)
-                number += 1
-
-        def follow(seed: int) -> None:
-            rng = random.Random(seed)
-            expected: int | None = None
-            query = "history=1"
-            try:
-                for _ in range(drops + 1):
-                    with Peer(hub, f"/r?{query}", validate=False) as peer:
-                        for _ in range(rng.randrange(1, 30)):
-                            while (event := peer.recv())["type"] != "message":
-                                assert event["type"] in ("join", "leave", "count", "members")
-                            number = int(event["data"])
-                            assert expected in (None, number), (expected, number)
-                            expected = number + 1
-                            query = f"since={event['id']}"
-            except BaseException as error:
-                failures.append(error)
-
-        talking = threading.Thread(target=talk)
-        followers = [threading.Thread(target=follow, args=(seed,)) for seed in range(clients)]
-        talking.start()
-        for thread in followers:
-            thread.start()
-        for thread in followers:
-            thread.join(120)
-        stop.set()
-        talking.join(10)
-    assert not failures, failures[:3]
-    assert len(sent) > drops
-
-
-def test_resume_at_random_has_no_hole_and_no_double() -> None:
-    """In small: 8 clients, each dropped 5 times."""
-    resume_at_random(8, 5)
-
-
-@pytest.mark.stress
-def test_resume_of_fifty_clients_has_no_hole_and_no_double() -> None:
-    """50 clients, each dropped 20 times at random points."""
-    resume_at_random(50, 20)
 
 
 def test_close_of_the_peer_is_echoed_after_its_acks(hub: BroadcastHub) -> None:

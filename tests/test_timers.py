@@ -11,7 +11,7 @@ import pytest
 from broadcast_server.connection import Connection
 from broadcast_server.messages import Member
 from broadcast_server.rooms import Room
-from broadcast_server.timers import NEVER, Timers
+from broadcast_server.timers import MIN_SKIPPED, NEVER, Timers
 
 MakeClient = Callable[[], Connection]
 
@@ -111,3 +111,28 @@ def test_like_a_table_of_times(make_client: MakeClient, seed: int) -> None:
             assert len(popped) == len(expected) and set(popped) == expected
             table = {client: due for client, due in table.items() if due > now}
         assert all(client.due == table.get(client, NEVER) for client in clients)
+
+
+def test_cancelled_appointment_is_skipped(make_client: MakeClient) -> None:
+    """And may be made anew, for the same time, too."""
+    timers, client = Timers(), make_client()
+    timers.cancel(client)
+    timers.schedule(client, 5.0)
+    timers.cancel(client)
+    assert client.due == NEVER
+    assert pop_all(timers, 6.0) == []
+    timers.schedule(client, 5.0)
+    assert pop_all(timers, 6.0) == [client]
+
+
+def test_those_that_have_gone_are_not_kept_until_their_time(make_client: MakeClient) -> None:
+    """With a ping interval of an hour the heap must not grow with everybody who comes and goes."""
+    timers, staying = Timers(), [make_client() for _ in range(100)]
+    for client in staying:
+        timers.schedule(client, 3000.0)
+    for _ in range(5000):
+        client = make_client()
+        timers.schedule(client, 3600.0)
+        timers.cancel(client)
+        assert len(timers._heap) <= len(staying) + MIN_SKIPPED + 1
+    assert pop_all(timers, 3600.0) == staying

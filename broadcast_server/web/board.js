@@ -1,7 +1,9 @@
 // The board (?view=board): the newest message of a room, as large as the window allows.
 
 import { Link } from "./link.js";
+import { Prompt, takeTokenFromAddress } from "./prompt.js";
 import { showState, wakeWithPage } from "./state.js";
+import { readToken, writeToken } from "./store.js";
 import { author, binaryNotice, clip, day, make, roomName, show, timeElement } from "./text.js";
 
 const SMALLEST_PX = 16;
@@ -14,12 +16,29 @@ const newest = $("newest");
 let message = null;
 let frame = 0;
 
+takeTokenFromAddress();
 const link = new Link({
   history: 1,
   name: "board",
+  token: readToken(),
   event: take,
-  changed: () => showState(link.state),
+  changed: drawState,
+  tokenLost: () => writeToken(null),
 });
+const prompt = new Prompt(link);
+
+function drawState() {
+  const { state } = link;
+  const locked = state.kind === "locked";
+  showState(state);
+  $("unlock").hidden = !locked;
+  if (locked) {
+    // A board that does not follow any more should not look as if it did.
+    message = null;
+    prompt.show(state.why);
+  }
+  redraw();
+}
 
 function take(event) {
   if (event.type === "welcome" && event.newest === event.after) redraw();
@@ -36,7 +55,11 @@ function redraw() {
 function draw() {
   frame = 0;
   newest.classList.toggle("faint", message === null || message.data === undefined);
-  if (message === null) {
+  if (link.state.kind === "locked") {
+    newest.textContent = link.state.why;
+  } else if (message === null && link.id === null) {
+    newest.textContent = "";
+  } else if (message === null) {
     newest.textContent = "Nothing has been said here yet";
   } else if (message.data === undefined) {
     newest.textContent = binaryNotice(message.data_base64);
@@ -50,6 +73,8 @@ function draw() {
     const date = new Date(message.time);
     const before = day(date) === day(new Date()) ? " " : ` ${day(date)}, `;
     $("source").replaceChildren(name, before, timeElement(date));
+  } else {
+    $("source").replaceChildren();
   }
   fit();
 }
@@ -88,5 +113,6 @@ function largest() {
 show($("room"), room);
 document.title = room;
 new ResizeObserver(redraw).observe(stage);
+$("unlock").addEventListener("click", () => prompt.show(link.state.why));
 wakeWithPage(link);
 link.start();

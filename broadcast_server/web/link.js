@@ -8,6 +8,8 @@
 // the hub takes it once.
 
 const SUBPROTOCOL = "broadcast.v1.json";
+const TOKEN_PROTOCOL = "broadcast.token."; // and the token in base64url: a script can set no header
+const EXPIRED = "token expired"; // the reason of a 1008
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 30_000;
@@ -29,15 +31,17 @@ const FINAL = new Map([
 ]);
 
 export class Link {
-  // The states: {kind: "connecting" | "open" | "waiting" | "closed", until, why}.
+  // The states: {kind: "connecting" | "open" | "waiting" | "closed" | "locked", until, why}.
   state = { kind: "connecting" };
   id = null; // who we are, from the welcome
   limits = null;
+  rights = { publish: true, rename: true };
   outbox = []; // {key, ref, data, time, tried, state: "waiting" | "sent" | "failed", why, shown}
 
   #options;
   #socket = null;
   #name;
+  #token;
   #session = null;
   #last = null; // the id after which everything is still to come
   #seen = new Set();
@@ -49,11 +53,12 @@ export class Link {
   #heard = 0; // when the last frame came
   #ref = 0;
 
-  // options: history, echo, name, and the callbacks event(event), changed() for a new state, and
-  // outboxChanged(). saved: what save() gave to the tab's page before this one.
+  // options: history, echo, name, token, and the callbacks event(event), changed() for a new state,
+  // outboxChanged(), and tokenLost() when the hub does not take the token. saved: what save() gave to the tab's page before this one.
   constructor(options, saved = {}) {
     this.#options = options;
     this.#name = options.name ?? null;
+    this.#token = options.token ?? null;
     this.#session = saved.session ?? null;
     for (const item of saved.outbox ?? []) {
       this.outbox.push({ ...item, ref: (this.#ref += 1), state: "waiting", shown: false });
@@ -108,6 +113,15 @@ export class Link {
     if (this.state.kind === "open") this.#ask({ type: "who" });
   }
 
+  // The user has a token, or another one. It is shown with a new connection, also if there is one.
+  setToken(token) {
+    this.#token = token;
+    this.#attempts = 0;
+    this.#drop();
+    this.#rest();
+    this.#open();
+  }
+
   // The user wants to try it now.
   retry() {
     if (this.state.kind !== "waiting" && this.state.kind !== "closed") return;
@@ -144,8 +158,11 @@ export class Link {
     this.#welcomed = 0;
     this.#owed = 0;
     let socket;
+    let opened = false;
+    const protocols = [SUBPROTOCOL];
+    if (this.#token) protocols.push(TOKEN_PROTOCOL + base64url(this.#token));
     try {
-      socket = new WebSocket(this.#url(), [SUBPROTOCOL]);
+      socket = new WebSocket(this.#url(), protocols);
     } catch (error) {
       this.#set({ kind: "closed", why: `The browser does not allow the connection (${error.name}).` });
       return;
@@ -153,12 +170,58 @@ export class Link {
     this.#socket = socket;
     this.#set({ kind: "connecting" });
     socket.onopen = () => {
+      opened = true;
       if (socket.protocol === SUBPROTOCOL) return;
       this.#drop();
       this.#set({ kind: "closed", why: `The hub does not speak ${SUBPROTOCOL}.` });
     };
     socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    socket.onclose = ({ code, reason }) => {
+      if (opened) this.#lost(code, reason);
+      else this.#learnWhy(socket);
+    };
+  }
+
+  // A browser does not tell a script why an upgrade was refused. The same question over HTTP gets an
+  // answer with a status.
+  async #learnWhy(socket) {
+    const headers = { Accept: "application/json" };
+    if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
+    let status = 0;
+    try {
+      const signal = AbortSignal.timeout(CONNECT_MS);
+      const options = { method: "HEAD", headers, cache: "no-store", signal };
+      ({ status } = await fetch(`${location.pathname}?history=0`, options));
+    } catch {
+      // There is no hub, or no network: it comes to the same as without this question.
+    }
+    if (this.#socket !== socket) return; // something else has begun
+    const forbidden = this.#token
+      ? "This token does not allow to read this room."
+      : "The hub does not let you read this room.";
+    if (status === 403) this.#lock(forbidden);
+    else if (status !== 401) this.#lost(1006, "");
+    else if (this.#token) this.#lock("The hub does not take this token: it is wrong, or has expired.");
+    else this.#lock("This room wants a token.");
+  }
+
+  // Without another token there is no way on.
+  #lock(why) {
+    this.#socket = null;
+    this.#token = null;
+    this.#rest();
+    this.#options.tokenLost?.();
+    this.#set({ kind: "locked", why });
+    this.#options.outboxChanged?.();
+  }
+
+  // What was sent and has no answer is to be sent again.
+  #rest() {
+    for (const item of this.outbox) {
+      if (item.state !== "sent") continue;
+      item.state = "waiting";
+      item.shown = false;
+    }
   }
 
   // Forget the socket; whatever it still has to say is not for us.
@@ -171,16 +234,16 @@ export class Link {
   }
 
   #lost(code, reason) {
+    if (code === 1008 && reason === EXPIRED) {
+      this.#lock("The token has expired.");
+      return;
+    }
     this.#socket = null;
     if (code === 1009) {
       const culprit = this.outbox.find((item) => item.state === "sent");
       if (culprit) this.#fail(culprit, "too big for this hub");
     }
-    for (const item of this.outbox) {
-      if (item.state !== "sent") continue;
-      item.state = "waiting";
-      item.shown = false;
-    }
+    this.#rest();
     if (code === 1008) this.#session = null; // whoever has it now keeps it
     const final = FINAL.get(code) ?? (code >= 3000 ? FINAL.get(1000) : undefined);
     if (final) {
@@ -245,6 +308,8 @@ export class Link {
   #welcome(event) {
     this.id = event.id;
     this.limits = event.limits;
+    this.rights = event.rights ?? this.rights;
+    if (!this.rights.rename) this.#name = event.name;
     this.#session = event.session;
     this.#last = event.after;
     this.#welcomed = performance.now();
@@ -332,6 +397,11 @@ export class Link {
     this.state = state;
     this.#options.changed();
   }
+}
+
+// The token is ASCII.
+function base64url(token) {
+  return btoa(token).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 // crypto.randomUUID() exists in secure contexts only, and http:// to another machine is none.

@@ -3,8 +3,9 @@
 import { Link } from "./link.js";
 import { Log } from "./log.js";
 import { Members } from "./members.js";
+import { Prompt, takeTokenFromAddress } from "./prompt.js";
 import { secondsLeft, showState, wakeWithPage } from "./state.js";
-import { leaveTab, readName, takeTab, writeName } from "./store.js";
+import { leaveTab, readName, readToken, takeTab, writeName, writeToken } from "./store.js";
 import { cleanName, make, number, roomName, show } from "./text.js";
 
 const HISTORY = 50;
@@ -24,6 +25,7 @@ let unread = 0; // while the tab is hidden
 let newest = null; // the end of the history that is coming in
 let quiet = true; // nothing was said here as far as we know
 
+takeTokenFromAddress();
 const log = new Log(drawRest);
 const members = new Members(() => link.askWho());
 const link = new Link(
@@ -31,12 +33,15 @@ const link = new Link(
     history: HISTORY,
     echo: true,
     name: cleanName(readName()),
+    token: readToken(),
     event: take,
     changed: drawState,
     outboxChanged: () => log.refresh(),
+    tokenLost: () => writeToken(null),
   },
   takeTab(location.pathname),
 );
+const prompt = new Prompt(link);
 
 // What the hub says.
 
@@ -48,6 +53,7 @@ function take(event) {
       log.busy = newest !== event.after;
       if (newest !== event.after) quiet = false;
       if (document.activeElement !== nameField) nameField.value = link.name ?? "";
+      drawRights();
       break;
     case "message":
       takeMessage(event);
@@ -138,7 +144,11 @@ nameField.addEventListener("keydown", (event) => {
   rename();
   box.focus();
 });
-$("retry").addEventListener("click", () => link.retry());
+$("retry").addEventListener("click", () => {
+  if (link.state.kind === "locked") prompt.show(link.state.why);
+  else link.retry();
+});
+$("unlock").addEventListener("click", () => prompt.show("With a token you may be allowed to write."));
 
 // What is shown beside the log.
 
@@ -151,8 +161,20 @@ function drawState() {
   banner.hidden = state.kind === "open";
   banner.dataset.kind = state.kind;
   const lost = link.id === null ? "The hub does not answer." : "The connection is lost.";
-  $("banner-text").textContent = { open: "", closed: state.why, waiting: lost }[state.kind];
-  $("retry").textContent = state.kind === "closed" ? "Connect again" : "Connect now";
+  $("banner-text").textContent = { open: "", waiting: lost }[state.kind] ?? state.why;
+  const ways = { closed: "Connect again", locked: "Enter a token" };
+  $("retry").textContent = ways[state.kind] ?? "Connect now";
+  if (state.kind === "locked") prompt.show(state.why);
+}
+
+// Who may not write has no box to write into, and whose name is in the token cannot change it.
+function drawRights() {
+  const { publish, rename: mayRename } = link.rights;
+  $("reader").hidden = publish;
+  box.parentElement.hidden = $("send").hidden = $("hint").hidden = !publish;
+  if (!mayRename) nameField.value = link.name ?? "";
+  nameField.disabled = !mayRename;
+  nameField.title = mayRename ? "" : "Your token says who you are.";
 }
 
 function drawCountdown() {

@@ -5,6 +5,7 @@ const WORDS = {
   open: "Connected",
   waiting: "Reconnecting",
   closed: "Closed",
+  locked: "Token needed",
 };
 
 export function showState(state) {

@@ -1,8 +1,9 @@
-// What the page remembers: the name for all rooms (localStorage), and for this tab and room who it
-// is and what it has not sent yet (sessionStorage). A browser may forbid either; then nothing is
+// What the page remembers: the name for all rooms (localStorage); for this tab the token, and for each
+// room who it is and what it has not sent yet (sessionStorage). A browser may forbid either; then nothing is
 // remembered, and all else works.
 
 const NAME = "broadcast-server:name";
+const TOKEN = "broadcast-server:token";
 const TAB = "broadcast-server:tab:";
 
 function storage(kind) {
@@ -36,6 +37,14 @@ export function readName() {
 
 export function writeName(name) {
   write("localStorage", NAME, name);
+}
+
+export function readToken() {
+  return read("sessionStorage", TOKEN);
+}
+
+export function writeToken(token) {
+  write("sessionStorage", TOKEN, token);
 }
 
 // What the tab's last page has left. Taken out of the store for as long as the page lives: a browser

@@ -18,6 +18,10 @@ An empty variable counts as unset, and so does one that begins `tcp://`. The lim
 also keywords of `BroadcastHub`, under the name of the option with underscores:
 `--ping-interval 5` is `BroadcastHub(ping_interval=5)`. The defaults are the same, but for
 `switch_interval`, which a library leaves alone.
+
+Tokens are no options, because every user of a machine can read the arguments of a process. They
+come from the files that are named here, or from the variables `BROADCAST_SERVER_TOKEN` and
+`BROADCAST_SERVER_PUBLISH_TOKEN`; `BroadcastHub` has `token=`, `publish_token=` and `jwt_key=`, too.
 """
 
 

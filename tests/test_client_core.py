@@ -1,0 +1,184 @@
+"""What the threads of one client share: waiting, the end, and a process that forks."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from broadcast_server import ProtocolError
+
+from .raw_server import SECONDS, connected_pair
+from .support import PYTHON, TEXT, python_environment, wait_until
+from .test_client import in_thread
+
+
+def run_program(program: str) -> None:
+    """Run a program that says that the parent is well."""
+    finished = subprocess.run(
+        [PYTHON, "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")
+
+
+def test_endless_timeout_is_one() -> None:
+    """``recv(inf)`` waits like ``recv()``; a lock that is told so would raise OverflowError."""
+    with connected_pair() as (client, server):
+        for timeout in (float("inf"), 1e20):
+            receiving = in_thread(client.recv, timeout)
+            assert wait_until(lambda: bool(client._core.inbox.arrived._waiters))  # type: ignore[attr-defined]
+            server.send_frame(TEXT, "x")
+            assert receiving.result(SECONDS).data == "x"
+
+
+def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes after the reader has notified its thread: then another one gets the message."""
+    with connected_pair() as (client, server):
+        inbox = client._core.inbox
+        real = inbox.arrived.wait
+        is_first = True
+
+        def wait(timeout: float | None = None) -> bool:
+            nonlocal is_first
+            if not is_first:
+                return real(timeout)
+            is_first = False
+            real(timeout)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(inbox.arrived, "wait", wait)
+        interrupted = in_thread(client.recv)
+        assert wait_until(lambda: len(inbox.arrived._waiters) == 1)  # type: ignore[attr-defined]
+        receiving = in_thread(client.recv)
+        assert wait_until(lambda: len(inbox.arrived._waiters) == 2)  # type: ignore[attr-defined]
+        server.send_frame(TEXT, "x")
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.result(SECONDS)
+        assert receiving.result(SECONDS).data == "x"
+
+
+def test_reason_of_the_end_does_not_grow() -> None:
+    """Who asks again and again gets the same exception, with the frames of this call only."""
+    with connected_pair() as (client, server):
+        server.sock.sendall(b"\x83\x01x")
+        depths = []
+        for _ in range(3):
+            with pytest.raises(ProtocolError) as caught:
+                client.recv(SECONDS)
+            depths.append(len(caught.traceback))
+        assert depths == depths[:1] * 3
+
+
+def test_close_of_several_threads_is_one() -> None:
+    """Each of them learns how it has ended, and the first one's code counts."""
+    with connected_pair() as (client, server):
+        first = in_thread(client.close, 4000, "enough")
+        assert server.recv_close() == (4000, "enough")
+        second = in_thread(client.close, 4001)
+        server.send_close(4000)
+        server.recv_eof()
+        server.sock.close()
+        assert [first.result(SECONDS), second.result(SECONDS)] == [True, True]
+
+
+FORK = """
+import os, signal, warnings
+warnings.simplefilter("ignore")  # fork in a process with threads, and what that leaves: on purpose
+from broadcast_server import BroadcastClient, BroadcastHub, ConnectionClosed
+"""
+
+
+def test_forked_child_has_no_connection() -> None:
+    """It has none of the threads, and may have inherited a lock: nothing is sent or waited for."""
+    run_program(
+        FORK
+        + """
+with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
+    link = client._core.link
+    descriptor = link.channel._sock.fileno()
+    with client._core.lock, link.channel._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            for call in (lambda: client.send("x"), client.who, client.recv, client.publish):
+                try:
+                    call("x") if call == client.publish else call()
+                except ConnectionClosed as error:
+                    assert error.code == 1006 and "parent" in error.reason, error
+                else:
+                    os._exit(1)
+            assert (client.state, client.close(), client.members != []) == ("closed", False, True)
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os._exit(7)
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert status == 7 << 8, status
+    hub.broadcast("still mine")
+    assert client.recv(10).data == "still mine"
+    client.publish("and on the way out", timeout=10)
+print("parent is well")
+"""
+    )
+
+
+def test_forked_children_may_connect_a_client_of_their_parent() -> None:
+    """One that was not connected; and no message of one is taken for a message of another."""
+    run_program(
+        FORK
+        + """
+seen = []
+with BroadcastHub(port=0, on_message=lambda message: seen.append(message.data)) as hub:
+    client = BroadcastClient(hub.url)
+    for number in range(3):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            with client:
+                client.publish(f"child {number}", timeout=10)
+            os._exit(7)
+        _, status = os.waitpid(child, 0)
+        assert status == 7 << 8, status
+    with client:
+        client.publish("parent", timeout=10)
+    assert seen == ["child 0", "child 1", "child 2", "parent"], seen
+print("parent is well")
+"""
+    )
+
+
+def test_callback_that_forks_ends_its_child_in_peace() -> None:
+    """The child's copy of the client's own thread leaves its loop; the parent's goes on."""
+    run_program(
+        FORK
+        + """
+import threading
+children, done = [], threading.Event()
+
+def fork(state):
+    if state == "open" and not children:
+        children.append(os.fork())
+        if children[0] == 0:
+            signal.alarm(10)
+            try:
+                client.send("x")
+            except ConnectionClosed:
+                os._exit(7)
+            os._exit(1)
+        done.set()
+
+with BroadcastHub(port=0) as hub:
+    client = BroadcastClient(hub.url, on_state=fork)
+    with client:
+        assert done.wait(10)
+        _, status = os.waitpid(children[0], 0)
+        assert status == 7 << 8, status
+        assert client.publish("x", timeout=10)
+print("parent is well")
+"""
+    )
