@@ -64,11 +64,12 @@ class Member:
         self.echo = "echo=1" in query
         self.expected: deque[Said] = deque()
         self.gone: tuple[int, str] | None = None  # it was told to go
-        self.gap: dict[str, Any] | None = None
+        self.gap: dict[str, Any] | None = None  # one that is to be seen in the next message
+        self.gaps: list[tuple[dict[str, Any], int]] = []
         self.acks: dict[Any, dict[str, Any]] = {}
         self.last = ""
         self.joined_after = ""
-        self.may_skip = 0  # so many of the first ones may have been trimmed before it joined
+        self.may_skip = 0  # so many of the first ones may have been trimmed
         before = {member.id for member in hub.members(room)}
         rcvbuf = 2048 if small else None
         path = f"{room}?{query}"
@@ -119,7 +120,7 @@ class Member:
     def read_message(self) -> Said | None:
         """Return the next message, with the id that the model knows where it comes without; None
         when it was told to go."""
-        while True:
+        while self.gone is None:
             try:
                 event = self._event()
             except EOFError:
@@ -146,6 +147,7 @@ class Member:
             elif not isinstance(event, dict):
                 assert self.expected, f"{event[:40]!r} was not for this client"
                 return self.expected[0][0], event
+        return None
 
     def read_some(self, count: int) -> bool:
         """Read that many of the messages that it must get; return False if it was told to go."""
@@ -159,7 +161,14 @@ class Member:
         return True
 
     def take(self, said: Said) -> None:
-        """Check that this is the next message that it must get."""
+        """Check that this is the next message that it must get; after a gap, a later one."""
+        if self.gap is not None:
+            skipped = 0
+            while said != self.expected[0]:
+                self.expected.popleft()
+                skipped += 1
+            self.gaps.append((self.gap, skipped))
+            self.gap = None
         while self.may_skip and said[1] != self.expected[0][1]:
             self.expected.popleft()
             self.may_skip -= 1
@@ -278,6 +287,7 @@ class HubMachine(RuleBasedStateMachine):
     def catch_up(self, member: Member) -> None:
         """Read all that it must get. Who was told to go on the way comes back to the same place."""
         while not member.read_all():
+            self.check_gaps(member)
             assert member.small, f"{member.kind} was told to go: {member.gone}"
             assert member.gone is not None
             code, reason = member.gone
@@ -291,6 +301,7 @@ class HubMachine(RuleBasedStateMachine):
                 told = _number(reason.removeprefix("since="))
                 assert _number(since) <= told < _number(member.expected[0][0]), (told, since)
             self.come_back(member, since, small=False)
+        self.check_gaps(member)
 
     def come_back(self, member: Member, since: str, *, small: bool) -> None:
         """Join anew after an id, and go on expecting the same, unless there is a gap."""
@@ -317,18 +328,16 @@ class HubMachine(RuleBasedStateMachine):
         )
         assert len(member.expected) >= len(missed)
         self.seen["missed" if missed else "resumed"] += 1
-        if member.expected and self.may_be_trimmed(member.room, since):
-            first = member.read_message()
-            assert first is not None, member.gone
-            if member.gap is None:
-                assert first == member.expected[0]
-            else:
-                assert member.gap["reason"] == "trimmed"
-                self.seen["gap"] += 1
-                while member.expected[0] != first:
-                    member.expected.popleft()
-            member.expected.popleft()
-            member.last = first[0]
+
+    def check_gaps(self, member: Member) -> None:
+        """Whoever was told of a gap had missed so much that the log need not hold it."""
+        while member.gaps:
+            gap, skipped = member.gaps.pop()
+            since = gap["since"]
+            # Of somebody who has read nothing it is not known where it began.
+            assert gap["reason"] == ("restarted" if since == "0-0" else "trimmed"), gap
+            assert skipped and self.may_be_trimmed(member.room, since), (gap, skipped)
+            self.seen["gap"] += 1
 
     def may_be_trimmed(self, room: str, since: str) -> bool:
         """Tell whether the log cannot be sure to hold everything after an id."""
@@ -359,9 +368,9 @@ class HubMachine(RuleBasedStateMachine):
         log = self.log[room]
         member.joined_after = log[-history - 1][0] if len(log) > history else "0-0"
         member.expected.extend(log[len(log) - min(history, len(log)) :])
-        if self.may_be_trimmed(room, member.joined_after):
-            # The newest always stays.
-            member.may_skip = max(0, len(member.expected) - 1)
+        # Of what was said before it joined, as much as the log holds when the hub begins to serve it:
+        # that may be after the next messages, which push out old ones.
+        member.may_skip = len(member.expected)
         self.present[room].append(member)
         self.everybody.append(member)
         if not small:
@@ -459,6 +468,7 @@ class HubMachine(RuleBasedStateMachine):
         """One of those who read now and then reads a little."""
         if not member.read_some(count):
             self.catch_up(member)
+        self.check_gaps(member)
 
     @rule(member=members, small=st.booleans())
     def drop_and_come_back(self, member: Member, small: bool) -> None:
@@ -468,6 +478,7 @@ class HubMachine(RuleBasedStateMachine):
         self.come_back(member, member.last, small=small)
         if not small:
             assert member.read_all(), member.gone
+            self.check_gaps(member)
 
     @rule(member=consumes(members), how=st.sampled_from(["leave", "vanish"]))
     def leave(self, member: Member, how: str) -> None:
