@@ -224,8 +224,10 @@ class HubMachine(RuleBasedStateMachine):
             port=0,
             max_message_bytes=MAX_MESSAGE,
             room_log_bytes=RING,
-            # Who was told to go may read that late.
-            close_timeout=60.0,
+            # Who was told to go may read that late, and nobody answers a ping.
+            close_timeout=600.0,
+            ping_interval=600.0,
+            write_timeout=600.0,
             stop_timeout=5.0,
             max_rate=0,
         ).start()
@@ -531,7 +533,7 @@ def test_hub_keeps_its_promises_whatever_happens() -> None:
 
 @pytest.mark.stress
 def test_hub_keeps_its_promises_whatever_happens_for_long() -> None:
-    """1,000 runs of up to 60 steps."""
-    run(1000, 60)
+    """500 runs of up to 60 steps."""
+    run(500, 60)
     print(dict(HubMachine.seen))
     assert set(HubMachine.seen) == {"evicted", "gap", "missed", "refused", "resumed"}
