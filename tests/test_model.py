@@ -371,7 +371,7 @@ class HubMachine(RuleBasedStateMachine):
         log = self.log[room]
         member.joined_after = log[-history - 1][0] if len(log) > history else "0-0"
         member.expected.extend(log[len(log) - min(history, len(log)) :])
-        # Of what was said before it joined, as much as the log holds when the hub begins to serve it:
+        # Of what was said before, as much as the log holds when the hub begins to serve it:
         # that may be after the next messages, which push out old ones.
         member.may_skip = len(member.expected)
         self.present[room].append(member)
@@ -520,7 +520,7 @@ def run(examples: int, steps: int) -> None:
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
-            # The system's buffers have a say in it, so a shorter way to the same failure may be none.
+            # The system has a say in it, so a shorter way to the same failure may be none.
             phases=[Phase.generate],
         ),
     )
