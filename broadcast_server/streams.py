@@ -20,6 +20,7 @@ def warn(command: str, text: str) -> None:
 
 
 def _tell(command: str, text: str) -> None:
+    logs.flush()
     with contextlib.suppress(OSError):
         prog = f"broadcast-server {command}".rstrip()
         print(logs.printable(f"{prog}: {text}"), file=sys.stderr)
