@@ -56,23 +56,26 @@ class Channel:
             TimeoutError: the deadline has passed.
             OSError: the connection is broken.
         """
-        doubtful = False
+        doubtful: ssl.SSLError | None = None
         while True:
             try:
                 with self._lock:
                     data = self._sock.recv(RECV_BYTES)
                     self.received += len(data)
-                return data
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
                 self._wait(select.POLLOUT, deadline)
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 # OpenSSL may have been left with an error by other code of this thread, such as a
                 # callback (CPython issue 148594). To report it clears it away.
-                if doubtful:
-                    raise
-                doubtful = True
+                if doubtful is not None:
+                    raise doubtful from None
+                doubtful = error
+            else:
+                if doubtful is not None and not data:
+                    raise doubtful  # so it was one of the connection, which has ended with it
+                return data
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         """Write all of it. Writer thread.

@@ -1,6 +1,6 @@
 """The ``broadcast-server`` command line: its commands and their options.
 
-Every option stands once, in ``START`` below or in ``client_options.py``. The parser, the
+Every option stands once, in ``hub_options.py`` or ``client_options.py``. The parser, the
 environment variables, ``--help``, the man page, the shell completions and
 ``docs/reference/options.md`` are all made from there. Values are looked up after parsing, so that
 nobody's environment leaks into the man page: the command line wins over the environment, the
@@ -27,160 +27,13 @@ if not __package__ and "broadcast_server" not in sys.modules:
     _alone.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["broadcast_server"] = _alone
 
-from broadcast_server import client_options, short_help
-from broadcast_server.options import Option, logging_options
+from broadcast_server import client_options, hub_options, short_help
+from broadcast_server.options import Option
 
 PROG = "broadcast-server"
-MIB = 1024 * 1024
-
-START: dict[str, list[Option]] = {
-    "where to listen": [
-        Option(
-            "host ADDRESS",
-            "127.0.0.1",
-            "address or host name to listen on; 0.0.0.0 lets every machine in that can reach this "
-            "one; without one of the options below everybody may then read and write",
-        ),
-        Option("port PORT", 8765, "TCP port to listen on; 0 takes a free one"),
-        Option(
-            "allow-origin ORIGIN",
-            (),
-            "let web pages of this origin in, too, such as https://example.org, or * for all; may "
-            "be repeated; programs other than browsers always come in",
-            shown="only pages of the hub's own host and port",
-            many=True,
-        ),
-    ],
-    "who may come in": [
-        Option(
-            "token-file FILE",
-            None,
-            "file of tokens, one in each line; who shows one of them may read all rooms, and write "
-            "if there are no publish tokens; nobody else may; a token may also be in the variable "
-            "BROADCAST_SERVER_TOKEN, and none is ever an argument",
-            shown="none",
-        ),
-        Option(
-            "publish-token-file FILE",
-            None,
-            "file of tokens, one in each line, with which all rooms may be read and written; where "
-            "this is the only control everybody may read; also BROADCAST_SERVER_PUBLISH_TOKEN",
-            shown="none",
-        ),
-        Option(
-            "jwt-key-file FILE",
-            None,
-            "file with what verifies JSON Web Tokens that say who may do what: a public key in PEM "
-            "for RS256 or ES256, else a secret of at least 32 bytes for HS256",
-            shown="none",
-        ),
-    ],
-    "encryption": [
-        Option(
-            "tls-cert FILE",
-            None,
-            "speak TLS (https and wss) only, with the certificate in this PEM file, which may also "
-            "hold those between it and its authority",
-            shown="none, no TLS",
-        ),
-        Option(
-            "tls-key FILE",
-            None,
-            "file with the private key of the certificate, in PEM form and without a password",
-            shown="the file of --tls-cert",
-        ),
-    ],
-    "limits": [
-        Option(
-            "max-clients COUNT",
-            10_000,
-            "clients at a time; one more is answered 503; each costs a thread and a descriptor",
-        ),
-        Option("max-rooms COUNT", 10_000, "rooms at a time; one more is answered 503"),
-        Option(
-            "max-message-bytes BYTES",
-            MIB,
-            "largest message taken; the sender of a bigger one is closed with 1009",
-            shown="1048576, 1 MiB",
-        ),
-        Option(
-            "max-fragments COUNT",
-            131_072,
-            "frames that one message may be split into; the sender of more is closed with 1009",
-        ),
-        Option(
-            "max-header-bytes BYTES",
-            16 * 1024,
-            "largest HTTP request head taken; a bigger one is answered 431",
-            shown="16384, 16 KiB",
-        ),
-        Option(
-            "max-rate COUNT",
-            10_000,
-            "messages taken from one client in a second, 0 for no limit; a faster sender is slowed "
-            "down, and nothing is lost",
-        ),
-    ],
-    "memory": [
-        Option("history COUNT", 100, "messages of each room that a newcomer may ask to be shown"),
-        Option(
-            "room-log-bytes BYTES",
-            8 * MIB,
-            "memory for the messages of one room; a client that is more than half of it behind is "
-            "closed with 1013; at least four times --max-message-bytes",
-            shown="8388608, 8 MiB",
-        ),
-        Option(
-            "total-log-bytes BYTES",
-            256 * MIB,
-            "memory for the messages of all rooms; above it empty rooms go first",
-            shown="268435456, 256 MiB",
-        ),
-    ],
-    "times": [
-        Option(
-            "handshake-timeout SECONDS",
-            10,
-            "time for the whole opening handshake; a slower client is answered 408",
-        ),
-        Option(
-            "http-idle-timeout SECONDS",
-            15,
-            "time for which an HTTP connection may wait for its next request",
-        ),
-        Option(
-            "ping-interval SECONDS",
-            20,
-            "silence after which a client is sent a ping; shorter finds dead clients sooner",
-        ),
-        Option("ping-timeout SECONDS", 20, "silence after a ping that closes the client with 1011"),
-        Option(
-            "write-timeout SECONDS",
-            20,
-            "time for which a client may take no byte while data waits for it; then it is closed",
-        ),
-        Option(
-            "close-timeout SECONDS",
-            5,
-            "time for a client to answer a close; then its connection is cut",
-        ),
-        Option(
-            "stop-timeout SECONDS",
-            10,
-            "time to deliver what was accepted and to say goodbye when the hub stops",
-        ),
-        Option(
-            "switch-interval SECONDS",
-            0.0001,
-            "time for which one thread may keep the interpreter from the others; shorter keeps "
-            "latency low beside busy threads",
-        ),
-    ],
-    "logging": logging_options("info"),
-}
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {
-    "start": START,
+    "start": hub_options.START,
     "connect": client_options.CONNECT,
     "publish": client_options.PUBLISH,
     "listen": client_options.LISTEN,

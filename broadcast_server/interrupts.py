@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from . import logs
+
 
 def descriptor() -> int:
     """Return a descriptor that gets a byte, its number, for each SIGINT and SIGTERM.
@@ -25,5 +27,6 @@ def die(number: int) -> None:
 
     It belongs on the main thread.
     """
+    logs.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -88,6 +88,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "KEY": _text,
     "LEVEL": OneOf("debug", "info", "warning", "error"),
     "NAME": _text,
+    "NETWORK": _text,
     "ORIGIN": _text,
     "PATH": _text,
     "PORT": _port,

@@ -23,6 +23,7 @@ def warn(command: str, text: str) -> None:
 
 
 def _tell(command: str, text: str) -> None:
+    logs.flush()
     prog = f"broadcast-server {command}".rstrip()
     try:
         print(logs.printable(f"{prog}: {text}"), file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ class _Encrypted(Exception):
     """OpenSSL has asked for a password."""
 
 
-class ServerTls:
+class Certificate:
     """A hub's certificate and key. All methods may be called from any thread.
 
     Args:
@@ -50,7 +50,6 @@ class ServerTls:
             TlsError: they cannot be used; the old certificate stays.
         """
         self._context = server_context(self._cert, self._key)
-        logger.info("the certificate was read anew from %s", self._cert)
 
     def wrap(self, sock: socket.socket) -> TlsStream:
         """Return a connection on which the handshake is still to be made."""

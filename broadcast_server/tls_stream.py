@@ -79,6 +79,10 @@ class TlsStream:
     Args:
         raw: a connected socket; it belongs to the stream now.
         context: returns the context for the handshake, at its begin.
+
+    Attributes:
+        waiting: whether the reading thread waits, up to a time-out, for the peer. While it works on
+            a handshake it does not, though the socket may have nothing for it.
     """
 
     __slots__ = (
@@ -98,6 +102,7 @@ class TlsStream:
         "_recv_bytes",
         "_ssl",
         "_timeout",
+        "waiting",
     )
 
     def __init__(self, raw: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
@@ -119,6 +124,7 @@ class TlsStream:
         self._goodbye = False  # close_notify was said
 
         # The reading thread's own.
+        self.waiting = False  # for the socket; a single store each, others read it
         self._timeout: float | None = None
         self._plain = b""  # decrypted, not asked for yet
         self._recv_bytes = MIN_RECV_BYTES
@@ -244,6 +250,7 @@ class TlsStream:
                 return self._raw.recv(size, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 continue  # a poll may be wrong
+        # With MSG_DONTWAIT, or in a session that has joined.
         return self._raw.recv(size, flags)
 
     def _flush(self, deadline: Deadline) -> None:
@@ -258,8 +265,12 @@ class TlsStream:
         poller = select.poll()
         poller.register(self._raw, event)
         left = deadline.left()
-        if not poller.poll(None if left is None else left * 1000):
-            raise TimeoutError("no byte could be moved in time")
+        self.waiting = True
+        try:
+            if not poller.poll(None if left is None else left * 1000):
+                raise TimeoutError("no byte could be moved in time")
+        finally:
+            self.waiting = False
 
     def _decrypt_locked(self) -> None:
         """Take everything out of OpenSSL that is complete."""

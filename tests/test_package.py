@@ -108,7 +108,7 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     page = MAN_PAGE.read_text().replace("\\-", "-")
     sections = re.findall(r"^\.SH\s+(.*)", page, re.MULTILINE)
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS"]
-    wanted += ["ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
+    wanted += ["SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
     assert [section for section in sections if section in wanted] == wanted
     from broadcast_server import cli
 

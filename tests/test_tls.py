@@ -7,6 +7,7 @@ import http.client
 import logging
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -102,6 +103,12 @@ def test_files_that_cannot_be_used_are_an_error(
         hub.start()
     assert "\n" not in str(raised.value) and "_ssl.c" not in str(raised.value)
     assert threading.active_count() == 1
+
+
+def test_path_that_cannot_be_one_is_an_error(certificates: Certificates) -> None:
+    """The system's own word for it is no OSError."""
+    with pytest.raises(TlsError, match=r"cannot read the certificate 'a.x00b'"):
+        BroadcastHub(port=0, tls_cert="a\0b", tls_key=certificates.key).start()
 
 
 def test_key_may_be_in_the_file_of_the_certificate(
@@ -270,22 +277,16 @@ def test_reload_is_for_handshakes_from_then_on(
     shutil.copy(certificates.key, key)
     other = Certificates(tmp_path)
     with running_hub(tls_cert=cert, tls_key=key) as hub:
-        core = hub._core
-        assert core is not None and core.tls is not None
-        assert core.tls.reload in core.reloads
         old = certificates.connect(hub.port)
 
         shutil.copy(other.cert, cert)
-        with pytest.raises(TlsError, match="is not that of the certificate"):
-            core.tls.reload()
+        assert not hub.reload()
+        (record,) = (r for r in caplog.records if r.levelno == logging.ERROR)
+        assert record.message.startswith("cannot reload certificate, the old stays in use: the key")
         certificates.connect(hub.port).leave()
 
         shutil.copy(other.key, key)
-        with caplog.at_level(logging.INFO, "broadcast_server.tls"):
-            core.tls.reload()
-        assert [record.message for record in caplog.records] == [
-            f"the certificate was read anew from {cert}"
-        ]
+        assert hub.reload()
         with pytest.raises(ssl.SSLCertVerificationError):
             certificates.connect(hub.port)
         new = other.connect(hub.port)
@@ -295,6 +296,50 @@ def test_reload_is_for_handshakes_from_then_on(
         assert new.recv_message() == bytes(100_000)
         old.leave()
         new.leave()
+
+
+def test_sighup_takes_the_new_certificate(certificates: Certificates, tmp_path: Path) -> None:
+    """As a renewal does it: who is connected does not notice."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    shutil.copy(certificates.cert, cert)
+    shutil.copy(certificates.key, key)
+    other = Certificates(tmp_path)
+    with subprocess.Popen(
+        [
+            *(PYTHON, "-m", "broadcast_server", "start", "--port", "0", "--log-level", "error"),
+            *("--tls-cert", str(cert), "--tls-key", str(key)),
+        ],
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[2]
+            port = int(url.rstrip("/").rpartition(":")[2])
+            assert url == f"wss://127.0.0.1:{port}/"
+            old = certificates.connect(port)
+            shutil.copy(other.cert, cert)
+            shutil.copy(other.key, key)
+            process.send_signal(signal.SIGHUP)
+
+            def is_new() -> bool:
+                try:
+                    other.open(port).close()
+                except ssl.SSLCertVerificationError:
+                    return False
+                return True
+
+            assert wait_until(is_new, SECONDS)
+            old.sync()
+            process.send_signal(signal.SIGTERM)
+            assert old.recv_close()[0] == 1001
+            old.close()
+            _, log = process.communicate(timeout=SECONDS)
+            assert (process.returncode, log) == (0, "")
+        finally:
+            process.kill()
 
 
 # Whom a client trusts.
@@ -401,9 +446,8 @@ def test_client_does_not_come_back_to_a_stranger(
         with client:
             shutil.copy(other.cert, cert)
             shutil.copy(other.key, key)
-            core, link = hub._core, client._core.link
-            assert core is not None and core.tls is not None and link is not None
-            core.tls.reload()
+            link = client._core.link
+            assert hub.reload() and link is not None
             link.channel.abort()
             with pytest.raises(ConnectFailed, match="certificate is not valid") as raised:
                 client.recv(SECONDS)

@@ -35,7 +35,7 @@ class Pair:
     def __init__(self, certificates: Certificates, context: ssl.SSLContext | None = None) -> None:
         self.raw, theirs = socket.socketpair()
         theirs.settimeout(SECONDS)
-        server = tls.ServerTls(certificates.cert, certificates.key)
+        server = tls.Certificate(certificates.cert, certificates.key)
         self.stream = server.wrap(self.raw)
         self.stream.settimeout(SECONDS)
         self.theirs = theirs
@@ -408,6 +408,19 @@ def test_peer_that_only_talks_tls_is_ended(pair: Pair) -> None:
     thread.join(SECONDS)
     assert not thread.is_alive()
     assert MAX_BARREN_BYTES >= 2 * PIECE_BYTES and MAX_PENDING_BYTES >= 2 * PIECE_BYTES
+
+
+def test_peer_that_does_not_take_the_answers_is_ended(pair: Pair) -> None:
+    """Each of its key updates is answered; between them it sends something, and it never reads."""
+    client = pair.shake_hands()
+    pair.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    received = 0
+    with pytest.raises(ConnectionAbortedError, match="does not take the answers"):
+        while True:
+            key_update(client)
+            client.sendall(b"x")
+            received += len(pair.stream.recv(10))
+    assert received > 1000
 
 
 def test_error_that_a_callback_has_left_in_openssl_hurts_nobody(pair: Pair) -> None:
