@@ -40,9 +40,8 @@ NAME = Option("name NAME", None, "name that the hub shows for this client", show
 HEADER = Option(
     "header HEADER",
     (),
-    "send this header line, too, such as 'Cookie: a=b', or those in a file, one in each line, as "
-    "@FILE, which is the way for secrets: every user of a machine can read arguments; may be "
-    "repeated",
+    "send this header line, too, such as 'Cookie: a=b'; @FILE sends the lines of a file, which is "
+    "the way for secrets, since every user of a machine can read arguments; may be repeated",
     shown="none",
     many=True,
     letter="H",

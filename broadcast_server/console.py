@@ -80,8 +80,8 @@ class Console:
                 second one when they want so at once.
 
         Returns:
-            The exit status: 0 left, and all input was accepted; 1 no answer, or a standard stream
-            failed; 3 the connection has ended before its time.
+            The exit status: 0 left, and all input was accepted; 1 no answer, a line was refused, or
+            a standard stream failed; 3 the connection has ended before its time.
         """
         self._client, self._signals = client, signals
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -184,7 +184,7 @@ class Console:
         if self._output_failed or self._bad_input:
             return 1
         if self._refused and (not self._typed or client.close_code == 1000):
-            return 0 if self._typed else 3  # each line was told of
+            return 0 if self._typed else 1  # each line was told of
         if accepted:
             if self._unsent:
                 complain("connect", "left before all of the input was sent")
