@@ -76,12 +76,13 @@ chromium: ## install Chromium for the tests of the page, if there is none (Debia
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	else echo "There is no Chromium, so the tests of the page will be skipped."; fi
 
-shells: ## install the shells whose completions are tested, where they are missing (Debian, as root)
-	@if command -v zsh && command -v fish && [ -e /usr/share/bash-completion/bash_completion ]; then :; \
+shells: ## install zsh, fish, bash-completion and jq for the tests of the command (Debian, as root)
+	@if command -v zsh && command -v fish && command -v jq && \
+		[ -e /usr/share/bash-completion/bash_completion ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends zsh fish bash-completion; \
-	else echo "zsh, fish or bash-completion is missing, so their completions will not be tested."; fi
+		apt-get install -q -y --no-install-recommends zsh fish bash-completion jq; \
+	else echo "zsh, fish, bash-completion or jq is missing, so their tests will be skipped."; fi
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 
