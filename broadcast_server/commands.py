@@ -11,29 +11,23 @@ import http.client
 import json
 import logging
 import os
-import queue
 import re
 import resource
 import signal
 import sys
-import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tokens, urls
+from . import exchanges, interrupts, logs, service, systemd, targets, tls, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, HubStopped, UsageError
+from .errors import AccessError, TlsError, UsageError
+from .messages import Message
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
-# How many more are kept for connections that are no clients, or not yet: at most so many, and at
-# most a quarter of all. Without them, a full hub could not even say so.
-MAX_SPARE_DESCRIPTORS = 256
-# How often the command looks whether the hub still works.
-CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
@@ -54,41 +48,36 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     """
     from . import BroadcastHub
 
-    signals = _catch_signals()
+    signals = service.catch_signals()
     settings = dict(values)
+    restart = settings.pop("restart_on_term")
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
-    settings["max_clients"] = _make_room(settings["max_clients"])
+    notifier = systemd.Notifier(os.environ)
     try:
-        hub = BroadcastHub(**settings)
+        sockets = systemd.take_sockets(os.environ)
+    except systemd.WrongSockets as error:
+        complain("start", str(error))
+        return 1
+    settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
+    try:
+        hub = BroadcastHub(**settings, sockets=sockets)
     except UsageError as error:
         complain("start", _in_the_users_words(str(error), sources))
         return 2
     try:
         hub.start()
-    except AccessError as error:
+    except (AccessError, TlsError) as error:
         complain("start", str(error))
         return 1
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
+        where = getattr(error, "filename", None) or " ".join(values["host"])
+        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
         return 1
     # If nobody reads that, the hub serves all the same.
-    write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
-    while True:
-        try:
-            received = signals.get(timeout=CHECK_SECONDS)
-            break
-        except queue.Empty:
-            try:
-                hub.stats()
-            except HubStopped:
-                # A process that ends is started again; one that only looks alive is not.
-                complain("start", "the hub has failed, its log says why")
-                return 1
-    logger.info("%s: stopping", received.name)
-    hub.stop()
-    return 0
+    write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
+    return service.serve(hub, signals, notifier, restart)
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -106,21 +95,14 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
-    if url is None:
-        if values["port"] == 0:
-            complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
-            return 2
-        url = room_url(values["host"], values["port"], values["room"])
     try:
+        target = targets.find("connect", values, sources, url)
+        headers = targets.offer(target.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():
-            return _talk(values, url)
-        return _pipe(values, url)
-    except UsageError as error:
-        complain("connect", _in_the_users_words(str(error), sources))
-        return 2
-    except (AccessError, ConnectFailed) as error:
-        complain("connect", str(error))
-        return 1
+            return _talk(values, target, headers)
+        return _pass_lines(values, target, headers)
+    except targets.FAILURES as error:
+        return targets.tell("connect", error)
     except Exception as error:
         if values["debug"]:
             raise
@@ -128,44 +110,56 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         return 1
 
 
-def _pipe(values: Mapping[str, Any], url: str) -> int:
+def _pass_lines(
+    values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]
+) -> int:
     from .client import BroadcastClient
     from .console import SILENCE_SECONDS, Console
 
     console = Console()
     client = BroadcastClient(
-        url,
+        target.url,
+        **target.trust,
         name=values["name"],
-        token=_token(values),
+        token=target.token,
+        headers=headers,
         presence=True,
         reconnect=False,
         close_timeout=SILENCE_SECONDS,
         on_error=console.refuse,
     )
     client.connect()
-    return console.run(client, _signal_descriptor())
+    return console.run(client, interrupts.descriptor())
 
 
-def _talk(values: Mapping[str, Any], url: str) -> int:
+def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]) -> int:
     from .client import BroadcastClient
+    from .old_messages import fetch_last
     from .terminal import Terminal
 
-    token = _token(values) or urls.parameter(urls.split(url, urls.WEBSOCKET), "access_token")
+    # Of another room's address the client does not know it any more.
+    token = target.token or urls.parameter(urls.split(target.url, urls.WEBSOCKET), "access_token")
 
     def make_client(url: str, **more: Any) -> BroadcastClient:
         parts = urls.split(url, urls.WEBSOCKET)
         asked = any(urls.parameter(parts, key) for key in ("since", "history"))
         return BroadcastClient(
             url,
+            **target.trust,
             token=token,
+            headers=headers,
             presence=True,
             history=0 if asked else values["history"],
             reconnect=not values["no_reconnect"],
             **more,
         )
 
-    return Terminal(make_client, headers=bearer(token), bell=values["bell"]).run(
-        url, values["name"]
+    def fetch_old(url: str, room: str, count: int) -> list[Message]:
+        context = tls.context_for(url, **target.trust)
+        return fetch_last(url, room, count, {**target.headers, **bearer(token)}, context)
+
+    return Terminal(make_client, fetch_old=fetch_old, bell=values["bell"]).run(
+        target.url, values["name"]
     )
 
 
@@ -181,48 +175,30 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
     Returns:
         The exit status: 0 printed, 1 there is no such list, 2 for an address that cannot be one.
     """
-    if url is None:
-        if values["port"] == 0:
-            complain("who", f"{sources['port']}: a hub has a port between 1 and 65535")
-            return 2
-        url = room_url(values["host"], values["port"], values["room"] or "")
-        if values["room"] is None:
-            url = url.removesuffix("/")
-    shown = url.partition("?")[0]  # a query may have a secret in it
     try:
-        parts = urls.split(url)
+        target = targets.find("who", values, sources, url)
+        parts = urls.split(target.url)
+        shown = target.url.partition("?")[0]  # a query may have a secret in it
         room = urllib.parse.unquote(parts.path) or None
-        target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
+        query = "" if room is None else f"?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
-        headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
-        answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
+        headers = bearer(target.token or urls.parameter(parts, "access_token"))
+        context = tls.context_for(target.url, **target.trust)
+        answer = exchanges.exchange(
+            parts, "GET", f"/-/rooms{query}", headers, None, deadline, WHO_BYTES, context
+        )
         text = _who_table(answer, room)
-    except UsageError as error:
-        complain("who", str(error))
-        return 2
-    except AccessError as error:
-        complain("who", str(error))
-        return 1
+    except targets.FAILURES as error:
+        return targets.tell("who", error)
     except LookupError as error:
         complain("who", f"cannot ask {shown}: {error.args[0]}")
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}")
+        hint = targets.TRUST_HINT if tls.is_untrusted(error) else ""
+        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
-
-
-def _token(values: Mapping[str, Any]) -> str | None:
-    """Return the token that a client is to show.
-
-    Raises:
-        AccessError: its file has none.
-    """
-    if values["token_file"] is None:
-        token: str | None = values["token"]
-        return token
-    return tokens.read_first_token(values["token_file"])
 
 
 def _who_table(answer: exchanges.Answer, room: str | None) -> str:
@@ -261,47 +237,9 @@ def _who(member: Mapping[str, Any]) -> str:
     return json.dumps(name, ensure_ascii=False) if "," in name else name
 
 
-def room_url(host: str, port: int, room: str) -> str:
-    """Return the address of a room, its parts given as people write them."""
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
-    return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
-
-
-def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
-    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
-    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    caught = False
-
-    def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
-            os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return received
-
-
-def _signal_descriptor() -> int:
-    """Return a descriptor that gets a byte for each SIGINT and SIGTERM.
-
-    A handler in Python runs on the main thread, and not before that has stopped waiting for
-    something that the signal has come too early to interrupt.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    return reader
-
-
-def _make_room(max_clients: int) -> int:
-    """Raise the descriptor limit as far as we may; return how many clients it really holds.
+def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:
+    """Raise the descriptor limit as far as we may; return how many clients, and connections that
+    are no clients, it really holds.
 
     Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
     """
@@ -310,18 +248,28 @@ def _make_room(max_clients: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    spare = min(MAX_SPARE_DESCRIPTORS, soft // 4)
+    if soft == resource.RLIM_INFINITY:
+        return {}
+    # Without these, a full hub could not even say so: at most a quarter of all.
+    spare = min(max_handshakes, max(1, soft // 4))
     room = max(1, soft - OWN_DESCRIPTORS - spare)
-    if soft != resource.RLIM_INFINITY and room < max_clients:
+    if spare < max_handshakes:
+        logger.warning(
+            "max-handshakes is %d instead of %d: a quarter of the limit of %d descriptors",
+            spare,
+            max_handshakes,
+            soft,
+        )
+    if room < max_clients:
         logger.warning(
             "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
             room,
             max_clients,
             soft,
         )
-        return room
+        return {"max_clients": room, "max_handshakes": spare}
     logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
-    return max_clients
+    return {"max_handshakes": spare}
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

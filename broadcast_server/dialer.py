@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 
 import websocket
 
-from . import retries
+from . import retries, tls
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
@@ -38,10 +39,12 @@ class Dialing:
     Args:
         url: the address, complete.
         headers: more header lines.
-        subprotocol: what to offer; header lines that offer something themselves win.
+        subprotocol: what to offer; a header line that offers something itself wins, and an empty
+            one offers nothing.
         timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
             longer than the system can wait counts as ``MAX_SECONDS``.
         shown: what errors call the address, which may have a secret in it.
+        context: what TLS handshakes are made with; None where there are none.
     """
 
     def __init__(
@@ -52,18 +55,20 @@ class Dialing:
         timeout: float,
         *,
         shown: str,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._shown = shown
         # The library would take a server that chooses none of its `subprotocols` for a broken one.
-        self._headers = dict(headers)
-        self._offered = subprotocol
-        if not any(key.lower() == PROTOCOL_HEADER for key in headers):
-            self._headers["Sec-WebSocket-Protocol"] = subprotocol
-        else:
-            self._offered = ""
+        given = {k.lower(): v for k, v in headers.items() if k.lower() == PROTOCOL_HEADER}
+        offered = given.get(PROTOCOL_HEADER, subprotocol)
+        self._headers = {k: v for k, v in headers.items() if k.lower() != PROTOCOL_HEADER}
+        if offered:
+            self._headers["Sec-WebSocket-Protocol"] = offered
+        self._offered = [name.strip() for name in offered.split(",")]
         self._timeout = min(timeout, MAX_SECONDS)
-        self._connecting = websocket.WebSocket(enable_multithread=False)
+        sslopt = None if context is None else {"context": context}
+        self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
         self._was_cut = False
 
     def dial(self) -> tuple[socket.socket, str | None]:
@@ -92,7 +97,7 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            if status in (401, 403):
+            if status in (401, 403, 421, 429):
                 why += _detail(error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
@@ -104,7 +109,9 @@ class Dialing:
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
             if status is not None:
                 why = f"the answer is HTTP status {status}"
-            raise ConnectFailed(f"cannot connect to {url}: {why}", status) from error
+            raise ConnectFailed(
+                f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
+            ) from error
         finally:
             watch.cancel()
             watch.join()
@@ -115,7 +122,7 @@ class Dialing:
             raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
         answer = connecting.handshake_response
         chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
-        if chosen is not None and self._offered and chosen != self._offered:
+        if chosen is not None and chosen not in self._offered:
             sock.close()  # RFC 6455 §4.1
             raise ConnectFailed(f"cannot connect to {url}: it chose a subprotocol nobody offered")
         return sock, chosen
@@ -153,6 +160,8 @@ def _detail(body: bytes | None) -> str:
 def _why(error: Exception, timeout: float) -> str:
     if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
         return f"no answer in {timeout:g} s"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
     cause = error.args[0] if error.args else None
     if isinstance(cause, OSError):  # the library's word for a name that does not resolve
         error = cause

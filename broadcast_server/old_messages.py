@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 
 from . import exchanges, urls
@@ -18,7 +19,13 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
-def fetch_last(url: str, room: str, count: int, headers: Mapping[str, str]) -> list[Message]:
+def fetch_last(
+    url: str,
+    room: str,
+    count: int,
+    headers: Mapping[str, str],
+    context: ssl.SSLContext | None = None,
+) -> list[Message]:
     """Return the last messages of a room, oldest first, as many as the hub gives. Any thread.
 
     Args:
@@ -26,6 +33,7 @@ def fetch_last(url: str, room: str, count: int, headers: Mapping[str, str]) -> l
         room: its path, for the messages.
         count: how many are wanted.
         headers: what the hub wants to see: a token, mostly.
+        context: for TLS; None for what the system trusts.
 
     Raises:
         LookupError: there are none; the text says why.
@@ -35,7 +43,9 @@ def fetch_last(url: str, room: str, count: int, headers: Mapping[str, str]) -> l
     wanted = {**headers, "Accept": "application/json"}
     deadline = Deadline(FETCH_SECONDS)
     try:
-        answer = exchanges.exchange(parts, "GET", target, wanted, None, deadline, MAX_ANSWER_BYTES)
+        answer = exchanges.exchange(
+            parts, "GET", target, wanted, None, deadline, MAX_ANSWER_BYTES, context
+        )
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise LookupError(exchanges.why(error, FETCH_SECONDS)) from None

@@ -34,8 +34,7 @@ from .errors import (
     UsageError,
 )
 from .frames import ABNORMAL
-from .messages import parse_id
-from .old_messages import fetch_last
+from .messages import Message, parse_id
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
@@ -61,7 +60,8 @@ class Terminal:
     Args:
         make_client: makes a client that is not connected yet, with presence, of a URL and of what
             is given besides: ``name``, ``on_state``, ``on_error``.
-        headers: what an HTTP request to the hub needs: a token, mostly.
+        fetch_old: gets the last messages of a room: its address, its path, how many; a LookupError
+            says why there are none.
         bell: ring when somebody says the user's name.
         environ: the environment.
     """
@@ -70,12 +70,12 @@ class Terminal:
         self,
         make_client: Callable[..., BroadcastClient],
         *,
-        headers: Mapping[str, str],
+        fetch_old: Callable[[str, str, int], list[Message]],
         bell: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._make_client = make_client
-        self._headers = dict(headers)
+        self._fetch_old = fetch_old
         # Written by the errand thread that goes to another room, read everywhere: a client that is
         # no longer this one is the old room's.
         self._client: BroadcastClient
@@ -113,17 +113,14 @@ class Terminal:
             name: the user's name.
 
         Returns:
-            The exit status: 0 left; 1 could not connect, was refused, or has left before the hub
-            had taken all; 3 the connection has ended for good.
+            The exit status: 0 left; 1 was refused, or has left before the hub had taken all; 3 the
+            connection has ended for good.
 
         Raises:
+            ConnectFailed: there is no connection.
             UsageError: the address or the name cannot be one.
         """
-        try:
-            self._client = self._connect(url, name)
-        except ConnectFailed as error:
-            complain("connect", visible(str(error)))
-            return 1
+        self._client = self._connect(url, name)
         before = termios.tcgetattr(sys.stdin)
         caught = 0
 
@@ -317,7 +314,7 @@ class Terminal:
             self._log.tell("this server has no old messages")
             return
         try:
-            messages = fetch_last(client.url, client.room, count, self._headers)
+            messages = self._fetch_old(client.url, client.room, count)
         except LookupError as error:
             self._log.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
             return

@@ -19,10 +19,17 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, streams
+from broadcast_server import cli, commands, logs, options, streams
 from broadcast_server.settings import Settings
 
-from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
+from .support import (
+    PYTHON,
+    RawClient,
+    http_request,
+    python_environment,
+    running_hub,
+    wait_until,
+)
 from .test_publisher import Act, answer, reset, serving
 
 SECONDS = 20  # bound of every wait for a process
@@ -104,8 +111,8 @@ def hub_command(
 def test_start_options_are_the_settings() -> None:
     """Every setting of the library is an option of ``start``, with the same default; but secrets
     are never arguments."""
-    options = {o.dest: o.default for group in cli.START.values() for o in group}
-    command_only = {"log_level", "log_format"}
+    options = {o.dest: o.default for group in cli.OPTIONS["start"].values() for o in group}
+    command_only = {"log_level", "log_format", "restart_on_term"}
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     secrets = {"token", "publish_token", "jwt_key"}
     assert options.keys() - command_only == fields.keys() - secrets | {"host", "port"}
@@ -122,7 +129,7 @@ def test_option_help_is_a_phrase_with_its_default(command: str) -> None:
     for option in (option for group in cli.OPTIONS[command].values() for option in group):
         text = option.full_help()
         assert re.fullmatch(r"[a-zHT][^.]*(\.\w[^.]*)* \(default: [^()]+\)", text), text
-        assert option.metavar in cli.KINDS
+        assert option.metavar in options.KINDS
 
 
 def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +152,14 @@ def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPat
         ("--port 8000 start --host h", "start --port 8000 --host h"),
         ("--connect --name start", "connect --name start"),
         ("--name=start connect", "connect --name=start"),
-        ("ws://h/ connect", "connect ws://h/"),
+        ("ws://h/ connect", "connect -- ws://h/"),
         ("connect -- start", "connect -- start"),
         ("--room who who", "who --room who"),
-        ("ws://h/ who", "who ws://h/"),
+        ("ws://h/ who", "who -- ws://h/"),
+        ("publish start the --room /x car", "publish --room /x -- start the car"),
+        ("-H a:b listen", "listen -H a:b"),
+        ("publish - --name -", "publish --name - -- -"),
+        ("publish -- -x -- y", "publish -- -x -- y"),
         ("--start --help", "start --help"),
         ("--port 1 --version", "--version"),
         ("-h", "-h"),
@@ -161,11 +172,19 @@ def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -
 
 @pytest.mark.parametrize(
     "given",
-    ["", "--port 8000", "--start --connect", "start connect", "--start who", "--name start"],
+    [
+        "",
+        "--port 8000",
+        "--start --connect",
+        "start connect",
+        "--start who",
+        "--name start",
+        "start publish",
+    ],
 )
 def test_command_first_refuses_none_and_two(given: str) -> None:
     """Without exactly one command nothing is guessed."""
-    with pytest.raises(ValueError, match="start, connect or who"):
+    with pytest.raises(ValueError, match="connect, publish, listen or who"):
         cli.command_first(given.split())
 
 
@@ -174,7 +193,7 @@ def test_resolve_prefers_command_line_to_environment_to_default() -> None:
     variables = {"BROADCAST_SERVER_PORT": "1", "BROADCAST_SERVER_HOST": "::1"}
     found = cli.resolve("start", {"port": 2}, variables)
     assert found.values["port"] == 2 and found.sources["port"] == "--port"
-    assert found.values["host"] == "::1" and found.sources["host"] == "BROADCAST_SERVER_HOST"
+    assert found.values["host"] == ["::1"] and found.sources["host"] == "BROADCAST_SERVER_HOST"
     assert found.values["history"] == 100 and found.sources["history"] == "--history"
 
 
@@ -249,22 +268,6 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--host: it is empty" in capsys.readouterr().err
 
 
-# Addresses.
-
-
-@pytest.mark.parametrize(
-    ("parts", "url"),
-    [
-        (("127.0.0.1", 8765, "/"), "ws://127.0.0.1:8765/"),
-        (("::1", 80, "scores"), "ws://[::1]:80/scores"),
-        (("hub.example", 80, "/a b/ü?#%"), "ws://hub.example:80/a%20b/%C3%BC%3F%23%25"),
-    ],
-)
-def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
-    """A room is quoted, an IPv6 address put in brackets."""
-    assert commands.room_url(*parts) == url
-
-
 # The log.
 
 
@@ -300,6 +303,35 @@ def test_json_log_is_one_object_a_line() -> None:
         "message": "a\nb",
         "client": "c1",
     }
+
+
+def test_log_that_nobody_reads_holds_nobody_up() -> None:
+    """Who logs goes on; what was left out is counted in its place, and the rest is in order."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    handler = logs.BackgroundHandler(writer, limit=100)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    try:
+        handler.handle(record_of("in the making"))
+        assert wait_until(handler._waiting.empty)
+        for number in range(150):
+            handler.handle(record_of(str(number)))
+        with open(reader, "rb", closefd=False) as log:
+            assert log.read(filled) == bytes(filled)
+            expected = ["in the making", *map(str, range(100))]
+            assert [log.readline().decode().strip() for _ in expected] == expected
+            handler.handle(record_of("late"))
+            assert log.readline() == b"50 records were left out: the log is read too slowly\n"
+            assert log.readline() == b"late\n"
+    finally:
+        os.close(reader)
+        handler.close()
+        os.close(writer)
 
 
 # Standard streams.
@@ -343,9 +375,33 @@ def test_help_has_every_option(command: str) -> None:
     result = run(command, "--help", variables={"BROADCAST_SERVER_PORT": "abc"})
     assert (result.returncode, result.stderr) == (0, "")
     for option in (option for group in cli.OPTIONS[command].values() for option in group):
-        assert option.heading in result.stdout
+        assert f"--{option.name} {option.metavar}".rstrip() in result.stdout
     general = run("--help").stdout
     assert "--start " in general and "--connect " in general and "--version " in general
+
+
+@pytest.mark.parametrize("command", [None, *cli.OPTIONS])
+def test_help_fits_a_screen(command: str | None) -> None:
+    """At most 40 lines of 80 columns, in which there are examples and the way to the rest."""
+    arguments = ["--help"] if command is None else [command, "--help"]
+    for columns in ("80",) if command is None else ("80", "300"):
+        result = run(*arguments, variables={"COLUMNS": columns})
+        lines = result.stdout.splitlines()
+        assert len(lines) <= 40 and max(map(len, lines)) <= 80
+        assert "man broadcast-server" in result.stdout
+        if command is not None:
+            assert f"\n  broadcast-server {command} " in result.stdout.partition("examples:")[2]
+            assert "--help-all" in result.stdout
+
+
+def test_help_all_describes_every_option() -> None:
+    """With its default, as the man page does."""
+    result = run("start", "--help-all", variables={"COLUMNS": "80"})
+    assert (result.returncode, result.stderr) == (0, "")
+    text = " ".join(result.stdout.split())
+    for option in (option for group in cli.OPTIONS["start"].values() for option in group):
+        assert f"--{option.name} {option.metavar}".rstrip() in text
+        assert option.full_help().partition("%")[0] in text.replace("- ", "-")
 
 
 def test_help_names_what_can_be_typed() -> None:
@@ -359,7 +415,7 @@ def test_help_names_what_can_be_typed() -> None:
 )
 def test_without_one_command_it_is_a_usage_error(arguments: list[str]) -> None:
     """One line says what to give."""
-    assert_fails(run(*arguments), 2, "give one command: start, connect or who")
+    assert_fails(run(*arguments), 2, "give one command: start, connect, publish, listen or who")
 
 
 def test_unknown_option_is_a_usage_error() -> None:
@@ -428,8 +484,10 @@ def test_second_signal_ends_at_once() -> None:
         with RawClient.connect(port=hub.port) as client:
             hub.process.send_signal(signal.SIGINT)
             assert client.recv_close()[0] == 1001
-            hub.process.send_signal(signal.SIGINT)
-            assert hub.process.wait(SECONDS) == 1
+            # Not at the same moment: that would count as one.
+            assert wait_until(
+                lambda: hub.process.send_signal(signal.SIGINT) or hub.process.poll() == 1, SECONDS
+            )
 
 
 def test_environment_sets_options() -> None:
@@ -471,6 +529,20 @@ def test_log_level_silences() -> None:
         assert hub.end() == (0, "", "")
 
 
+def test_hub_whose_log_nobody_reads_goes_on() -> None:
+    """The pipe of standard error is full long before the last of these has come and gone."""
+    with hub_command("start", "--port", "0") as hub:
+        for _ in range(1000):
+            with RawClient.connect(port=hub.port) as client:
+                client.leave()
+        with RawClient.connect(port=hub.port) as a, RawClient.connect(port=hub.port) as b:
+            b.sync()
+            a.send("still here")
+            assert b.recv_message() == "still here"
+        status, _, log = hub.end()
+        assert status == 0 and len(log) > 1 << 17
+
+
 def test_descriptor_limit_bounds_the_clients() -> None:
     """The soft limit is raised to the hard one, and the log says what that one holds."""
 
@@ -482,6 +554,55 @@ def test_descriptor_limit_bounds_the_clients() -> None:
         _, _, log = hub.end()
     expected = 100 - commands.OWN_DESCRIPTORS - 25
     assert f"max-clients is {expected} instead of 10000" in log
+    assert "max-handshakes is 25 instead of 1000" in log
+
+
+def test_hosts_are_listened_on_with_one_port() -> None:
+    """Also where they come from the environment; the one line of output names them all."""
+    hosts = {"BROADCAST_SERVER_HOST": "127.0.0.2 127.0.0.3"}
+    for arguments, variables in (
+        (("--host", "127.0.0.2", "--host", "127.0.0.3"), {}),
+        ((), hosts),
+    ):
+        with hub_command("start", "--port", "0", *arguments, variables=variables) as hub:
+            first, second = re.findall(r"ws://(127\.0\.0\.[23]):(\d+)/", hub.line)
+            assert (first[0], second[0]) == ("127.0.0.2", "127.0.0.3")
+            assert first[1] == second[1]
+            for host, port in (first, second):
+                with RawClient.connect(host, int(port)) as client:
+                    client.leave()
+
+
+def test_allowed_names_and_proxies_are_options() -> None:
+    """What may be repeated is taken each time."""
+    names = ("--allow-host", "hub.example", "--allow-host", "box", "--trust-proxy", "127.0.0.1")
+    with hub_command("start", "--port", "0", *names) as hub:
+        for name, status in (("hub.example", 200), ("box", 200), ("evil.example", 421)):
+            raw = f"GET /healthz HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+            assert http_request(hub.port, raw.encode()).startswith(b"HTTP/1.1 %d " % status)
+        with RawClient.connect(port=hub.port, headers=["X-Forwarded-For: 192.0.2.7"]) as client:
+            client.leave()
+        _, _, log = hub.end()
+    assert "from 192.0.2.7" in log
+    assert "start it with --allow-host evil.example" in log
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("allow-host", "*.example", "without '\\*'"),
+        ("allow-host", "http://hub.example", "is no name; give"),
+        ("trust-proxy", "proxy.example", "neither an IP address nor a network"),
+        ("trust-proxy", "10.0.0.1/8", "the network is 10.0.0.0/8"),
+        ("max-handshakes", "0", "at least 1"),
+        ("max-clients-per-address", "-1", "at least 0"),
+    ],
+)
+def test_limit_that_cannot_be_is_one_line(option: str, value: str, why: str) -> None:
+    """The user is told which option, and what would do."""
+    result = run("start", "--port", "0", f"--{option}={value}", "--log-level", "error")
+    assert_fails(result, 2, f"--{option}")
+    assert re.search(why, result.stderr)
 
 
 def test_port_in_use_is_one_line() -> None:
@@ -550,14 +671,14 @@ def test_hub_that_has_failed_ends_the_command() -> None:
     program = """
 import sys
 import broadcast_server
-from broadcast_server import cli, commands
+from broadcast_server import cli, service
 
 class FailedHub(broadcast_server.BroadcastHub):
     def stats(self):
         raise broadcast_server.HubStopped("failed")
 
 broadcast_server.BroadcastHub = FailedHub
-commands.CHECK_SECONDS = 0.001
+service.CHECK_SECONDS = 0.001
 sys.exit(cli.main(["start", "--port", "0", "--log-level", "error"]))
 """
     result = subprocess.run(
@@ -669,6 +790,15 @@ def test_connect_refused_by_http_is_one_line() -> None:
     """A path that is no room."""
     with running_hub() as hub:
         assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+
+
+@pytest.mark.parametrize("command", ["connect", "who"])
+def test_name_that_the_hub_does_not_have_is_one_line(command: str) -> None:
+    """As on a network where the machine has a name: the user is told the option that lets it."""
+    with running_hub() as hub:
+        # The system takes this for 127.0.0.1, the hub for a name like any other.
+        result = run(command, "--host", "127.1", "--port", str(hub.port))
+    assert_fails(result, 1, "--allow-host")
 
 
 @pytest.mark.parametrize("command", ["connect", "who"])

@@ -301,7 +301,7 @@ def test_gap_is_told_on_standard_error() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_line_that_is_refused_ends_a_pipe(late: bool) -> None:
-    """With one word and exit status 3, while lines are read or when all were sent."""
+    """With one word and exit status 1, while lines are read or when all were sent."""
     with console_of_event_server() as (process, server):
         assert process.stdin is not None
         process.stdin.write(b"a\n")
@@ -319,7 +319,7 @@ def test_line_that_is_refused_ends_a_pipe(late: bool) -> None:
         else:
             server.accept_close()
         status, _, errors = end_of(process)
-        assert status == 3
+        assert status == 1
         assert errors.endswith("error: the hub did not take a line: refused: no\n")
         assert errors.count("\n") == 1
 
