@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Mapping
 
@@ -45,6 +46,8 @@ class HistoryFile:
     def load(self) -> list[str]:
         """Return the entries, the oldest first."""
         try:
+            if not self._path.is_file():
+                return []
             text = self._path.read_bytes().decode("utf-8", "replace")
         except FileNotFoundError:
             return []
@@ -67,7 +70,9 @@ class HistoryFile:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.fchmod(descriptor, 0o600)  # whoever has made it
+                # Whoever has made it. A link to /dev/null keeps nothing, and is not ours to change.
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    os.fchmod(descriptor, 0o600)
                 os.write(descriptor, (entry + "\n").encode("utf-8", "replace"))
             finally:
                 os.close(descriptor)

@@ -603,3 +603,36 @@ def test_plain_server_is_talked_to_without_names() -> None:
             ann.key("C-u", "C-d")
             server.accept_close()
             assert ann.status() == 0
+
+
+@pytest.mark.parametrize("option", ["", "--debug"])
+def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -> None:
+    """With `--debug` it is a traceback; the terminal is as it was in either case."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import terminal_view\n"
+        "def who(*_):\n    raise ZeroDivisionError('boom')\n"
+        "terminal_view.who = who\n"
+    )
+    with running_hub() as hub, terminal(100, 40) as ann:
+        before = ann.settings()
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"broadcast-server connect {hub.url} {option}", "boom")
+        assert ann.status() == 1
+        shown = "\n".join(ann.screen())
+        assert ("Traceback" in shown) is bool(option)
+        assert ("--debug shows where" in shown) is not bool(option)
+        assert ann.settings() == before
+
+
+def test_log_is_drawn_above_the_line() -> None:
+    """What the library has to say does not break the line either."""
+    with joined_raw("--log-level info") as (ann, server, listening):
+        ann.type("half a line")
+        ann.wait_for("> half a line")
+        server.reset()
+        with listening.accept_events("c2").sock:
+            ann.wait_for("connected again")
+            ann.wait_for("INFO broadcast_server.client_life")
+            ann.wait_for(lambda screen: screen[-2] == "> half a line")
+            ann.key("C-c")
+            ann.status()

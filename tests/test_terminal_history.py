@@ -97,3 +97,22 @@ def test_cutting_down_that_fails_leaves_the_file(
     assert file.failure is not None and "No space left" in file.failure
     assert os.listdir(tmp_path) == ["history"]
     assert len(path.read_text().split()) == 2 * MAX_ENTRIES + 1
+
+
+def test_what_is_no_file_is_left_as_it_is(tmp_path: pathlib.Path) -> None:
+    """A link to a device is the way to keep nothing: its mode is the system's."""
+    path = tmp_path / "history"
+    reader, terminal = os.openpty()
+    try:
+        name = os.ttyname(terminal)
+        mode = os.stat(name).st_mode
+        assert stat.S_IMODE(mode) != 0o600
+        path.symlink_to(name)
+        file = HistoryFile(path)
+        file.append("one")
+        assert file.load() == []
+        assert os.stat(name).st_mode == mode
+        assert file.failure is None
+    finally:
+        os.close(reader)
+        os.close(terminal)

@@ -128,7 +128,8 @@ class Tmux:
 
     def settings(self) -> str:
         """Return the modes of the terminal, as stty tells them, once the shell is back."""
-        self.type("clear; stty -a > settings; stty -g >> settings; echo told\n")
+        # What is waited for must not stand in the line that is typed.
+        self.type("clear; stty -a > settings; stty -g >> settings; echo to''ld\n")
         self.wait_for("told")
         return (self.folder / "settings").read_text()
 
