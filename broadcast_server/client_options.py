@@ -91,13 +91,13 @@ CONNECT: dict[str, list[Option]] = {
     "encryption": TRUST,
     "other servers": OTHERS,
     "logging": [
-        *logging_options("warning"),
         Option(
             "debug",
             False,
             "show where in the program it has failed, should that happen",
             shown="off",
         ),
+        *logging_options("warning"),
     ],
 }
 

@@ -450,7 +450,7 @@ def test_help_all_describes_every_option() -> None:
 def test_help_names_what_can_be_typed() -> None:
     """Nobody finds a command at the prompt that is told of nowhere."""
     text = run("connect", "--help").stdout
-    assert "/who" in text and "/quit" in text
+    assert "/help" in text and "/quit" in text
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_every_message_of_a_flood_is_shown_and_the_line_stays() -> None:
 def test_narrower_and_wider_window_keeps_the_line() -> None:
     """The rows that the terminal breaks anew leave nothing behind; ten columns are enough."""
     with running_hub() as hub, joined(hub) as ann:
-        line = "a line that is long enough to be wrapped in between"
+        line = "a line that is long enough to be broken in between"
         ann.type(line)
         ann.wait_for(line)
         ann.resize(30, 12)
@@ -117,7 +117,7 @@ def test_narrower_and_wider_window_keeps_the_line() -> None:
                 == [
                     "-- 1 here: ann",
                     "> a line that is long enough t",
-                    "o be wrapped in between",
+                    "o be broken in between",
                     " / · 1 here · connected",
                 ]
             )
@@ -125,7 +125,7 @@ def test_narrower_and_wider_window_keeps_the_line() -> None:
         publish(hub.url, "now", name="bob")
         ann.wait_for("bob: now")
         ann.resize(10, 12)
-        rows = ["> a line t", "hat is lon", "g enough t", "o be wrapp", "ed in betw", "een"]
+        rows = ["> a line t", "hat is lon", "g enough t", "o be broke", "n in betwe", "en"]
         ann.wait_for(lambda screen: screen[-7:] == [*rows, " 1 new"])
         ann.resize(60, 16)
         ann.wait_for(f"> {line}")
@@ -527,6 +527,14 @@ def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
         ann.wait_for(lambda screen: screen[-2] == "> a")
         ann.key("C-u", "C-d")
         assert ann.status() == 0
+
+
+def test_window_that_is_closed_ends_it() -> None:
+    """No process is left behind, and the hub gets a proper Close."""
+    with running_hub() as hub, joined(hub) as ann:
+        assert len(hub.members("/")) == 1
+        ann.close_window()
+        assert wait_until(lambda: hub.members("/") == [])
 
 
 def test_job_control_gives_the_terminal_back() -> None:

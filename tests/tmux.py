@@ -133,6 +133,10 @@ class Tmux:
         self.wait_for("told")
         return (self.folder / "settings").read_text()
 
+    def close_window(self) -> None:
+        """Close the window; a server is left without one."""
+        self._tmux("set-option", "-s", "exit-empty", "off", ";", "kill-pane")
+
     def end(self) -> None:
         """End the terminal and everything in it."""
         self._tmux("kill-server")
