@@ -301,9 +301,8 @@ def test_line_above_the_hubs_limit_is_an_error() -> None:
     """The hub's reason is told, and the exit status is not 0."""
     with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:
         status, _, errors = end_of(process, b"fine\n" + b"x" * 1001 + b"\nlost\n")
-        assert status == 3
-        why = "closed the connection: 1009|did not take a line: too_big"
-        assert re.fullmatch(rf".*error: the hub ({why}).*\n", errors)
+        assert status == 1
+        assert re.fullmatch(r".*error: the hub did not take a line: too_big.*\n", errors)
 
 
 def test_line_without_an_end_is_bounded() -> None:
