@@ -11,28 +11,21 @@ import http.client
 import json
 import logging
 import os
-import queue
 import re
 import resource
 import signal
-import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tokens, urls
+from . import exchanges, logs, service, systemd, tokens, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, HubStopped, UsageError
+from .errors import AccessError, ConnectFailed, UsageError
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
-# How many more are kept for connections that are no clients, or not yet: at most so many, and at
-# most a quarter of all. Without them, a full hub could not even say so.
-MAX_SPARE_DESCRIPTORS = 256
-# How often the command looks whether the hub still works.
-CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
@@ -53,12 +46,19 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     """
     from . import BroadcastHub
 
-    signals = _catch_signals()
+    signals = service.catch_signals()
     settings = dict(values)
+    restart = settings.pop("restart_on_term")
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
-    settings["max_clients"] = _make_room(settings["max_clients"])
+    notifier = systemd.Notifier(os.environ)
     try:
-        hub = BroadcastHub(**settings)
+        sockets = systemd.take_sockets(os.environ)
+    except systemd.WrongSockets as error:
+        complain("start", str(error))
+        return 1
+    settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
+    try:
+        hub = BroadcastHub(**settings, sockets=sockets)
     except UsageError as error:
         complain("start", _in_the_users_words(str(error), sources))
         return 2
@@ -70,24 +70,12 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
+        where = getattr(error, "filename", None) or " ".join(values["host"])
+        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
         return 1
     # If nobody reads that, the hub serves all the same.
-    write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
-    while True:
-        try:
-            received = signals.get(timeout=CHECK_SECONDS)
-            break
-        except queue.Empty:
-            try:
-                hub.stats()
-            except HubStopped:
-                # A process that ends is started again; one that only looks alive is not.
-                complain("start", "the hub has failed, its log says why")
-                return 1
-    logger.info("%s: stopping", received.name)
-    hub.stop()
-    return 0
+    write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
+    return service.serve(hub, signals, notifier, restart)
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -233,24 +221,6 @@ def room_url(host: str, port: int, room: str) -> str:
     return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
 
 
-def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
-    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
-    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    caught = False
-
-    def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
-            os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return received
-
-
 def _signal_descriptor() -> int:
     """Return a descriptor that gets a byte for each SIGINT and SIGTERM.
 
@@ -265,8 +235,9 @@ def _signal_descriptor() -> int:
     return reader
 
 
-def _make_room(max_clients: int) -> int:
-    """Raise the descriptor limit as far as we may; return how many clients it really holds.
+def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:
+    """Raise the descriptor limit as far as we may; return how many clients, and connections that
+    are no clients, it really holds.
 
     Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
     """
@@ -275,18 +246,28 @@ def _make_room(max_clients: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    spare = min(MAX_SPARE_DESCRIPTORS, soft // 4)
+    if soft == resource.RLIM_INFINITY:
+        return {}
+    # Without these, a full hub could not even say so: at most a quarter of all.
+    spare = min(max_handshakes, max(1, soft // 4))
     room = max(1, soft - OWN_DESCRIPTORS - spare)
-    if soft != resource.RLIM_INFINITY and room < max_clients:
+    if spare < max_handshakes:
+        logger.warning(
+            "max-handshakes is %d instead of %d: a quarter of the limit of %d descriptors",
+            spare,
+            max_handshakes,
+            soft,
+        )
+    if room < max_clients:
         logger.warning(
             "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
             room,
             max_clients,
             soft,
         )
-        return room
+        return {"max_clients": room, "max_handshakes": spare}
     logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
-    return max_clients
+    return {"max_handshakes": spare}
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

@@ -92,7 +92,7 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            if status in (401, 403):
+            if status in (401, 403, 421, 429):
                 why += _detail(error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(

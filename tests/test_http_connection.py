@@ -216,8 +216,12 @@ def test_answer_has_what_every_answer_has(pair: Pair) -> None:
     assert len(headers) == len(lines) - 1
     assert headers.pop("Date").endswith(" GMT")
     assert headers == {
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
         "Content-Type": "text/plain",
         "Content-Length": "4",
     }

@@ -36,7 +36,12 @@ CASE_SECONDS = 20.0
 BIG_CASE_SECONDS = 100.0
 
 # What the hub needs beyond its defaults: group 9 sends 16 MiB messages.
-HUB_SETTINGS = {"max_message_bytes": 16 << 20, "room_log_bytes": 64 << 20, "max_rate": 0}
+HUB_SETTINGS = {
+    "max_message_bytes": 16 << 20,
+    "room_log_bytes": 64 << 20,
+    "max_rate": 0,
+    "max_control_rate": 0,
+}
 
 # One client process plays this many cases; starting one for each would take longer than the cases.
 CLIENT_BATCH = 50
