@@ -17,8 +17,9 @@ import socket
 
 import h11
 
-from broadcast_server import access, queries
-from broadcast_server.decisions import Join, Publish, Refusal, Request, Response, Stream
+from broadcast_server import access, hosts, queries
+from broadcast_server.addresses import Address, client_of, parse_network
+from broadcast_server.decisions import Decision, Join, Publish, Refusal, Request, Response, Stream
 from broadcast_server.frames import FrameDecoder
 from broadcast_server.handshake import BadRequest, HttpConnection
 from broadcast_server.plain_request import parse_plain
@@ -30,6 +31,8 @@ HEADER_LIMITS = (256, 600, 4096, 16384)
 BODY_LIMIT = 100
 HISTORY = 100
 ORIGINS: tuple[tuple[str, ...], ...] = ((), ("https://app.example",), ("*",))
+NAMES = hosts.own_names(["127.0.0.1"], ["h", "hub.example"])
+PEER, PROXIES = Address("10.0.0.9", 4711), (parse_network("10.0.0.0/8"),)
 MAX_REQUESTS = 8
 SECONDS = 9.0
 
@@ -37,9 +40,10 @@ KNOWN_HEADERS = frozenset(
     {
         "Accept-Encoding", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods",
         "Access-Control-Allow-Origin", "Access-Control-Max-Age", "Allow", "Cache-Control",
-        "Connection", "Content-Length", "Content-Type", "Date", "Sec-WebSocket-Accept",
+        "Connection", "Content-Length", "Content-Security-Policy", "Content-Type",
+        "Cross-Origin-Resource-Policy", "Date", "Referrer-Policy", "Sec-WebSocket-Accept",
         "Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "Upgrade", "Vary", "WWW-Authenticate",
-        "X-Accel-Buffering", "X-Content-Type-Options",
+        "X-Accel-Buffering", "X-Content-Type-Options", "X-Frame-Options",
     }
 )  # fmt: skip
 
@@ -158,7 +162,7 @@ def _talk(pieces: list[bytes], choice: int) -> Talk:
         try:
             request = connection.read_request(SECONDS, SECONDS)
             talk.methods.append(request.method)
-            decision = decide(request, origins, HISTORY)
+            decision = _decide(request, origins)
             _check_decision(decision)
             talk.label = type(decision).__name__
             talk.steps.append((request, decision))
@@ -196,6 +200,16 @@ def _talk(pieces: list[bytes], choice: int) -> Talk:
     return talk
 
 
+def _decide(request: Request, origins: tuple[str, ...]) -> Decision:
+    """Do as the handler does: who has sent it, is it for this hub, what does it want."""
+    request = hosts.effective(request)
+    try:
+        client_of(request, PEER, PROXIES)
+    except ValueError as error:
+        return Refusal(400, f"bad header: {error}")
+    return hosts.refuse(request, NAMES) or decide(request, origins, HISTORY)
+
+
 def _look_for_token(request: Request) -> None:
     try:
         access.find_token(request)
@@ -203,7 +217,7 @@ def _look_for_token(request: Request) -> None:
         assert str(error)
 
 
-def _check_decision(decision: object) -> None:
+def _check_decision(decision: Decision) -> None:
     room = getattr(decision, "room", None)
     if room is not None:
         check_room(room)
@@ -215,7 +229,7 @@ def _check_decision(decision: object) -> None:
     if isinstance(decision, Refusal):
         _check_refusal(decision)
     else:
-        access.asked(decision)  # type: ignore[arg-type]
+        access.asked(decision)
 
 
 def _check_refusal(refusal: Refusal) -> None:

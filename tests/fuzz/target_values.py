@@ -7,15 +7,21 @@ standard library does the same, both must agree.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import re
 import urllib.parse
 
-from broadcast_server import media_types, origins, queries, retries, urls
+from broadcast_server import addresses, hosts, media_types, origins, queries, retries, urls
+from broadcast_server.addresses import Address
 from broadcast_server.decisions import Request
 from broadcast_server.errors import InvalidRoom, UsageError
 from broadcast_server.exchanges import Answer
 from broadcast_server.policies import check_room
 from broadcast_server.settings import MAX_SECONDS
+
+NAMES = hosts.own_names(["127.0.0.1"], ["hub.example"])
+PROXIES = (addresses.parse_network("10.0.0.0/8"), addresses.parse_network("2001:db8::/64"))
+PEER, CLIENT = Address("10.0.0.9", 4711), "192.0.2.55"
 
 _VISIBLE = re.compile("/[!-~]*")
 
@@ -107,6 +113,59 @@ def run_origins(data: bytes) -> str:
         host = request.values("host")[0].lower()
         assert authority and (authority.startswith(host) or host.startswith(authority))
     return "usable" if usable else "foreign"
+
+
+def run_hosts(data: bytes) -> str:
+    """Read the first line as what a request asks for and the second as its Host."""
+    target, _, host = data.decode("latin-1").partition("\n")
+    request = hosts.effective(Request("GET", target, "1.1", (("host", host.strip(" \t")),)))
+    refusal = hosts.refuse(request, NAMES)
+    if refusal is not None:
+        assert refusal.status in (400, 421) and refusal.text
+        return str(refusal.status)
+    (name,) = request.values("host")
+    # Nobody's DNS was asked for it, or it is one of ours.
+    bare = name.partition("]")[0][1:] if name[:1] == "[" else name.partition(":")[0]
+    if bare.lower().removesuffix(".") not in NAMES:
+        ipaddress.ip_address(bare.partition("%")[0])
+    return "own"
+
+
+def run_addresses(data: bytes) -> str:
+    """Read the bytes as a network, and as what a client says about where it comes from."""
+    text = re.sub(r"[\r\n\0]", "", data.decode("latin-1")).strip(" \t")
+    label = "bad"
+    try:
+        assert addresses.network_of(str(addresses.parse_network(text).network_address))
+        label = "network"
+    except ValueError as error:
+        assert str(error)
+    for name, own in (("x-forwarded-for", CLIENT), ("forwarded", f"for={CLIENT}")):
+        # What a client says is not believed, whatever it is: behind it stands what the proxy says.
+        assert _client(name, text, own).host == CLIENT
+        try:
+            assert _client(name, f"{text}, {own}").host == CLIENT
+        except ValueError:
+            # A quote may be left open, and then nobody is believed.
+            assert name == "forwarded"
+        assert addresses.client_of(_request(name, text), Address(CLIENT, 1), PROXIES).port == 1
+        try:
+            found = _client(name, text)
+        except ValueError as error:
+            assert str(error)
+            continue
+        ipaddress.ip_address(found.host)
+        assert str(found) and addresses.network_of(found.host)
+        label = name if found != PEER else label
+    return label
+
+
+def _request(name: str, *values: str) -> Request:
+    return Request("GET", "/", "1.1", tuple((name, value) for value in values))
+
+
+def _client(name: str, *values: str) -> Address:
+    return addresses.client_of(_request(name, *values), PEER, PROXIES)
 
 
 def run_urls(data: bytes) -> str:

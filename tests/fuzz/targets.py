@@ -44,6 +44,8 @@ TARGETS = {
         Target("media_types", target_values.run_media_types, 1),
         Target("queries", target_values.run_queries, 1),
         Target("origins", target_values.run_origins, 1),
+        Target("hosts", target_values.run_hosts, 1),
+        Target("addresses", target_values.run_addresses, 1),
         Target("urls", target_values.run_urls, 1),
         Target("answers", target_values.run_answers, 1),
         Target("tokens", target_tokens.run, 2),
