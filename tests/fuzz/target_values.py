@@ -125,9 +125,10 @@ def run_hosts(data: bytes) -> str:
         return str(refusal.status)
     (name,) = request.values("host")
     # Nobody's DNS was asked for it, or it is one of ours.
-    bare = name.partition("]")[0][1:] if name[:1] == "[" else name.partition(":")[0]
-    if bare.lower().removesuffix(".") not in NAMES:
-        ipaddress.ip_address(bare.partition("%")[0])
+    if name[:1] == "[":
+        ipaddress.IPv6Address(name.partition("]")[0][1:].partition("%")[0])
+    elif (bare := name.partition(":")[0].lower().removesuffix(".")) not in NAMES:
+        ipaddress.IPv4Address(bare)
     return "own"
 
 
