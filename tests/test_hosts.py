@@ -105,7 +105,7 @@ def test_host_that_is_none_is_a_bad_request(values: list[str]) -> None:
 
 
 def test_bracketed_ipv4_address_is_none() -> None:
-    """Nor is an IPv6 address without brackets, or one with the root's dot, which only names have."""
+    """Nor is an IPv6 address without brackets, or one with the root's dot: only names have that."""
     assert status_of("[127.0.0.1]") == 421
     assert status_of("[::1.]:80") == 421
 

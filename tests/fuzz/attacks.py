@@ -8,6 +8,7 @@ the parsers. The same seed makes the same attacks.
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ class Attacks:
         data = self._kinds[kind]()
         places = sorted(self._chance.randrange(len(data) + 1) for _ in range(3))
         cuts = [0, *places[: self._chance.randrange(4)], len(data)]
-        pieces = [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        pieces = [data[a:b] for a, b in itertools.pairwise(cuts) if a < b]
         return Attack(kind, pieces, self._chance.choice(ENDINGS))
 
     def _room(self) -> str:

@@ -9,7 +9,7 @@ from ..support import resident_bytes
 
 MIB = 1024 * 1024
 # A line through less than this says nothing about a minute.
-MIN_SECONDS = 10.0
+MIN_SECONDS = 20.0
 
 
 class Growth:
