@@ -276,7 +276,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 core.leave(old)  # still a member if this one was told to go before it came
                 core.fanout.attend(old)
             if isinstance(join, Stream):
-                http.start_stream(headers, core.settings.handshake_timeout)
+                http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
                 trailing = b""
             else:
                 trailing = http.upgrade(join, core.settings.handshake_timeout)

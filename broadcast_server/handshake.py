@@ -292,11 +292,12 @@ class HttpConnection:
         self._send_last(answer + b"\r\n", timeout)
         return self._take_trailing()
 
-    def start_stream(self, headers: Headers, timeout: float) -> bytes:
+    def start_stream(self, headers: Headers, first: bytes, timeout: float) -> bytes:
         """Send the head of a stream of events; its body is whatever is sent until the end.
 
         Args:
             headers: those of the decision.
+            first: with what the body begins.
             timeout: seconds for the client to take it.
 
         Returns:
@@ -312,7 +313,7 @@ class HttpConnection:
             # nginx would keep events until its buffer is full.
             ("X-Accel-Buffering", "no"),
         )
-        self._send_last(_head(200, (*headers, *own)), timeout)
+        self._send_last(_head(200, (*headers, *own)) + first, timeout)
         return self._take_trailing()
 
     def _send_last(self, data: bytes, timeout: float) -> None:

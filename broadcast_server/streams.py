@@ -11,6 +11,7 @@ from . import logs
 
 def complain(command: str, text: str) -> None:
     """Tell the user in one line on standard error what `command` could not do; "" for either."""
+    logs.flush()
     with contextlib.suppress(OSError):
         prog = f"broadcast-server {command}".rstrip()
         print(logs.printable(f"{prog}: error: {text}"), file=sys.stderr)

@@ -309,6 +309,35 @@ def test_json_log_is_one_object_a_line() -> None:
     }
 
 
+def test_log_that_nobody_reads_holds_nobody_up() -> None:
+    """Who logs goes on; what was left out is counted in its place, and the rest is in order."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    handler = logs.BackgroundHandler(writer, limit=100)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    try:
+        handler.handle(record_of("in the making"))
+        assert wait_until(handler._waiting.empty)
+        for number in range(150):
+            handler.handle(record_of(str(number)))
+        with open(reader, "rb", closefd=False) as log:
+            assert log.read(filled) == bytes(filled)
+            expected = ["in the making", *map(str, range(100))]
+            assert [log.readline().decode().strip() for _ in expected] == expected
+            handler.handle(record_of("late"))
+            assert log.readline() == b"50 records were left out: the log is read too slowly\n"
+            assert log.readline() == b"late\n"
+    finally:
+        os.close(reader)
+        handler.close()
+        os.close(writer)
+
+
 # Standard streams.
 
 
@@ -478,6 +507,20 @@ def test_log_level_silences() -> None:
         with RawClient.connect(port=hub.port) as client:
             client.leave()
         assert hub.end() == (0, "", "")
+
+
+def test_hub_whose_log_nobody_reads_goes_on() -> None:
+    """The pipe of standard error is full long before the last of these has come and gone."""
+    with hub_command("start", "--port", "0") as hub:
+        for _ in range(1000):
+            with RawClient.connect(port=hub.port) as client:
+                client.leave()
+        with RawClient.connect(port=hub.port) as a, RawClient.connect(port=hub.port) as b:
+            b.sync()
+            a.send("still here")
+            assert b.recv_message() == "still here"
+        status, _, log = hub.end()
+        assert status == 0 and len(log) > 1 << 17
 
 
 def test_descriptor_limit_bounds_the_clients() -> None:
