@@ -35,6 +35,7 @@ NAMES = hosts.own_names(["127.0.0.1"], ["h", "hub.example"])
 PEER, PROXIES = Address("10.0.0.9", 4711), (parse_network("10.0.0.0/8"),)
 MAX_REQUESTS = 8
 SECONDS = 9.0
+STREAM_START = b"retry: 1000\n\n"
 
 KNOWN_HEADERS = frozenset(
     {
@@ -173,7 +174,7 @@ def _talk(pieces: list[bytes], choice: int) -> Talk:
                 talk.steps.append(behind)
                 break
             if isinstance(decision, Stream) and request.method == "GET":
-                connection.start_stream(decision.headers, SECONDS)
+                connection.start_stream(decision.headers, STREAM_START, SECONDS)
                 break
             if isinstance(decision, Refusal):
                 answer = decision
@@ -259,8 +260,11 @@ def _check_answers(talk: Talk) -> None:
         if status == 100:
             continue
         method = methods.pop(0) if methods else None
-        if status == 101 or headers.get("Content-Type") == "text/event-stream":
+        if status == 101:
             assert not left
+            return
+        if headers.get("Content-Type") == "text/event-stream":
+            assert left == STREAM_START
             return
         length = int(headers["Content-Length"]) if status != 204 else 0
         if method == "HEAD":
