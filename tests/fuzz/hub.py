@@ -396,7 +396,7 @@ def _watch(hub: HubProcess, attackers: list[Attacker], growth: Growth, report: R
         pair.talk()
         report.talks += 1
         hub.check()
-        report.growth, report.resident = growth.per_minute(), growth.last()
+        report.growth, report.resident = growth.per_minute(), growth.last
         if report.growth is not None and report.growth > MAX_GROWTH_BYTES:
             raise Wrong(f"the hub grows by {report.growth / MIB:.2f} MiB a minute")
     finally:

@@ -18,28 +18,29 @@ class Growth:
     Args:
         pid: the process.
         warm_up: seconds from now that do not count: caches, arenas and logs fill.
+
+    Attributes:
+        last: what it held when it was looked at last, in bytes.
     """
 
     def __init__(self, pid: int, warm_up: float) -> None:
         self._pid = pid
         self._begin = time.monotonic() + warm_up
+        self.last = 0
         self._samples: list[tuple[float, int]] = []
 
     def sample(self) -> None:
-        """Note what the process holds now, if it still runs and is warm."""
+        """Note what the process holds now, if it still runs."""
         now = time.monotonic()
-        if now >= self._begin:
-            # A process that is just ending has no memory, or no line about it.
-            with contextlib.suppress(OSError, LookupError):
-                self._samples.append((now, resident_bytes(self._pid)))
+        # A process that is just ending has no memory, or no line about it.
+        with contextlib.suppress(OSError, LookupError):
+            self.last = resident_bytes(self._pid)
+            if now >= self._begin:
+                self._samples.append((now, self.last))
 
     def per_minute(self) -> float | None:
         """Return the growth in bytes a minute; None if it was watched for too short a time."""
         return slope(self._samples)
-
-    def last(self) -> int:
-        """Return what the process held last, 0 if it was never looked at."""
-        return self._samples[-1][1] if self._samples else 0
 
 
 def slope(samples: list[tuple[float, int]]) -> float | None:

@@ -86,7 +86,7 @@ def run_worker(
     said = output.read_bytes()
     runs = _RUNS.search(said)
     label = names[0] if len(names) == 1 else f"all {len(names)}"
-    grown = "" if guided else f", {describe(growth.per_minute())}, {growth.last() / MIB:.0f} MiB"
+    grown = "" if guided else f", {describe(growth.per_minute())}, {growth.last / MIB:.0f} MiB"
     print(
         f"{label:14} {time.monotonic() - begin:4.0f} s  {'guided' if guided else 'by chance':9}  "
         f"{int(runs[1]) if runs else 0:>9,} inputs{grown}",
