@@ -10,8 +10,8 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium run test stress conformance fuzz check lint types coverage package bench guard \
-	man docs screenshots clean
+.PHONY: help .venv chromium shells run test stress conformance fuzz check lint types coverage package bench \
+	guard man docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -24,7 +24,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) chromium ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium shells ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
@@ -50,7 +50,7 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) chromium ## the tests once more, counting the lines that they reach
+coverage: .venv $(NODE_MODULES) chromium shells ## the tests once more, counting the lines that they reach
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -65,8 +65,9 @@ bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
 
-docs: man .venv ## make what is made from the code: the man page and docs/reference/options.md
+docs: man .venv ## make what is made from the code: man page, options.md, shell completions
 	$(BIN)/python docs/reference/make_options.py
+	$(BIN)/python docs/completions/make_completions.py
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
@@ -80,6 +81,14 @@ chromium: ## install Chromium for the tests of the page, if there is none (Debia
 		apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	else echo "There is no Chromium, so the tests of the page will be skipped."; fi
+
+shells: ## install zsh, fish, bash-completion and jq for the tests of the command (Debian, as root)
+	@if command -v zsh && command -v fish && command -v jq && \
+		[ -e /usr/share/bash-completion/bash_completion ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends zsh fish bash-completion jq; \
+	else echo "zsh, fish, bash-completion or jq is missing, so their tests will be skipped."; fi
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 

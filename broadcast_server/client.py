@@ -55,7 +55,8 @@ class BroadcastClient:
             knows a message that is sent again for ten minutes, and until it restarts.
         max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
             asks for more (``Retry-After``).
-        headers: more header lines for the opening handshake.
+        headers: more header lines for the opening handshake. A ``Sec-WebSocket-Protocol`` takes the
+            place of what the client offers by itself, and an empty one offers nothing.
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.

@@ -27,7 +27,7 @@ from .errors import ConnectionClosed, ProtocolError, SendRefused, UsageError
 from .frames import ABNORMAL
 from .logs import printable
 from .messages import Gap, Member, Message, Presence
-from .streams import complain, write_stdout
+from .streams import Lines, complain, write_stdout
 
 # How long the hub may be silent at the end of the input, and how long leaving may take in all when
 # somebody wants to leave now.
@@ -36,7 +36,6 @@ LEAVE_SECONDS = 2.0
 
 READ_BYTES = 64 * 1024
 WRITE_CHARACTERS = 64 * 1024
-MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Console:
@@ -81,8 +80,8 @@ class Console:
                 second one when they want so at once.
 
         Returns:
-            The exit status: 0 left, and all input was accepted; 1 no answer, or a standard stream
-            failed; 3 the connection has ended before its time.
+            The exit status: 0 left, and all input was accepted; 1 no answer, a line was refused, or
+            a standard stream failed; 3 the connection has ended before its time.
         """
         self._client, self._signals = client, signals
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -139,7 +138,7 @@ class Console:
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
-        rest = bytearray()  # of a line whose end has not come
+        lines = Lines()
         while self._wake_reader not in dict(poller.poll()):
             try:
                 data = os.read(descriptor, READ_BYTES)
@@ -151,20 +150,14 @@ class Console:
                     return
                 data = b""
             if not data:
-                if rest:
-                    yield bytes(rest)
+                yield from lines.end()
                 return
-            *lines, tail = data.split(b"\n")
-            if lines:
-                lines[0] = bytes(rest) + lines[0]
-                rest.clear()
-            rest += tail
-            for line in lines:
-                yield line.removesuffix(b"\r")
-            if len(rest) > MAX_LINE_BYTES:
-                self._complain_of_input(f"a line has more than {MAX_LINE_BYTES} bytes")
+            try:
+                yield from lines.feed(data)
+            except ValueError as error:
+                self._complain_of_input(str(error))
                 return
-        self._unsent = bool(rest)
+        self._unsent = bool(lines.end())
 
     def _decode(self, line: bytes) -> str:
         try:
@@ -191,7 +184,7 @@ class Console:
         if self._output_failed or self._bad_input:
             return 1
         if self._refused and (not self._typed or client.close_code == 1000):
-            return 0 if self._typed else 3  # each line was told of
+            return 0 if self._typed else 1  # each line was told of
         if accepted:
             if self._unsent:
                 complain("connect", "left before all of the input was sent")

@@ -22,6 +22,12 @@ from .support import PYTHON, ROOT, code_blocks, python_environment
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
+# Where shells look for what completes the command.
+COMPLETIONS = {
+    "share/bash-completion/completions/broadcast-server": "bash/broadcast-server",
+    "share/zsh/site-functions/_broadcast-server": "zsh/_broadcast-server",
+    "share/fish/vendor_completions.d/broadcast-server.fish": "fish/broadcast-server.fish",
+}
 SECONDS = 280  # bound of every process that builds or installs
 
 
@@ -211,6 +217,8 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
     assert len(web) > 5 and web <= set(names)
     assert any(name.endswith("scripts/broadcast-server") for name in names)
+    for place in COMPLETIONS:
+        assert any(name.endswith(f".data/data/{place}") for name in names), place
     assert {name.split("/")[0].split("-")[0] for name in names} == {"broadcast_server"}
 
 
@@ -227,6 +235,9 @@ def test_installs_into_an_empty_environment(
     assert run(binaries / "broadcast-server", "--version", cwd=tmp_path) == version
     page = tmp_path / "share" / "man" / "man1" / "broadcast-server.1"
     assert page.read_bytes() == MAN_PAGE.read_bytes()
+    for place, source in COMPLETIONS.items():
+        text = (ROOT / "docs" / "completions" / source).read_text(encoding="utf-8")
+        assert (tmp_path / place).read_text(encoding="utf-8") == text
     program = """
 from urllib.request import urlopen
 from broadcast_server import BroadcastHub, BroadcastClient
