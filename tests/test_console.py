@@ -105,8 +105,15 @@ def test_piped_lines_are_all_accepted_and_shown() -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("max_rate", [10_000, 0])
 def test_million_piped_lines_are_all_accepted_and_shown(max_rate: int) -> None:
-    """At the default rate, and as fast as it goes."""
-    send_lines(1_000_000, max_rate=max_rate)
+    """At the default rate; and as fast as it goes, with a log that holds all of it: a listener that
+    others leave too little of the machine would fall behind, and be told so."""
+    log_bytes = 1 << 23 if max_rate else 1 << 30
+    send_lines(
+        1_000_000,
+        max_rate=max_rate,
+        room_log_bytes=log_bytes,
+        total_log_bytes=max(log_bytes, 1 << 28),
+    )
 
 
 def test_lines_are_what_stands_between_line_ends() -> None:
@@ -174,9 +181,8 @@ def test_line_above_the_hubs_limit_is_an_error() -> None:
     """The hub's reason is told, and the exit status is not 0."""
     with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:
         status, _, errors = end_of(process, b"fine\n" + b"x" * 1001 + b"\nlost\n")
-        assert status == 3
-        why = "closed the connection: 1009|did not take a line: too_big"
-        assert re.fullmatch(rf".*error: the hub ({why}).*\n", errors)
+        assert status == 1
+        assert re.fullmatch(r".*error: the hub did not take a line: too_big.*\n", errors)
 
 
 def test_line_without_an_end_is_bounded() -> None:

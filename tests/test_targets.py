@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
@@ -125,8 +126,12 @@ def test_origin_is_one_header_line_more() -> None:
 # Trust and failures.
 
 
-def test_trust_is_for_tls_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trust_is_for_tls_only(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     """Whoever asks for it elsewhere would feel safe; who gives it up is warned."""
+    logger = logging.getLogger("broadcast_server.tls")
+    request.addfinalizer(lambda: logger.setLevel(logging.NOTSET))  # a command ends after that
     assert find("wss://h/", ca_file="f").trust == {"ca_file": "f"}
     with pytest.raises(UsageError, match="--ca-file is for addresses that begin with wss://"):
         find("ws://h/", ca_file="f")
