@@ -34,7 +34,7 @@ from .errors import (
     UsageError,
 )
 from .frames import ABNORMAL
-from .messages import Message, parse_id
+from .messages import Gap, Message, Presence, parse_id
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
@@ -81,7 +81,9 @@ class Terminal:
         self._client: BroadcastClient
         self._hint = ""
         self._unsent_since: float | None = None  # the screen's thread's own
-        self._lock = threading.Lock()  # guards the errand
+        # Guards the two below.
+        self._lock = threading.Lock()
+        self._lost: set[BroadcastClient] = set()  # told to have lost their connection
         self._errand = ""  # what the errand thread does, "" if there is none
         # Written by the thread that ends the conversation, read when the screen is gone.
         self._ending: BroadcastServerError | None = None
@@ -328,16 +330,14 @@ class Terminal:
         Raises:
             ConnectFailed, UsageError: as `BroadcastClient` does.
         """
-        lost = False  # the client's own thread's
 
         def take_state(state: str) -> None:
-            nonlocal lost
-            if state == "waiting" and not lost:
-                lost = True
-                self._log.tell("connection lost, trying again", "warning")
-            elif state == "open" and lost:
-                lost = False
-                self._log.tell("connected again")
+            if state == "waiting":
+                with self._lock:
+                    is_news = client not in self._lost
+                    self._lost.add(client)
+                if is_news:  # and not another attempt that has failed
+                    self._log.tell("connection lost, trying again", "warning")
             self._screen.update()
 
         client = self._make_client(url, name=name, on_state=take_state, on_error=self._take_refusal)
@@ -369,12 +369,22 @@ class Terminal:
             while True:
                 item = client.recv()
                 if client is self._client:  # else it is the old room's, which is being left
+                    self._tell_return(client, item)
                     self._log.add(client, item, newest, first=first)
                     first = False
         except BroadcastServerError as error:
             if client is self._client:
                 self._ending = error
                 self._screen.leave()
+
+    def _tell_return(self, client: BroadcastClient, item: Message | Presence | Gap) -> None:
+        """Tell that the connection is there again, if this is what it begins with."""
+        if isinstance(item, Presence) and item.kind == "members":
+            with self._lock:
+                was_lost = client in self._lost
+                self._lost.discard(client)
+            if was_lost:
+                self._log.tell("connected again")
 
 
 def ending(error: BroadcastServerError) -> tuple[str, int]:

@@ -372,8 +372,8 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
             ann.type("half")
         port = int(re.findall(r":(\d+)/", url)[0])
         with hub_process(port=port) as (_, url):
-            ann.wait_for("-- connected again")
-            ann.wait_for(" / · 1 here · connected")
+            ann.wait_for("-- messages are missing here")
+            ann.wait_for(lambda screen: screen[-1] == " / · 1 here · connected")
             assert ann.talk()[2:] == [
                 "-- connection lost, trying again",
                 "HH:MM ann: typed meanwhile",
