@@ -230,6 +230,21 @@ START: dict[str, list[Option]] = {
             shown="none",
         ),
     ],
+    "encryption": [
+        Option(
+            "tls-cert FILE",
+            None,
+            "speak TLS (https and wss) only, with the certificate in this PEM file, which may also "
+            "hold those between it and its authority",
+            shown="none, no TLS",
+        ),
+        Option(
+            "tls-key FILE",
+            None,
+            "file with the private key of the certificate, in PEM form and without a password",
+            shown="the file of --tls-cert",
+        ),
+    ],
     "limits": [
         Option(
             "max-clients COUNT",
@@ -367,6 +382,22 @@ START: dict[str, list[Option]] = {
     "logging": _logging_options("info"),
 }
 
+TRUST = [
+    Option(
+        "ca-file FILE",
+        None,
+        "for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it",
+        shown="the authorities that the system trusts",
+    ),
+    Option(
+        "insecure",
+        False,
+        "for wss: trust whoever answers, without a look at the certificate; whoever is between can "
+        "read and change everything",
+        shown="off",
+    ),
+]
+
 TOKEN_OPTION = Option(
     "token-file FILE",
     None,
@@ -383,6 +414,7 @@ CONNECT: dict[str, list[Option]] = {
         Option("name NAME", None, "name that the hub shows for this client", shown="none"),
         TOKEN_OPTION,
     ],
+    "encryption": TRUST,
     "logging": _logging_options("warning"),
 }
 
@@ -392,6 +424,7 @@ WHO: dict[str, list[Option]] = {
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
         TOKEN_OPTION,
     ],
+    "encryption": TRUST,
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
@@ -419,8 +452,8 @@ DESCRIPTIONS = {
 
 # What the operand of a command is. It says the same as --host, --port and --room.
 URLS = {
-    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
-    "--port and --room",
+    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that "
+    "speaks TLS, instead of --host, --port and --room",
     "who": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a path, "
     "for every room; instead of --host, --port and --room",
 }

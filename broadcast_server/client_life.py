@@ -98,7 +98,7 @@ class ClientLife:
         with self._core.lock:
             if isinstance(error, ConnectFailed):
                 self._wished_pause = error.retry_after or 0.0
-                if error.status in FINAL_STATUSES:
+                if error.untrusted or error.status in FINAL_STATUSES:
                     self._core.end_locked(frames.ABNORMAL, str(error), error)
             if not self._core.ended:
                 self._core.state = "waiting"

@@ -18,11 +18,11 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, service, systemd, tokens, urls
+from . import exchanges, logs, service, systemd, tls, tokens, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, UsageError
-from .streams import complain, write_stdout
+from .errors import AccessError, ConnectFailed, TlsError, UsageError
+from .streams import complain, warn, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
@@ -64,7 +64,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
         return 2
     try:
         hub.start()
-    except AccessError as error:
+    except (AccessError, TlsError) as error:
         complain("start", str(error))
         return 1
     # socket has its own words for names that cannot be names: UnicodeError.
@@ -105,6 +105,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     try:
         client = BroadcastClient(
             url,
+            **_trust("connect", values, sources, url),
             name=values["name"],
             token=_token(values),
             presence=True,
@@ -116,8 +117,11 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except UsageError as error:
         complain("connect", str(error))
         return 2
-    except (AccessError, ConnectFailed) as error:
+    except (AccessError, TlsError) as error:
         complain("connect", str(error))
+        return 1
+    except ConnectFailed as error:
+        complain("connect", f"{error}{_TRUST_HINT if error.untrusted else ''}")
         return 1
     return console.run(client, _signal_descriptor())
 
@@ -148,12 +152,15 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
         headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
-        answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
+        context = tls.context_for(url, **_trust("who", values, sources, url))
+        answer = exchanges.exchange(
+            parts, "GET", target, headers, None, deadline, WHO_BYTES, context
+        )
         text = _who_table(answer, room)
     except UsageError as error:
         complain("who", str(error))
         return 2
-    except AccessError as error:
+    except (AccessError, TlsError) as error:
         complain("who", str(error))
         return 1
     except LookupError as error:
@@ -161,9 +168,38 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}")
+        hint = _TRUST_HINT if tls.is_untrusted(error) else ""
+        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
+
+
+_TRUST_HINT = " (--ca-file says whom to trust)"
+
+
+def _trust(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str
+) -> dict[str, Any]:
+    """Return `ca_file` and `insecure` for an address; say so loudly if nobody is asked for proof.
+
+    Raises:
+        UsageError: one of them is given for an address without TLS: somebody would feel safe.
+    """
+    wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
+    if url.partition(":")[0].lower() not in ("wss", "https"):
+        for name in wanted:
+            # A variable is there for all addresses.
+            if sources[name].startswith("-"):
+                raise UsageError(f"{sources[name]} is for addresses that begin with wss://")
+        return {}
+    if len(wanted) == 2:
+        both = " and ".join(sources[name] for name in wanted)
+        raise UsageError(f"{both} contradict each other")
+    if "insecure" in wanted:
+        warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
+        # It was said, and at a level that cannot be turned off.
+        logging.getLogger(tls.__name__).setLevel(logging.ERROR)
+    return wanted
 
 
 def _token(values: Mapping[str, Any]) -> str | None:

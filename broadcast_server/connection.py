@@ -17,6 +17,7 @@ from . import frames
 from .forms import RAW, Form
 from .messages import ENTRY_BYTES, Member, format_id
 from .rooms import Room
+from .tls_stream import ByteStream
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
@@ -32,7 +33,7 @@ class Connection:
         number: unique in the hub; what log entries carry as their origin.
         member: how users see the client.
         room: the room that it is in.
-        sock: its socket, blocking and without a time-out.
+        sock: its socket, blocking and without a time-out, or what stands for it over TLS.
         echo: it wants its own messages, too.
         form: how messages go to it.
         expires: ``time.monotonic()`` when it may not be here any more.
@@ -84,7 +85,7 @@ class Connection:
         number: int,
         member: Member,
         room: Room,
-        sock: socket.socket,
+        sock: ByteStream,
         *,
         echo: bool,
         form: Form = RAW,

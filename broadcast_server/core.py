@@ -26,6 +26,7 @@ from .registry import Rooms
 from .rooms import Room
 from .sessions import Sessions
 from .settings import Settings
+from .tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,11 @@ class Core:
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        tls: the certificate and key; None for plain connections.
         refused: how many requests and messages were refused, by reason.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
-        reloads: what reads files anew when the hub is told to reload.
+        reloads: what reads files anew when the hub is told to reload; each may raise.
     """
 
     settings: Settings
@@ -89,6 +91,7 @@ class Core:
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    tls: Certificate | None = None
     refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     registry: Any = None
     authorize: Authorize | None = None
@@ -97,6 +100,8 @@ class Core:
 
     def __post_init__(self) -> None:
         self.rates = AddressRates(self.settings.max_rate)
+        if self.tls is not None:
+            self.reloads.append(self.tls.reload)
 
     # -- Access --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -148,6 +149,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
             self.server.await_next(self)
         except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                self.core.count_refusal("tls")
             logger.debug("%s lost before it joined: %s", self.address, error)
             self.keep_alive = False
 

@@ -23,6 +23,7 @@ import h11
 
 from .decisions import Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
+from .tls_stream import ByteStream
 
 _RECV_BYTES = 4096
 _BODY_RECV_BYTES = 64 * 1024
@@ -63,7 +64,7 @@ class HttpConnection:
     """The HTTP side of one client, until it upgrades or ends. The reader thread's own.
 
     Args:
-        sock: the client's socket.
+        sock: the client's socket, or what stands for it over TLS.
         max_header_bytes: the most that request line and headers may take; else 431.
 
     Attributes:
@@ -71,7 +72,7 @@ class HttpConnection:
             single store each; the accept thread reads it.
     """
 
-    def __init__(self, sock: socket.socket, max_header_bytes: int) -> None:
+    def __init__(self, sock: ByteStream, max_header_bytes: int) -> None:
         self._sock = sock
         self._max_header_bytes = max_header_bytes
         self._h11: h11.Connection | None = None  # made for a request that is not plain
@@ -339,7 +340,7 @@ class HttpConnection:
         self.waiting = False
 
 
-def linger(sock: socket.socket) -> None:
+def linger(sock: ByteStream) -> None:
     """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
     holds unread bytes would reset the connection, and the peer might never see the answer."""
     deadline = time.monotonic() + _LINGER_SECONDS

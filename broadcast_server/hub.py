@@ -17,6 +17,7 @@ from .messages import Draft, Member, Message, encode, to_message, to_messages
 from .policies import check_room
 from .run import Run
 from .settings import Settings
+from .tls import Certificate
 
 Data = str | bytes
 
@@ -89,9 +90,13 @@ class BroadcastHub(HubLife):
 
     def _make_run(self) -> Run:
         settings = self._settings
+        # Before anything is opened: without its certificate there is no hub.
+        tls = None
+        if settings.tls_cert is not None:
+            tls = Certificate(settings.tls_cert, settings.tls_key)
         keyring = tokens.Keyring(settings) if settings.has_secrets else None
         authorize = keyring.authorize if keyring is not None else self._authorize
-        run = Run(self._hosts, self._port, settings, self._callbacks, self._sockets, authorize)
+        run = Run(self._hosts, self._port, settings, self._callbacks, self._sockets, authorize, tls)
         if keyring is not None:
             run.core.reloads.append(keyring.reload)
         return run
@@ -228,8 +233,9 @@ class BroadcastHub(HubLife):
     def urls(self) -> tuple[str, ...]:
         """The URL of the lobby at each of the hosts, or sockets, that were given."""
         places = self._places if self._sockets else [(host, self.port) for host in self._hosts]
+        scheme = "ws" if self._settings.tls_cert is None else "wss"
         return tuple(
-            f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+            f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
             for host, port in places
         )
 

@@ -74,6 +74,7 @@ class HubLife:
         Raises:
             OSError: the address cannot be listened on.
             AccessError: a file of tokens or a key cannot be used.
+            TlsError: the certificate or its key cannot be used.
             UsageError: it runs already.
         """
         if self._pid != os.getpid():

@@ -35,7 +35,7 @@ OTHER_CODE = "other"
 REFUSALS = (
     "bad_request", "busy", "control_rate", "filter", "forwarded", "handshake_slots", "host",
     "max_clients", "max_fragments", "max_header_bytes", "max_rooms", "origin", "per_address",
-    "rate", "rooms_per_address", "stopping", "timeout", "token", "too_big",
+    "rate", "rooms_per_address", "stopping", "timeout", "tls", "token", "too_big",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .registry import Rooms
 from .rooms import WAIT_SECONDS
 from .server import HubServer
 from .settings import Settings
+from .tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Run:
         callbacks: on_message, on_join, on_leave, filter.
         sockets: sockets that listen already, instead of host and port. It uses duplicates.
         authorize: decides who may come in; None for everybody.
+        tls: the certificate and key; None for plain connections.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -67,6 +69,7 @@ class Run:
         callbacks: Callbacks,
         sockets: Sequence[socket.socket] = (),
         authorize: Authorize | None = None,
+        tls: Certificate | None = None,
     ) -> None:
         # Guards _drain_waiters; notified when a client's personal queue has drained.
         self._drained = threading.Condition(threading.Lock())
@@ -89,6 +92,7 @@ class Run:
             *callbacks,
             wait_drained=self.wait_drained,
             authorize=authorize,
+            tls=tls,
         )
         # The server closes what it listens on, and another run needs them again.
         copies: list[socket.socket] = []

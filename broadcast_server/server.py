@@ -28,8 +28,11 @@ from .handler import HubHandler, WebsocketServer
 from .handshake import HttpConnection, busy
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
+from .tls_stream import TlsStream
 
 logger = logging.getLogger(__name__)
+
+Wire = socket.socket | TlsStream
 
 # How long the accept loop rests when the process is out of descriptors: it would spin otherwise.
 _EXHAUSTED_PAUSE_SECONDS = 0.05
@@ -81,7 +84,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self.RequestHandlerClass = HubHandler
         self.core = core
         core.client_count = lambda: self.client_count
-        self._admission: Admission[socket.socket] = Admission(
+        self._admission: Admission[Wire] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
         # The accept thread's own: connections cut off since the last line in the log about it.
@@ -94,9 +97,9 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         # One of each id, but for a moment two or more while a new one replaces an old one.
         self._by_id: dict[str, list[Connection]] = {}
-        self._sessions: dict[socket.socket, threading.Thread] = {}
-        self._http: dict[socket.socket, HttpConnection] = {}
-        self._handed_over: set[socket.socket] = set()
+        self._sessions: dict[Wire, threading.Thread] = {}
+        self._http: dict[Wire, HttpConnection] = {}
+        self._handed_over: set[Wire] = set()
 
     # -- Listening: hooks of socketserver ------------------------------------------------------
 
@@ -126,10 +129,10 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     # -- The accept thread: hooks of socketserver ----------------------------------------------
 
-    def get_request(self) -> tuple[socket.socket, Any]:
+    def get_request(self) -> tuple[Wire, Any]:
         """Accept one connection."""
         try:
-            return self._listeners.accept()
+            request, address = self._listeners.accept()
         except BlockingIOError:
             raise
         except OSError as error:
@@ -137,8 +140,12 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 logger.error("cannot accept: %s", error.strerror)
                 time.sleep(_EXHAUSTED_PAUSE_SECONDS)
             raise
+        if self.core.tls is None:
+            return request, address
+        # The handshake is made on the client's own thread, in the time for its first request.
+        return self.core.tls.wrap(request), address
 
-    def verify_request(self, request: socket.socket, client_address: Any) -> bool:
+    def verify_request(self, request: Wire, client_address: Any) -> bool:
         """Find a place for a connection, if need be that of another one, which is cut off."""
         self._await_place()
         admitted, dropped = self._admission.begin(request, client_address[0])
@@ -168,12 +175,14 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                 return
             time.sleep(_PLACE_SECONDS / 50)
 
-    def _is_idle(self, request: socket.socket) -> bool:
+    def _is_idle(self, request: Wire) -> bool:
         """Tell whether a session waits for its peer, which has sent nothing that is not read."""
         with self._registry_lock:
             http = self._http.get(request)
             if http is None or not http.waiting:
                 return False
+            if isinstance(request, TlsStream) and not request.waiting:
+                return False  # it works on the handshake
             poll = select.poll()
             poll.register(request, select.POLLIN)
             return not poll.poll(0)
@@ -191,7 +200,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             )
             self._crowd, self._crowd_logged = 0, now
 
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
+    def process_request(self, request: Wire, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the caller closes the socket."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
@@ -203,11 +212,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
 
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
+    def handle_error(self, request: Wire, client_address: Any) -> None:
         """Log what ended a session by mistake; the base class would print a traceback."""
         logger.error("the session of %s has failed", client_address, exc_info=True)
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: Wire) -> None:
         """Close the socket of a session that has ended, unless the fan-out has a share in it: the
         last of both closes it then. Every session ends here, also one without a thread."""
         with self._registry_lock:
@@ -284,7 +293,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             if not same:
                 del self._by_id[id]
 
-    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+    def watch(self, request: Wire, http: HttpConnection) -> None:
         """Note by what can be seen whether a session is waiting."""
         with self._registry_lock:
             self._http[request] = http

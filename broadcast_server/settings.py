@@ -63,6 +63,9 @@ class Settings:
     jwt_key: str | bytes | None = dataclasses.field(default=None, repr=False)
     drain_delay: float = 0.0
     drain_seconds: float = 5.0
+    # TLS (tls.py)
+    tls_cert: str | PurePath | None = None
+    tls_key: str | PurePath | None = None
 
     def __post_init__(self) -> None:
         self._need_texts("allow_origin", "origins")
@@ -97,6 +100,12 @@ class Settings:
             self._need(name, at_least=0, at_most=MAX_SECONDS)
         if self.switch_interval is not None:
             self._need("switch_interval", above=0, at_most=MAX_SECONDS)
+        for name in ("tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
+                raise UsageError(f"{name} must be the path of a file")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise UsageError("tls_key is of no use without tls_cert")
         # A publisher waits at a quarter of the ring; below this one message could fill that window
         # alone, and no cursor could be promised to lie inside the ring.
         if self.room_log_bytes < 4 * self.max_message_bytes:

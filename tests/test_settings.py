@@ -63,6 +63,7 @@ def test_every_setting_is_checked() -> None:
     """A setting that is added later must be added to a check, and here."""
     checked = {*AT_LEAST, *ABOVE_ZERO, *TEXTS, "room_log_bytes", "total_log_bytes"}
     checked |= {*SECRETS, *(f"{name}_file" for name in SECRETS)}
+    checked |= {"tls_cert", "tls_key"}
     assert {field.name for field in dataclasses.fields(Settings)} == checked
 
 
@@ -212,3 +213,17 @@ def test_total_holds_one_room_log() -> None:
     assert make(room_log_bytes=8 * MIB, total_log_bytes=8 * MIB).total_log_bytes == 8 * MIB
     with pytest.raises(UsageError, match=r"^total_log_bytes \(8388607\) .* \(8388608\)$"):
         make(room_log_bytes=8 * MIB, total_log_bytes=8 * MIB - 1)
+
+
+@pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
+@pytest.mark.parametrize("value", ["", 5, b"cert.pem"])
+def test_file_is_the_path_of_one(name: str, value: object) -> None:
+    """Whether there is such a file is found at the start of the hub."""
+    with pytest.raises(UsageError, match=f"{name} must be the path of a file"):
+        make(**{name: value})
+
+
+def test_key_without_certificate_is_a_mistake() -> None:
+    """The hub would have no TLS, and somebody would believe that it has."""
+    with pytest.raises(UsageError, match="tls_key is of no use without tls_cert"):
+        make(tls_key="key.pem")
