@@ -47,6 +47,7 @@ ALIASES = {
     "Action": "access",
     "Headers": "decisions",
     "Data": "hub",
+    "StrPath": "tls",
 }
 
 TITLES = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}
@@ -143,7 +144,7 @@ class Page:
         names = dict(self.aliases)
         if self.owner is not None:
             names["Hub"] = self.owner.__name__
-        return re.sub(r"\b[A-Z]\w+", lambda word: names.get(word[0], word[0]), annotation)
+        return re.sub(r"\b(?:tls\.)?([A-Z]\w+)", lambda word: names.get(word[1], word[0]), annotation)
 
     # -- Docstrings ----------------------------------------------------------------------------
 
