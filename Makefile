@@ -11,7 +11,7 @@ NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv chromium run test stress conformance check lint types coverage package bench guard \
-	man docs screenshots clean
+	man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -59,8 +59,18 @@ bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
 
-docs: man .venv ## make what is made from the code: the man page and docs/reference/options.md
+docs: man reference site ## make the pages that are made from the code, and the site of all pages
+
+reference: .venv ## make docs/reference/options.md and library.md
 	$(BIN)/python docs/reference/make_options.py
+	$(BIN)/python docs/reference/make_library.py
+
+site: .venv/.docs ## build the pages as a site, build/site/, and check it; a warning is an error
+	rm -rf build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
+		-d build/doctrees -c docs . build/site
+	$(BIN)/python -m pytest -m site $(ARGS)
+	@echo "The site: build/site/index.html"
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
@@ -81,6 +91,10 @@ chromium: ## install Chromium for the tests of the page, if there is none (Debia
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	@touch $@
+
+.venv/.docs: .venv/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json)

@@ -36,11 +36,13 @@ highlight_language = "none"
 
 html_theme = "furo"
 html_title = f"{project} {release}"
-html_favicon = "broadcast_server/web/icon.svg"
-# What is built is the same wherever it is built.
+html_favicon = "../broadcast_server/web/icon.svg"
+# Nothing that differs from build to build, and no copies of the sources.
 html_last_updated_fmt = None
 html_show_sphinx = False
 html_copy_source = False
+html_show_sourcelink = False
+html_use_index = False
 
 NAVIGATION = {
     "Tutorials": "docs/tutorials/",

@@ -1,8 +1,8 @@
 """The pages for people as somebody reads them who types each command as it stands there.
 
-A ``console`` block is what one terminal shows: commands behind ``$``, and below each what it prints.
-That must be what stands there, but for ids and times. Servers get a free port from the environment,
-and addresses in a command that port.
+A ``console`` block is what one terminal shows: commands behind ``$``, and below each what it
+prints. That must be what stands there, but for ids and times. Servers get a free port from the
+environment, and addresses in a command that port.
 """
 
 from __future__ import annotations

@@ -159,9 +159,10 @@ def logged() -> set[tuple[str, str, str]]:
 def test_every_record_is_in_the_table_of_its_level() -> None:
     """And nothing is there that is never logged."""
     page = (ROOT / "docs" / "reference" / "logging.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     listed = {
         (level, message, module)
-        for level, part in re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+        for level, part in parts
         for message, module in re.findall(r"^\| `(.*?)` \| `(\w+)` \| \S", part, re.MULTILINE)
     }
     assert listed == logged()

@@ -1,4 +1,4 @@
-"""``docs/howto/tls.md``: what is to be tried with a certificate of one's own, as it stands there."""
+"""``docs/howto/tls.md``: what is to be tried with a certificate of one's own."""
 
 from __future__ import annotations
 

@@ -144,7 +144,8 @@ class Page:
         names = dict(self.aliases)
         if self.owner is not None:
             names["Hub"] = self.owner.__name__
-        return re.sub(r"\b(?:tls\.)?([A-Z]\w+)", lambda word: names.get(word[1], word[0]), annotation)
+        type_name = r"\b(?:tls\.)?([A-Z]\w+)"
+        return re.sub(type_name, lambda word: names.get(word[1], word[0]), annotation)
 
     # -- Docstrings ----------------------------------------------------------------------------
 
