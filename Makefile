@@ -69,7 +69,7 @@ site: .venv/.docs ## build the pages as a site, build/site/, and check it; a war
 	rm -rf build/site
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
 		-d build/doctrees -c docs . build/site
-	$(BIN)/python -m pytest -m site $(ARGS)
+	$(BIN)/python -m pytest -m site tests/test_documentation_site.py $(ARGS)
 	@echo "The site: build/site/index.html"
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
