@@ -7,7 +7,9 @@ environment, and addresses in a command that port.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -16,7 +18,9 @@ import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -62,7 +66,9 @@ class Window:
 
     def __init__(self, reader: Reader, line: str) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.process = subprocess.Popen(
             ["sh", "-c", f"exec {line}"],
             cwd=reader.place,
@@ -94,7 +100,7 @@ class Window:
             data = os.read(self._master, 1 << 16)
         except OSError:  # the last program in it has ended
             return False
-        self.shown += data.decode().replace("\r\n", "\n")
+        self.shown += self._decoder.decode(data)
         return True
 
     def end(self) -> int:
