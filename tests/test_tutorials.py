@@ -39,8 +39,9 @@ def test_first_chat(reader: Reader) -> None:
         window.wait_for(r"kitchen.*the coffee is ready")
     assert reader.told("/") == ["hello", "hi ann", "hello from curl", "the coffee is ready"]
     assert reader.told("/lunch") == ["pizza?"]
-    hub.type("\x03")
-    assert [window.end() for window in (hub, *windows)] == [0, 0, 0]
+    for window, keys in zip((*windows, hub), ("/quit\r", "\x03", "\x03"), strict=True):
+        window.type(keys)
+        assert window.end() == 0
     assert not any("pizza" in window.shown for window in windows)
 
 
