@@ -12,7 +12,7 @@ NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv chromium shells tmux run test stress conformance fuzz check lint types coverage package bench \
-	guard man docs screenshots clean
+	guard man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -66,9 +66,19 @@ bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
 
-docs: man .venv ## make what is made from the code: man page, options.md, shell completions
+docs: man reference site ## make the pages that are made from the code, and the site of all pages
+
+reference: .venv ## make options.md, library.md and the shell completions
 	$(BIN)/python docs/reference/make_options.py
+	$(BIN)/python docs/reference/make_library.py
 	$(BIN)/python docs/completions/make_completions.py
+
+site: .venv/.docs ## build the pages as a site, build/site/, and check it; a warning is an error
+	rm -rf build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
+		-d build/doctrees -c docs . build/site
+	$(BIN)/python -m pytest -m site tests/test_documentation_site.py $(ARGS)
+	@echo "The site: build/site/index.html"
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
@@ -105,6 +115,10 @@ tmux: ## install tmux for the tests of the terminal, if there is none (Debian, a
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	@touch $@
+
+.venv/.docs: .venv/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json)

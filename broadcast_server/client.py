@@ -156,7 +156,7 @@ class BroadcastClient:
 
     @property
     def state(self) -> str:
-        """Return "connecting", "open", "waiting" (for the next attempt) or "closed"."""
+        """One of "connecting", "open", "waiting" (for the next attempt) or "closed"."""
         return self._core.state
 
     @property
