@@ -17,11 +17,11 @@ from datetime import timezone
 
 import pytest
 
-from broadcast_server import BroadcastHub, publish
+from broadcast_server import BroadcastHub, publish, terminal_commands
 
 from .hub_process import hub_process
 from .raw_server import Listener, RawServer, listener
-from .support import RawClient, running_hub, wait_until
+from .support import ROOT, RawClient, code_blocks, running_hub, wait_until
 from .tmux import PROMPT, Tmux, terminal
 
 SECONDS = 20.0
@@ -352,6 +352,18 @@ def test_room_is_changed_without_leaving() -> None:
         ann.type("here\n")
         assert wait_until(lambda: [m.data for m in hub.history("/scores")] == ["3:1", "here"])
         assert hub.history("/") == []
+
+
+def test_how_to_is_what_there_is() -> None:
+    """Its command works as it stands, but for the port, and its table has every command."""
+    page = "docs/howto/terminal.md"
+    (command,) = code_blocks(page, "sh")
+    with running_hub() as hub, terminal() as ann:
+        ann.start(command.strip().replace("8765", str(hub.port)), " /team · 1 here · connected")
+        ann.key("C-c")
+        assert ann.status() == 0
+    told = re.findall(r"^\| `/(\w+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert told == list(terminal_commands.COMMANDS)
 
 
 # -- Connections that end ----------------------------------------------------------------------
