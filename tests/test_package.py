@@ -208,6 +208,7 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "websocket-client",
         "h11",
         "prometheus-client",
+        "prompt_toolkit",
     }
     assert "broadcast_server/py.typed" in names
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
