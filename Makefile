@@ -1,6 +1,7 @@
 # The development of broadcast-server. `make` lists what there is.
 # All is installed into .venv and tests/node_modules; nothing outside the checkout changes, but for
-# Chromium, which `make chromium` installs with apt-get where it is missing and we are root.
+# Chromium and tmux, which `make chromium` and `make tmux` install with apt-get where they are missing
+# and we are root.
 
 PYTHON ?= python3
 PORT = 8765
@@ -10,7 +11,7 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium shells run test stress conformance fuzz check lint types coverage package bench \
+.PHONY: help .venv chromium shells tmux run test stress conformance fuzz check lint types coverage package bench \
 	guard man reference site docs screenshots clean
 
 help: ## list the targets
@@ -24,7 +25,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) chromium shells ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium shells tmux ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
@@ -50,7 +51,7 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) chromium shells ## the tests once more, counting the lines that they reach
+coverage: .venv $(NODE_MODULES) chromium shells tmux ## the tests once more, counting the lines that they reach
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -82,8 +83,9 @@ site: .venv/.docs ## build the pages as a site, build/site/, and check it; a war
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
 
-screenshots: .venv chromium ## take the README's pictures of the page, docs/images/
+screenshots: .venv chromium tmux ## take the README's pictures, docs/images/
 	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tests.terminal_picture
 
 chromium: ## install Chromium for the tests of the page, if there is none (Debian, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
@@ -99,6 +101,13 @@ shells: ## install zsh, fish, bash-completion and jq for the tests of the comman
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -q -y --no-install-recommends zsh fish bash-completion jq; \
 	else echo "zsh, fish, bash-completion or jq is missing, so their tests will be skipped."; fi
+
+tmux: ## install tmux for the tests of the terminal, if there is none (Debian, as root)
+	@if command -v tmux; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends tmux; \
+	else echo "There is no tmux, so the tests of the terminal will be skipped."; fi
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 

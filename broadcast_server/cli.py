@@ -43,7 +43,7 @@ OPTIONS: dict[str, dict[str, list[Option]]] = {
 # Those that `--help` describes; the others it names.
 COMMON = {
     "start": "host port token-file publish-token-file tls-cert tls-key",
-    "connect": "host port room name token-file no-reconnect",
+    "connect": "host port room name token-file history no-reconnect",
     "publish": "host port room name token-file key timeout no-reconnect",
     "listen": "host port room token-file format exec count timeout since history no-reconnect",
     "who": "host port room token-file",
@@ -65,9 +65,9 @@ DESCRIPTIONS = {
     "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
     "it listens on as its only line on standard output, and logs to standard error.",
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room and what they send is shown; /who lists who is here, and /quit, Ctrl-D or Ctrl-C "
-    "leaves. Input that is not a terminal is sent line by line, and the command ends when the hub "
-    "has accepted all of it.",
+    "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
+    "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
+    "ends when the hub has accepted all of it.",
     "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
     "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
     "came, is delivered once.",

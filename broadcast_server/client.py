@@ -196,6 +196,13 @@ class BroadcastClient:
         with self._core.lock:
             return list(self._core.refused)
 
+    @property
+    def unaccepted(self) -> int:
+        """How many messages wait to be sent or, if the client comes back by itself, for their
+        acknowledgement."""
+        with self._core.lock:
+            return self._core.outbox.count
+
     # Connecting and sending. Any thread.
 
     def connect(self) -> BroadcastClient:

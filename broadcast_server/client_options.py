@@ -74,9 +74,31 @@ CONNECT: dict[str, list[Option]] = {
         NAME,
         TOKEN_OPTION,
     ],
+    "at a terminal": [
+        Option(
+            "history COUNT",
+            20,
+            "old messages of the room to show first, as far as the hub keeps them",
+        ),
+        Option("bell", False, "ring the bell when somebody says your name", shown="off"),
+        Option(
+            "no-reconnect",
+            False,
+            "end when the connection is lost, instead of coming back",
+            shown="off",
+        ),
+    ],
     "encryption": TRUST,
     "other servers": OTHERS,
-    "logging": logging_options("warning"),
+    "logging": [
+        Option(
+            "debug",
+            False,
+            "show where in the program it has failed, should that happen",
+            shown="off",
+        ),
+        *logging_options("warning"),
+    ],
 }
 
 PUBLISH: dict[str, list[Option]] = {

@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import signal
+import sys
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from . import exchanges, interrupts, logs, service, systemd, targets, tls, urls
 from .access import bearer
 from .deadlines import Deadline
 from .errors import AccessError, TlsError, UsageError
+from .messages import Message
 from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
@@ -79,7 +81,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
-    """Join a room and pass lines both ways until the user or the input ends it.
+    """Join a room: talk at a terminal, or pass lines both ways until the input ends.
 
     Args:
         values: the value of each option by its field name.
@@ -87,33 +89,78 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: that of `Console.run`, 1 if there is no connection, 2 for an address that
-        cannot be one.
+        The exit status: that of `Terminal.run` or `Console.run`, 1 if there is no connection, 2 for
+        an address that cannot be one.
     """
-    from .client import BroadcastClient
-    from .console import SILENCE_SECONDS, Console
-
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
-    console = Console()
     try:
         target = targets.find("connect", values, sources, url)
-        client = BroadcastClient(
-            target.url,
-            **target.trust,
-            name=values["name"],
-            token=target.token,
-            headers=targets.offer(target.headers, values, sources),
-            presence=True,
-            reconnect=False,
-            close_timeout=SILENCE_SECONDS,
-            on_error=console.refuse,
-        )
-        client.connect()
+        headers = targets.offer(target.headers, values, sources)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return _talk(values, target, headers)
+        return _pass_lines(values, target, headers)
     except targets.FAILURES as error:
         return targets.tell("connect", error)
+    except Exception as error:
+        if values["debug"]:
+            raise
+        complain("connect", f"it has failed: {error!r}; --debug shows where")
+        return 1
+
+
+def _pass_lines(
+    values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]
+) -> int:
+    from .client import BroadcastClient
+    from .console import SILENCE_SECONDS, Console
+
+    console = Console()
+    client = BroadcastClient(
+        target.url,
+        **target.trust,
+        name=values["name"],
+        token=target.token,
+        headers=headers,
+        presence=True,
+        reconnect=False,
+        close_timeout=SILENCE_SECONDS,
+        on_error=console.refuse,
+    )
+    client.connect()
     return console.run(client, interrupts.descriptor())
+
+
+def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]) -> int:
+    from .client import BroadcastClient
+    from .old_messages import fetch_last
+    from .terminal import Terminal
+
+    # Of another room's address the client does not know it any more.
+    token = target.token or urls.parameter(urls.split(target.url, urls.WEBSOCKET), "access_token")
+
+    def make_client(url: str, **more: Any) -> BroadcastClient:
+        parts = urls.split(url, urls.WEBSOCKET)
+        asked = any(urls.parameter(parts, key) for key in ("since", "history"))
+        return BroadcastClient(
+            url,
+            **target.trust,
+            token=token,
+            headers=headers,
+            presence=True,
+            history=0 if asked else values["history"],
+            reconnect=not values["no_reconnect"],
+            **more,
+        )
+
+    def fetch_old(url: str, room: str, count: int) -> list[Message]:
+        context = tls.context_for(url, **target.trust)
+        return fetch_last(url, room, count, {**target.headers, **bearer(token)}, context)
+
+    return Terminal(make_client, fetch_old=fetch_old, bell=values["bell"]).run(
+        target.url, values["name"]
+    )
 
 
 def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:

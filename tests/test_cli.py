@@ -282,6 +282,49 @@ def test_text_log_escapes_what_a_peer_could_have_sent() -> None:
     assert line == "1970-01-01T00:00:00.250Z INFO broadcast_server.hub: n\\nm\\x1b[2J\\u202e é"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[2J",
+        "\r\n",
+        "\u202e",
+        "\u2066",
+        "\u200b",
+        "\ufeff",
+        "\u2028",
+        "\u3164",
+        "\u115f",
+        "\u034f",
+    ],
+)
+def test_what_nobody_sees_is_escaped(text: str) -> None:
+    """Control, direction and no width, one by one; letters of all scripts stay."""
+    assert logs.printable(f"a{text}b").isascii() and logs.printable(text).isprintable()
+    assert logs.printable("h\u00f6rst \u05d3\u05d5 \u4f60") == "h\u00f6rst \u05d3\u05d5 \u4f60"
+
+
+def test_log_is_redirected_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who draws on the terminal gets its lines, all of them before it ends."""
+    reader, writer = os.pipe()
+    handler = logs.BackgroundHandler(writer)
+    monkeypatch.setattr(logs, "_handler", handler)
+    shown: list[str] = []
+    try:
+        with logs.redirected(shown.append):
+            for text in ("one", "two\nthree"):
+                handler.handle(logging.LogRecord("n", logging.INFO, "f", 1, text, None, None))
+        handler.handle(logging.LogRecord("n", logging.INFO, "f", 1, "four", None, None))
+        handler.close()
+        assert shown == ["one", "two", "three"]
+        assert os.read(reader, 100) == b"four\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    monkeypatch.setattr(logs, "_handler", None)
+    with logs.redirected(shown.append):
+        pass
+
+
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JSONFormatter()])
 def test_log_has_the_traceback(formatter: logging.Formatter) -> None:
     """A failure in user code can be found by its log."""
@@ -407,7 +450,7 @@ def test_help_all_describes_every_option() -> None:
 def test_help_names_what_can_be_typed() -> None:
     """Nobody finds a command at the prompt that is told of nowhere."""
     text = run("connect", "--help").stdout
-    assert "/who" in text and "/quit" in text
+    assert "/help" in text and "/quit" in text
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,17 @@ def test_module_and_script_are_the_same_command() -> None:
         assert run(*command, "--version") == f"broadcast-server {broadcast_server.__version__}\n"
 
 
+def test_library_imports_nothing_of_the_console() -> None:
+    """Who embeds a hub or a client pays neither for prompt_toolkit nor for an event loop."""
+    program = """
+import sys
+import broadcast_server
+broadcast_server.BroadcastHub, broadcast_server.BroadcastClient
+assert not {"prompt_toolkit", "wcwidth", "asyncio"} & set(sys.modules)
+"""
+    run(PYTHON, "-c", program)
+
+
 # Pages made from the code.
 
 
@@ -197,6 +208,7 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "websocket-client",
         "h11",
         "prometheus-client",
+        "prompt_toolkit",
     }
     assert "broadcast_server/py.typed" in names
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
