@@ -149,7 +149,7 @@ def _abuses(path: str, token: str, limit: int) -> dict[str, tuple[bytes, Check |
     """Return what is sent, and what must come back until the stream ends; None if that is open."""
     good = (f"Authorization: Bearer {token}",)
     join = upgrade(path, good)
-    post = (f"POST {path}", "Content-Type: text/plain")
+    post = (f"POST {path}", "Content-Type: text/plain\r\nConnection: close")
     return {
         "nothing": (b"", None),
         "half a request": (join[:60], None),

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import select
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -65,13 +66,17 @@ class Driver:
         token: what allows to write.
         seed: of everything that is left to chance.
         orders: the rooms.
+        haste: how many times as fast as usual all clients are.
     """
 
-    def __init__(self, port: int, token: str, seed: int, orders: list[Order]) -> None:
+    def __init__(
+        self, port: int, token: str, seed: int, orders: list[Order], haste: float = 1.0
+    ) -> None:
         self.port = port
         self.token = token
         self.random = random.Random(seed)
         self.orders = orders
+        self.haste = haste
         self.now = time.monotonic()
         self.tick = 0  # how many messages were sent
         self.counts: Counter[str] = Counter()
@@ -79,6 +84,7 @@ class Driver:
         self.longest_turn = 0.0
         self.quiet = False  # nothing new is begun
         self.over = False  # nobody comes back any more
+        self._ghosts: set[socket.socket] = set()
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -108,7 +114,7 @@ class Driver:
 
     def pause(self, mean: float) -> float:
         """Return seconds as they lie between independent events, at most five times the mean."""
-        return min(self.random.expovariate(1 / mean), 5 * mean)
+        return min(self.random.expovariate(1 / mean), 5 * mean) / self.haste
 
     def watch(self, number: int, peer: Peer, events: int) -> None:
         """Wait for events of a descriptor."""
@@ -148,8 +154,18 @@ class Driver:
             order.settle()
         self.longest_turn = max(self.longest_turn, time.monotonic() - began)
 
+    def haunt(self, sock: socket.socket, seconds: float) -> None:
+        """Keep a connection open that nobody reads from."""
+        self._ghosts.add(sock)
+
+        def close() -> None:
+            self._ghosts.discard(sock)
+            sock.close()
+
+        self.after(seconds, close)
+
     def close(self) -> None:
-        """Close everything that is still open."""
-        for peer in list(self._peers.values()):
-            peer.close()
+        """Wait for nothing any more; the connections are closed by those who have them."""
+        for sock in self._ghosts:
+            sock.close()
         self._epoll.close()

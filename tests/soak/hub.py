@@ -20,7 +20,7 @@ from .order import Violation
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
 # Lines of the log that must not be there.
-_BAD_LINE = re.compile(r"^\S+ (WARNING|ERROR|CRITICAL) |^Traceback")
+_BAD_LINE = re.compile(r"^\S+ (ERROR|CRITICAL) |^Traceback")
 
 
 @dataclasses.dataclass(frozen=True)

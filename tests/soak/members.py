@@ -7,7 +7,6 @@ where it can. What it reads is checked by its track; what the hub says of itself
 from __future__ import annotations
 
 import json
-import socket
 import urllib.parse
 from typing import Any
 
@@ -26,8 +25,6 @@ _SIP_BYTES = 700
 _SIP_SECONDS = 0.1
 # Those who may stall, of all.
 _SMALL_SHARE = 0.2
-# A connection that nobody reads from is left open so long, beside the one that has replaced it.
-_GHOST_SECONDS = 20.0
 
 
 class Member(Peer):
@@ -151,7 +148,7 @@ class Member(Peer):
         """Read nothing for a while, or little."""
         visit = self._visit
         self._stalled = True
-        seconds = self.driver.random.uniform(*STALL_SECONDS)
+        seconds = self.driver.random.uniform(*STALL_SECONDS) / self.driver.haste
         if self.driver.chance(0.3):
             self.driver.counts["sips"] += 1
             self._sip(visit, self.driver.now + seconds)
@@ -358,9 +355,3 @@ class SocketMember(Member):
 
     def _all_sent(self) -> None:
         """All that it has sent was taken."""
-
-
-def abandon(driver: Driver, sock: socket.socket | None) -> None:
-    """Leave a connection open that nobody reads from, for a while."""
-    if sock is not None:
-        driver.after(_GHOST_SECONDS, sock.close)

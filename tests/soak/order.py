@@ -132,10 +132,10 @@ class Order:
 
     def has_all(self, sender: int, count: int) -> bool:
         """Tell whether all that a sender has sent is here."""
-        return self._next.get(sender, 0) == count
+        return self._next.get(sender, 0) >= count
 
     def finished(self, sender: int, count: int) -> None:
-        """Note that a sender has left in good order: all of its messages must come."""
+        """Note that so many messages of a sender were taken in good order: all must come."""
         self._must[sender] = count
 
     def check_senders(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from . import hub
@@ -27,8 +28,8 @@ _PUBLISHERS = 0.04
 _ABUSERS = 0.04
 _ABUSE_SECONDS = 4.0
 # Seconds between two bursts and two floods, somewhere.
-_BURST_SECONDS = 6.0
-_BURST = 200
+_BURST_SECONDS = 8.0
+_BURST = 400
 _FLOOD = 400
 # All joins are spread over so long, and so long all that was begun may take to end.
 _JOIN_SECONDS = 0.01
@@ -48,12 +49,14 @@ class Plan:
         clients: how many there are.
         seed: of everything that is left to chance.
         every: seconds between two lines of the report.
+        haste: how many times as fast as usual all clients come, speak and go.
     """
 
     seconds: float
     clients: int
     seed: int
     every: float = 60.0
+    haste: float = 1.0
 
 
 class Soak:
@@ -74,7 +77,7 @@ class Soak:
         self.report = report
         rooms = max(2, plan.clients // _ROOM_MEMBERS - _CROWD)
         self.orders = [Order(f"/soak/{number}", RING_BYTES) for number in range(rooms)]
-        self.driver = Driver(process.port, token, plan.seed, self.orders)
+        self.driver = Driver(process.port, token, plan.seed, self.orders, plan.haste)
         self.referees = [Referee(self.driver, order) for order in self.orders]
         self.members: list[Member] = []
         self.publishers: list[Publisher] = []
@@ -135,6 +138,8 @@ class Soak:
                 self._report_line(time.monotonic() - began)
             self._finish()
         finally:
+            for peer in (*self.members, *self.referees, *self.publishers, *self.abusers):
+                peer.close()
             self.driver.close()
         self._check_left(before)
         self._check_growth()
@@ -269,8 +274,8 @@ class Soak:
                 raise Violation(f"memory has grown from {warm[0]} to {warm[-1]}")
 
 
-def soak(plan: Plan, report: Callable[[str], None]) -> None:
-    """Run a hub and everything against it.
+def soak(plan: Plan, report: Callable[[str], None]) -> Counter[str]:
+    """Run a hub and everything against it; return how often what has happened.
 
     Raises:
         Violation: the hub has broken a promise.
@@ -279,7 +284,9 @@ def soak(plan: Plan, report: Callable[[str], None]) -> None:
     options = [f"--max-message-bytes={MAX_MESSAGE_BYTES}", f"--room-log-bytes={RING_BYTES}"]
     with hub.running(token, *options) as process:
         try:
-            Soak(plan, process, token, report).run()
+            run = Soak(plan, process, token, report)
+            run.run()
+            return run.driver.counts
         except Violation:
             for line in process.bad_lines()[:20]:
                 report(line)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..support import BINARY, TEXT, client_frame
 from .driver import Driver
-from .members import SocketMember, abandon
+from .members import SocketMember
 from .order import Order, Violation, make_key, pack_id, unpack_id
 from .wire import data_of, key_of, payload_of, send_event
 
@@ -16,6 +16,8 @@ _BURST_SIZE = 6000
 _BURST_SECONDS = 0.004
 # A JSON client waits for its acknowledgements when so many are missing.
 _WINDOW = 64
+# A connection that nobody reads from is left open so long, beside the one that has replaced it.
+_GHOST_SECONDS = 20.0
 
 
 class Speaker(SocketMember):
@@ -170,7 +172,9 @@ class JsonMember(Speaker):
 
     def _haunt(self) -> None:
         """Come back while the old connection is still open: it is replaced."""
-        abandon(self.driver, self.leave_behind())
+        sock = self.leave_behind()
+        if sock is not None:
+            self.driver.haunt(sock, _GHOST_SECONDS)
         self.come_back()
 
     # -- Joining -------------------------------------------------------------------------------
