@@ -149,7 +149,7 @@ def _abuses(path: str, token: str, limit: int) -> dict[str, tuple[bytes, Check |
     """Return what is sent, and what must come back until the stream ends; None if that is open."""
     good = (f"Authorization: Bearer {token}",)
     join = upgrade(path, good)
-    post = (f"POST {path}", "Content-Type: text/plain\r\nConnection: close")
+    post = (f"POST {path}", "Content-Type: text/plain")
     return {
         "nothing": (b"", None),
         "half a request": (join[:60], None),
@@ -231,8 +231,12 @@ class Abuser(Peer):
             self.start()
 
     def on_data(self, data: bytes) -> None:
-        """Keep it for the end."""
+        """Keep it for the end, which is near if the answer is no."""
         self._got += data
+        if self._got[9:12] not in (b"", b"101") and b"\r\n\r\n" in self._got:
+            # The connection may be kept, for other requests.
+            self.close()
+            self.on_end(None)
 
     def on_end(self, error: OSError | None) -> None:
         """Look at what came."""

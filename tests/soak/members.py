@@ -282,9 +282,7 @@ class SocketMember(Member):
 
     def _target(self, **query: str | int) -> bytes:
         self._frames = Frames()
-        return upgrade(
-            f"{self.order.path}?{urllib.parse.urlencode(query)}", self._headers()
-        )
+        return upgrade(f"{self.order.path}?{urllib.parse.urlencode(query)}", self._headers())
 
     def _headers(self) -> list[str]:
         return [f"Authorization: Bearer {self.driver.token}"] if self.speaks else []

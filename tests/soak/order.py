@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 

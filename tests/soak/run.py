@@ -242,7 +242,9 @@ class Soak:
     def _report_end(self) -> None:
         self.latency.merge(self.driver.latency)
         shares = (0.5, 0.9, 0.99, 0.999, 1.0)
-        times = zip(("p50", "p90", "p99", "p99.9", "max"), self.latency.milliseconds(*shares))
+        times = zip(
+            ("p50", "p90", "p99", "p99.9", "max"), self.latency.milliseconds(*shares), strict=True
+        )
         self.report("latency in ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in times))
         for name, count in sorted(self.driver.counts.items()):
             self.report(f"{count:10d}  {name}")

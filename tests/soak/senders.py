@@ -287,7 +287,7 @@ class JsonMember(Speaker):
 
 
 class Referee(JsonMember):
-    """The member whose messages are the order of its room. It reads all the time and says nothing."""
+    """The member whose messages are the order of its room. It always reads and says nothing."""
 
     kind = "referee"
     may_stall = False
