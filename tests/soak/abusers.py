@@ -233,7 +233,7 @@ class Abuser(Peer):
     def on_data(self, data: bytes) -> None:
         """Keep it for the end, which is near if the answer is no."""
         self._got += data
-        if self._got[9:12] not in (b"", b"101") and b"\r\n\r\n" in self._got:
+        if bytes(self._got[9:12]) not in (b"", b"101") and b"\r\n\r\n" in self._got:
             # The connection may be kept, for other requests.
             self.close()
             self.on_end(None)

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from .driver import Driver
 
 _READ_BYTES = 1 << 16
-# The small receive buffer of those who will not read: so they fall behind soon.
-SMALL_BUFFER_BYTES = 4096
+# Those who will not read have a small receive buffer, and small segments: over loopback the kernel
+# would hold megabytes for them on the hub's side otherwise, and they would hardly fall behind.
+_SMALL_BUFFER_BYTES = 4096
+_SMALL_SEGMENT_BYTES = 536
 # Clients come from so many addresses.
 _ADDRESSES = 250
 _SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -46,7 +48,8 @@ class Peer:
         sock = socket.socket()
         sock.setblocking(False)
         if small:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT_BYTES)
         # The port is chosen when it connects: so many are there for each address.
         sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
         sock.bind((f"127.0.0.{1 + driver.random.randrange(_ADDRESSES)}", 0))

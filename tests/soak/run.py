@@ -28,8 +28,8 @@ _PUBLISHERS = 0.04
 _ABUSERS = 0.04
 _ABUSE_SECONDS = 4.0
 # Seconds between two bursts and two floods, somewhere.
-_BURST_SECONDS = 8.0
-_BURST = 400
+_BURST_SECONDS = 4.0
+_BURST = 100
 _FLOOD = 400
 # All joins are spread over so long, and so long all that was begun may take to end.
 _JOIN_SECONDS = 0.01
@@ -128,8 +128,10 @@ class Soak:
             self._drive(30, lambda: all(referee.here for referee in self.referees), "referees")
             for number, member in enumerate(self.members):
                 self.driver.after(number * _JOIN_SECONDS, member.join)
-            for sender in (*self.publishers, *self.abusers):
-                sender.start()
+            for publisher in self.publishers:
+                publisher.start()
+            for abuser in self.abusers:
+                abuser.start()
             self.driver.after(_BURST_SECONDS / 2, self._burst)
             self.driver.after(_BURST_SECONDS, self._flood)
             end = began + self.plan.seconds
@@ -241,11 +243,9 @@ class Soak:
 
     def _report_end(self) -> None:
         self.latency.merge(self.driver.latency)
-        shares = (0.5, 0.9, 0.99, 0.999, 1.0)
-        times = zip(
-            ("p50", "p90", "p99", "p99.9", "max"), self.latency.milliseconds(*shares), strict=True
-        )
-        self.report("latency in ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in times))
+        names, shares = ("p50", "p90", "p99", "p99.9", "max"), (0.5, 0.9, 0.99, 0.999, 1.0)
+        found = zip(names, self.latency.milliseconds(*shares), strict=True)
+        self.report("latency in ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in found))
         for name, count in sorted(self.driver.counts.items()):
             self.report(f"{count:10d}  {name}")
 
