@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 
 from .driver import Driver
+from .order import Violation
 
 _READ_BYTES = 1 << 16
 # Those who will not read have a small receive buffer, and small segments: over loopback the kernel
@@ -149,7 +150,10 @@ class Peer:
                 self._lost(None)
                 return
             if data:
-                self.on_data(data)
+                try:
+                    self.on_data(data)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise Violation(f"{self} cannot read {data[-300:]!r}: {error!r}") from error
         if events & select.EPOLLOUT and self.sock is not None and self._out:
             self._flush()
 
