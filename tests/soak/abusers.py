@@ -204,6 +204,9 @@ class Abuser(Peer):
         self._got = bytearray()
         self._visit = 0
 
+    def __repr__(self) -> str:
+        return f"<abuser: {self._what}>"
+
     def start(self) -> None:
         """Come soon."""
         self.driver.after(self.driver.pause(self._mean), self._abuse)

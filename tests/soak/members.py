@@ -58,7 +58,9 @@ class Member(Peer):
         return Track(self.order, f"{self.kind} in {self.order.path}", self.driver.note_latency)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.sender} in {self.order.path}>"
+        sender = "" if self.sender is None else f" {self.sender}"
+        where = "here" if self.here else "leaving" if self._leaving else "not here"
+        return f"<{self.kind}{sender}, {where}, in {self.order.path}>"
 
     @property
     def leaves(self) -> bool:

@@ -13,6 +13,7 @@ from .abusers import Abuser, Publisher
 from .driver import Driver, Latency
 from .members import Member, StreamMember
 from .order import Order, Violation
+from .peers import Peer
 from .senders import JsonMember, PlainMember, Referee, Speaker
 
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -152,7 +153,8 @@ class Soak:
 
     def _drive(self, seconds: float, done: Callable[[], bool], what: str) -> None:
         if not self.driver.run_until(time.monotonic() + seconds, done):
-            raise Violation(f"after {seconds:.0f} s there is still no end: {what}")
+            left = ", ".join(map(str, self._busy()[:10]))
+            raise Violation(f"after {seconds:.0f} s there is still no end: {what}: {left}")
 
     def _finish(self) -> None:
         """Begin nothing new; let everybody come back and get everything; compare; say goodbye."""
@@ -162,7 +164,7 @@ class Soak:
             member.wake()
             if member.sock is None:
                 member.join()
-        self._drive(_END_SECONDS, self._is_quiet, "not all came back to get what they had missed")
+        self._drive(_END_SECONDS, lambda: not self._busy(), "somebody has not got everything")
         ends = [len(order) for order in self.orders]
         # All that can still come was sent before this: then nothing more does.
         for order in self.orders:
@@ -187,13 +189,13 @@ class Soak:
         if ends != [len(order) for order in self.orders]:
             raise Violation("there came messages that nobody had sent")
 
-    def _is_quiet(self) -> bool:
-        """Whether all are here, have everything, and are asked for nothing."""
-        return (
-            all(publisher.is_idle for publisher in self.publishers)
-            and all(abuser.sock is None for abuser in self.abusers)
-            and all(member.is_up_to_date for member in self.members)
-        )
+    def _busy(self) -> list[Peer]:
+        """Return who is not here, has not got everything, or waits for an answer."""
+        return [
+            *(publisher for publisher in self.publishers if not publisher.is_idle),
+            *(abuser for abuser in self.abusers if abuser.sock is not None),
+            *(member for member in self.members if not member.is_up_to_date),
+        ]
 
     def _is_empty(self) -> bool:
         return all(member.sock is None for member in (*self.members, *self.referees))
