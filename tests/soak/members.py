@@ -48,7 +48,7 @@ class Member(Peer):
         self._head: Head | None = None
         self._leaving = False  # Close is sent, or the end of the stream
         self._left_at: int | None = None  # the length of the order when it said Close
-        self._small = False
+        self._small = False  # only such a one stalls
         self._stalled = False  # in this connection: the hub may give up on it
         self._told = False  # why the connection ends
         self._received = 0  # in this connection
@@ -214,6 +214,12 @@ class Member(Peer):
         self.track.message(key, id, self.driver.now)
         return key >> 32
 
+    def _may_be_late(self) -> bool:
+        """Whether the hub may give up on it: it has not read, or its buffers are too small for a
+        burst, or what it has asked for was trimmed before it got anything of it."""
+        trimmed = self._received == 0 and self.order.may_be_trimmed(self.track.place)
+        return self._small or trimmed
+
     def on_end(self, error: OSError | None) -> None:
         """Come back, if the connection might end."""
         self.here = False
@@ -256,7 +262,7 @@ class StreamMember(Member):
         for fields in self._events.feed(data):
             kind = fields.get("event", "message")
             if "retry" in fields:
-                if not self._stalled and not self._may_be_trimmed():
+                if not self._may_be_late():
                     raise Violation(f"{self} was sent away and had not stalled")
                 self._told = True
                 self.driver.counts["evicted"] += 1
@@ -270,9 +276,6 @@ class StreamMember(Member):
                     "data_base64" if kind == "binary" else "data": fields["data"]
                 }
                 self._message(data_of(data_or_text), pack_id(fields["id"]))
-
-    def _may_be_trimmed(self) -> bool:
-        return self._received == 0 and self.order.may_be_trimmed(self.track.place)
 
 
 class SocketMember(Member):
@@ -337,9 +340,7 @@ class SocketMember(Member):
         self._told = True
         if code == 1013:
             self.driver.counts["evicted"] += 1
-            if not self._stalled and not (
-                self._received == 0 and self.order.may_be_trimmed(self.track.place)
-            ):
+            if not self._may_be_late():
                 raise Violation(f"{self} was sent away with {reason} and had not stalled")
             self.track.reached(pack_id(reason.removeprefix("since=")), exactly=True)
             self._leaving = False
