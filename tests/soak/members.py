@@ -76,7 +76,7 @@ class Member(Peer):
 
     def join(self) -> None:
         """Connect: where it stopped, if it knows where that was."""
-        if self.sock is not None:
+        if self.sock is not None or self.driver.over:
             return
         if not self.track.is_settled:
             # It may know its last id in a moment.

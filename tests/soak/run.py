@@ -153,7 +153,9 @@ class Soak:
 
     def _drive(self, seconds: float, done: Callable[[], bool], what: str) -> None:
         if not self.driver.run_until(time.monotonic() + seconds, done):
-            left = ", ".join(map(str, self._busy()[:10]))
+            left = ", ".join(
+                map(str, (self._connected() if self.driver.over else self._busy())[:10])
+            )
             raise Violation(f"after {seconds:.0f} s there is still no end: {what}: {left}")
 
     def _finish(self) -> None:
@@ -183,7 +185,7 @@ class Soak:
                 member.leave()
             else:
                 member.close()
-        self._drive(_END_SECONDS, self._is_empty, "not all were let go")
+        self._drive(_END_SECONDS, lambda: not self._connected(), "not all were let go")
         for order in self.orders:
             order.check_senders()
         if ends != [len(order) for order in self.orders]:
@@ -197,8 +199,8 @@ class Soak:
             *(member for member in self.members if not member.is_up_to_date),
         ]
 
-    def _is_empty(self) -> bool:
-        return all(member.sock is None for member in (*self.members, *self.referees))
+    def _connected(self) -> list[Peer]:
+        return [peer for peer in (*self.members, *self.referees) if peer.sock is not None]
 
     # -- Trouble for the rooms -----------------------------------------------------------------
 

@@ -146,6 +146,9 @@ class JsonMember(Speaker):
         self._id: str | None = None
         self._session: str | None = None
         self._unacked: dict[int, str] = {}
+        # Before it knows that it has come back as itself, and has sent again what was not
+        # acknowledged, it sends nothing new.
+        self._welcomed = False
         self._resent_below = 0
         self._last_ack = 0
         self._asked: int | None = None  # the id that it has asked to go on from
@@ -192,6 +195,7 @@ class JsonMember(Speaker):
             query["echo"], exclude = 1, None
         if self._session is not None:
             query["session"] = self._session
+        self._welcomed = False
         self._after = None
         self._asked = self.track.last
         if self._asked is not None:
@@ -220,6 +224,7 @@ class JsonMember(Speaker):
             self.track.last = after
         elif after != self._asked:
             self._after = after
+        self._welcomed = True
         self._resent_below = self._seq
         for seq, text in self._unacked.items():
             assert self.sender is not None
@@ -268,7 +273,7 @@ class JsonMember(Speaker):
 
     def _say(self, size: int) -> None:
         assert self.sender is not None
-        if len(self._unacked) >= _WINDOW or self._session is None:
+        if len(self._unacked) >= _WINDOW or not self._welcomed:
             return
         driver = self.driver
         seq = self._seq
