@@ -24,6 +24,7 @@ from .errors import (
     ProtocolError,
     PublishFailed,
     SendRefused,
+    TlsError,
     UsageError,
 )
 from .hub import BroadcastHub
@@ -58,6 +59,7 @@ __all__ = [
     "PublishFailed",
     "Refusal",
     "SendRefused",
+    "TlsError",
     "UsageError",
     "publish",
 ]

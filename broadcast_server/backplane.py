@@ -51,12 +51,13 @@ class MemoryBackplane:
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        # Guards _ms, _seq, _closed, messages, duplicates, _keys, and the order of appends: a room's
-        # log must grow in the order of its ids, so the lock is held over both. Taken before a
-        # room's lock.
+        # Guards _ms, _seq, _closed, _members_only, messages, duplicates, _keys, and the order of
+        # appends: a room's log must grow in the order of its ids, so the lock is held over both.
+        # Taken before a room's lock.
         self._lock = threading.Lock()
         self._seq = 0
         self._closed = False
+        self._members_only = False
         self.messages = 0
         self.duplicates = 0
         # The first id of each key and when it came, the oldest first. Apart from the history: what
@@ -67,18 +68,25 @@ class MemoryBackplane:
         self._ms = int(clock() * 1000) + 1
         self.started: Id = (self._ms, 0)
 
-    def submit(self, room: Log, drafts: Sequence[Draft], done: Done) -> None:
+    def submit(self, room: Log, drafts: Sequence[Draft], done: Done, outside: bool = False) -> None:
         """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a
         lock.
 
+        Args:
+            room: where it goes.
+            drafts: the batch.
+            done: called with the ids.
+            outside: it comes from a publisher that is no member.
+
         Raises:
-            HubStopped: ``close()`` was called; nothing was accepted.
+            HubStopped: ``close()`` was called, or ``close_outside()`` and it is from outside;
+                nothing was accepted.
         """
         keyed = any(draft.key is not None for draft in drafts)
         fresh: Sequence[Draft] = drafts
         repeated: dict[int, Id] = {}
         with self._lock:
-            if self._closed:
+            if self._closed or (outside and self._members_only):
                 raise HubStopped("the hub is stopping")
             self._advance_locked()
             ms, first = self._ms, self._seq + 1
@@ -130,6 +138,11 @@ class MemoryBackplane:
         with self._lock:
             self._advance_locked()
             return self._ms, self._seq
+
+    def close_outside(self) -> None:
+        """Accept from members and the hub's own program only from now on."""
+        with self._lock:
+            self._members_only = True
 
     def close(self) -> None:
         """Accept nothing from now on. What was submitted before is in its log already."""

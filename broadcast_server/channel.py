@@ -3,6 +3,10 @@
 Neither call holds the other up: the socket does not block, whoever has to wait does so outside the
 lock. The lock is there for TLS, whose state two threads must not use at once; the waiting is there
 for TLS as well, where a read may have to wait until the socket can be written.
+
+websocket-client has made the socket, so it is an ``SSLSocket``, and not two buffers as in
+``tls_stream.py``. Where a write waits for something to read, the reader may take just that away: so
+it does not wait for long before it tries again.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from .deadlines import Deadline
 RECV_BYTES = 64 * 1024
 # A big write on TLS would hide its progress until the end.
 SEND_BYTES = 16 * 1024
+# How long a write that wants to read waits before it tries again.
+RETRY_SECONDS = 0.05
 
 
 class Channel:
@@ -50,16 +56,26 @@ class Channel:
             TimeoutError: the deadline has passed.
             OSError: the connection is broken.
         """
+        doubtful: ssl.SSLError | None = None
         while True:
             try:
                 with self._lock:
                     data = self._sock.recv(RECV_BYTES)
                     self.received += len(data)
-                return data
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
                 self._wait(select.POLLOUT, deadline)
+            except ssl.SSLError as error:
+                # OpenSSL may have been left with an error by other code of this thread, such as a
+                # callback (CPython issue 148594). To report it clears it away.
+                if doubtful is not None:
+                    raise doubtful from None
+                doubtful = error
+            else:
+                if doubtful is not None and not data:
+                    raise doubtful  # so it was one of the connection, which has ended with it
+                return data
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         """Write all of it. Writer thread.
@@ -79,7 +95,12 @@ class Channel:
             except (BlockingIOError, ssl.SSLWantWriteError):
                 self._wait(select.POLLOUT, deadline)
             except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
+                left = deadline.left()
+                short = Deadline(RETRY_SECONDS if left is None else min(left, RETRY_SECONDS))
+                with contextlib.suppress(TimeoutError):
+                    self._wait(select.POLLIN, short)
+                if left == 0:
+                    raise TimeoutError("no byte could be moved in time") from None
 
     def progress(self) -> tuple[int, int, int]:
         """Return numbers that change when bytes move: received, sent, not yet taken by the peer.

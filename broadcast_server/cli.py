@@ -67,8 +67,19 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-# What a value stands for says how it is read.
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+
+
+# What a value stands for says how it is read. An option without one is a flag; only its variable
+# has a value.
 KINDS: dict[str, Callable[[str], Any]] = {
+    "": _flag,
     "ADDRESS": _text,
     "BYTES": _whole,
     "COUNT": _whole,
@@ -76,6 +87,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "FORMAT": _one_of("text", "json"),
     "LEVEL": _one_of("debug", "info", "warning", "error"),
     "NAME": _text,
+    "NETWORK": _text,
     "ORIGIN": _text,
     "PATH": _text,
     "PORT": _port,
@@ -86,7 +98,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class Option(NamedTuple):
     """One option of a command."""
 
-    spec: str  # its name without dashes, a space, and what its value is: a key of KINDS
+    # Its name without dashes, a space, and what its value is: a key of KINDS. Of a flag the name.
+    spec: str
     default: Any
     help: str
     shown: str = ""  # how the default reads, where str() does not say it
@@ -124,6 +137,21 @@ class Option(NamedTuple):
     def full_help(self) -> str:
         return f"{self.help} (default: {self.shown or self.default})"
 
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Let a parser take it."""
+        name, text = f"--{self.name}", self.full_help()
+        if not self.metavar:
+            group.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
+            return
+        group.add_argument(
+            name,
+            action="append" if self.many else "store",
+            type=self.type,
+            metavar=self.metavar,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+
 
 def _logging_options(level: str) -> list[Option]:
     return [
@@ -144,9 +172,12 @@ START: dict[str, list[Option]] = {
     "where to listen": [
         Option(
             "host ADDRESS",
-            "127.0.0.1",
-            "address or host name to listen on; 0.0.0.0 lets every machine in that can reach this "
-            "one; without one of the options below everybody may then read and write",
+            ("127.0.0.1",),
+            "address or host name to listen on; localhost is this machine over IPv4 and IPv6; "
+            "0.0.0.0 lets every machine in that can reach this one; without one of the options "
+            "below everybody may then read and write; may be repeated",
+            shown="127.0.0.1",
+            many=True,
         ),
         Option("port PORT", 8765, "TCP port to listen on; 0 takes a free one"),
         Option(
@@ -155,6 +186,23 @@ START: dict[str, list[Option]] = {
             "let web pages of this origin in, too, such as https://example.org, or * for all; may "
             "be repeated; programs other than browsers always come in",
             shown="only pages of the hub's own host and port",
+            many=True,
+        ),
+        Option(
+            "allow-host NAME",
+            (),
+            "answer to this host name, too, such as hub.example; a request that calls the hub by "
+            "another name is refused with 421, since a page whose owner controls the name could "
+            "have sent it; may be repeated",
+            shown="only addresses, localhost and the names that --host gives",
+            many=True,
+        ),
+        Option(
+            "trust-proxy NETWORK",
+            (),
+            "believe a proxy at this address or in this network, such as 10.0.0.0/8, when it says "
+            "in X-Forwarded-For or Forwarded for whom it calls; may be repeated",
+            shown="nobody is believed",
             many=True,
         ),
     ],
@@ -182,13 +230,51 @@ START: dict[str, list[Option]] = {
             shown="none",
         ),
     ],
+    "encryption": [
+        Option(
+            "tls-cert FILE",
+            None,
+            "speak TLS (https and wss) only, with the certificate in this PEM file, which may also "
+            "hold those between it and its authority",
+            shown="none, no TLS",
+        ),
+        Option(
+            "tls-key FILE",
+            None,
+            "file with the private key of the certificate, in PEM form and without a password",
+            shown="the file of --tls-cert",
+        ),
+    ],
     "limits": [
         Option(
             "max-clients COUNT",
             10_000,
             "clients at a time; one more is answered 503; each costs a thread and a descriptor",
         ),
-        Option("max-rooms COUNT", 10_000, "rooms at a time; one more is answered 503"),
+        Option(
+            "max-clients-per-address COUNT",
+            2_500,
+            "clients at a time of one IPv4 address or one IPv6 /64, 0 for no limit; one more is "
+            "answered 429",
+        ),
+        Option(
+            "max-handshakes COUNT",
+            1_000,
+            "connections at a time that are no clients: still in their handshake, or publishing; "
+            "for one more, the one that has waited longest of the address with most is cut off",
+        ),
+        Option(
+            "max-rooms COUNT",
+            10_000,
+            "rooms at a time; one more takes the place of the empty room that was opened the "
+            "longest ago, and is answered 503 if none is empty",
+        ),
+        Option(
+            "max-rooms-per-address COUNT",
+            1_000,
+            "rooms at a time that one IPv4 address or one IPv6 /64 has made, 0 for no limit; one "
+            "more takes the place of an empty one of these, and is answered 503 if none is empty",
+        ),
         Option(
             "max-message-bytes BYTES",
             MIB,
@@ -211,6 +297,12 @@ START: dict[str, list[Option]] = {
             10_000,
             "messages taken from one client in a second, 0 for no limit; a faster sender is slowed "
             "down, and nothing is lost",
+        ),
+        Option(
+            "max-control-rate COUNT",
+            10_000,
+            "pings, pongs and fragments below 126 bytes taken from one client in a second, 0 for "
+            "no limit; a faster sender is slowed down",
         ),
     ],
     "memory": [
@@ -262,6 +354,25 @@ START: dict[str, list[Option]] = {
             "time to deliver what was accepted and to say goodbye when the hub stops",
         ),
         Option(
+            "drain-seconds SECONDS",
+            5,
+            "time over which SIGTERM spreads the goodbyes, so that not all clients come back at "
+            "once; up to 100 clients get them at once, more at 200 in a second or faster",
+        ),
+        Option(
+            "drain-delay SECONDS",
+            0,
+            "time after SIGTERM in which clients are still let in while /healthz says 503 already, "
+            "for a load balancer to notice",
+        ),
+        Option(
+            "restart-on-term",
+            False,
+            "on SIGTERM close with 1012 and the id to resume from, for a hub that will be started "
+            "again, instead of 1001",
+            shown="off",
+        ),
+        Option(
             "switch-interval SECONDS",
             0.0001,
             "time for which one thread may keep the interpreter from the others; shorter keeps "
@@ -270,6 +381,22 @@ START: dict[str, list[Option]] = {
     ],
     "logging": _logging_options("info"),
 }
+
+TRUST = [
+    Option(
+        "ca-file FILE",
+        None,
+        "for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it",
+        shown="the authorities that the system trusts",
+    ),
+    Option(
+        "insecure",
+        False,
+        "for wss: trust whoever answers, without a look at the certificate; whoever is between can "
+        "read and change everything",
+        shown="off",
+    ),
+]
 
 TOKEN_OPTION = Option(
     "token-file FILE",
@@ -287,6 +414,7 @@ CONNECT: dict[str, list[Option]] = {
         Option("name NAME", None, "name that the hub shows for this client", shown="none"),
         TOKEN_OPTION,
     ],
+    "encryption": TRUST,
     "logging": _logging_options("warning"),
 }
 
@@ -296,6 +424,7 @@ WHO: dict[str, list[Option]] = {
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
         TOKEN_OPTION,
     ],
+    "encryption": TRUST,
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
@@ -323,8 +452,8 @@ DESCRIPTIONS = {
 
 # What the operand of a command is. It says the same as --host, --port and --room.
 URLS = {
-    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, instead of --host, "
-    "--port and --room",
+    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that "
+    "speaks TLS, instead of --host, --port and --room",
     "who": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a path, "
     "for every room; instead of --host, --port and --room",
 }
@@ -392,14 +521,7 @@ def build_parser() -> argparse.ArgumentParser:
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
-                group.add_argument(
-                    f"--{option.name}",
-                    action="append" if option.many else "store",
-                    type=option.type,
-                    metavar=option.metavar,
-                    default=argparse.SUPPRESS,
-                    help=option.full_help(),
-                )
+                option.add_to(group)
     return parser
 
 
@@ -413,7 +535,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no command, or more than one.
     """
-    valued = {f"--{o.name}" for groups in OPTIONS.values() for g in groups.values() for o in g}
+    options = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
+    valued = {f"--{option.name}" for option in options if option.metavar}
     commands, others = [], []
     rest = iter(arguments)
     for argument in rest:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import dialer, frames, urls
+from . import dialer, frames, tls, urls
 from .access import bearer
 from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
@@ -56,6 +56,9 @@ class BroadcastClient:
         max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
             asks for more (``Retry-After``).
         headers: more header lines for the opening handshake.
+        ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
+            them, or one from them, are trusted, instead of the system's choice.
+        insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
         open_timeout: seconds that each step of connecting may take.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
@@ -71,6 +74,7 @@ class BroadcastClient:
     parent's. One that is not connected yet may be connected there.
 
     Raises:
+        TlsError: `ca_file` cannot be used.
         UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
 
     Attributes:
@@ -89,6 +93,8 @@ class BroadcastClient:
         reconnect: bool = True,
         max_reconnect_delay: float = 30.0,
         headers: Mapping[str, str] | None = None,
+        ca_file: tls.StrPath | None = None,
+        insecure: bool = False,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
@@ -116,6 +122,7 @@ class BroadcastClient:
             reconnect=reconnect,
             max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
             headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
+            context=tls.context_for(self.url, ca_file, insecure),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),

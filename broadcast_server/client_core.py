@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import socket
+import ssl
 import threading
 import uuid
 import weakref
@@ -37,6 +38,7 @@ class ClientCore:
         url: the address, complete.
         room: the room's path as far as the URL tells it.
         name: what the client calls itself.
+        context: what TLS handshakes are made with; None where there are none.
         (the others as for ``BroadcastClient``)
     """
 
@@ -50,6 +52,7 @@ class ClientCore:
         reconnect: bool,
         max_reconnect_delay: float,
         headers: Mapping[str, str],
+        context: ssl.SSLContext | None,
         open_timeout: float,
         close_timeout: float,
         max_message_bytes: int,
@@ -61,6 +64,7 @@ class ClientCore:
         self.reconnect = reconnect
         self.max_delay = max_reconnect_delay
         self.headers = headers
+        self.context = context
         self.open_timeout = open_timeout
         self.close_timeout = close_timeout
         self.max_message_bytes = max_message_bytes
@@ -118,7 +122,12 @@ class ClientCore:
     def dial(self, url: str) -> dialer.Dialing:
         """Return an attempt to connect, not begun yet."""
         return dialer.Dialing(
-            url, self.headers, client_events.SUBPROTOCOL, self.open_timeout, shown=self.url
+            url,
+            self.headers,
+            client_events.SUBPROTOCOL,
+            self.open_timeout,
+            shown=self.url,
+            context=self.context,
         )
 
     def make_link(self, sock: socket.socket, chosen: str | None) -> Link:

@@ -31,7 +31,7 @@ QUIET_SECONDS = 30.0
 # Ends of a connection after which the client comes back (docs/reference/protocol.md).
 RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
-FINAL_STATUSES = frozenset({400, 401, 403, 404, 410})
+FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class ClientLife:
         with self._core.lock:
             if isinstance(error, ConnectFailed):
                 self._wished_pause = error.retry_after or 0.0
-                if error.status in FINAL_STATUSES:
+                if error.untrusted or error.status in FINAL_STATUSES:
                     self._core.end_locked(frames.ABNORMAL, str(error), error)
             if not self._core.ended:
                 self._core.state = "waiting"

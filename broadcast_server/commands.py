@@ -11,28 +11,21 @@ import http.client
 import json
 import logging
 import os
-import queue
 import re
 import resource
 import signal
-import types
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, tokens, urls
+from . import exchanges, logs, service, systemd, tls, tokens, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, HubStopped, UsageError
-from .streams import complain, write_stdout
+from .errors import AccessError, ConnectFailed, TlsError, UsageError
+from .streams import complain, warn, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
-# How many more are kept for connections that are no clients, or not yet: at most so many, and at
-# most a quarter of all. Without them, a full hub could not even say so.
-MAX_SPARE_DESCRIPTORS = 256
-# How often the command looks whether the hub still works.
-CHECK_SECONDS = 1.0
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
@@ -53,41 +46,36 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     """
     from . import BroadcastHub
 
-    signals = _catch_signals()
+    signals = service.catch_signals()
     settings = dict(values)
+    restart = settings.pop("restart_on_term")
     logs.configure(settings.pop("log_level"), settings.pop("log_format"))
-    settings["max_clients"] = _make_room(settings["max_clients"])
+    notifier = systemd.Notifier(os.environ)
     try:
-        hub = BroadcastHub(**settings)
+        sockets = systemd.take_sockets(os.environ)
+    except systemd.WrongSockets as error:
+        complain("start", str(error))
+        return 1
+    settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
+    try:
+        hub = BroadcastHub(**settings, sockets=sockets)
     except UsageError as error:
         complain("start", _in_the_users_words(str(error), sources))
         return 2
     try:
         hub.start()
-    except AccessError as error:
+    except (AccessError, TlsError) as error:
         complain("start", str(error))
         return 1
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        complain("start", f"cannot listen on {values['host']} port {values['port']}: {why}")
+        where = getattr(error, "filename", None) or " ".join(values["host"])
+        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
         return 1
     # If nobody reads that, the hub serves all the same.
-    write_stdout(f"Listening on {hub.url} (Ctrl-C to stop)\n")
-    while True:
-        try:
-            received = signals.get(timeout=CHECK_SECONDS)
-            break
-        except queue.Empty:
-            try:
-                hub.stats()
-            except HubStopped:
-                # A process that ends is started again; one that only looks alive is not.
-                complain("start", "the hub has failed, its log says why")
-                return 1
-    logger.info("%s: stopping", received.name)
-    hub.stop()
-    return 0
+    write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
+    return service.serve(hub, signals, notifier, restart)
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -117,6 +105,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     try:
         client = BroadcastClient(
             url,
+            **_trust("connect", values, sources, url),
             name=values["name"],
             token=_token(values),
             presence=True,
@@ -128,8 +117,11 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     except UsageError as error:
         complain("connect", str(error))
         return 2
-    except (AccessError, ConnectFailed) as error:
+    except (AccessError, TlsError) as error:
         complain("connect", str(error))
+        return 1
+    except ConnectFailed as error:
+        complain("connect", f"{error}{_TRUST_HINT if error.untrusted else ''}")
         return 1
     return console.run(client, _signal_descriptor())
 
@@ -160,12 +152,15 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
         headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
-        answer = exchanges.exchange(parts, "GET", target, headers, None, deadline, WHO_BYTES)
+        context = tls.context_for(url, **_trust("who", values, sources, url))
+        answer = exchanges.exchange(
+            parts, "GET", target, headers, None, deadline, WHO_BYTES, context
+        )
         text = _who_table(answer, room)
     except UsageError as error:
         complain("who", str(error))
         return 2
-    except AccessError as error:
+    except (AccessError, TlsError) as error:
         complain("who", str(error))
         return 1
     except LookupError as error:
@@ -173,9 +168,38 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}")
+        hint = _TRUST_HINT if tls.is_untrusted(error) else ""
+        complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
+
+
+_TRUST_HINT = " (--ca-file says whom to trust)"
+
+
+def _trust(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str
+) -> dict[str, Any]:
+    """Return `ca_file` and `insecure` for an address; say so loudly if nobody is asked for proof.
+
+    Raises:
+        UsageError: one of them is given for an address without TLS: somebody would feel safe.
+    """
+    wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
+    if url.partition(":")[0].lower() not in ("wss", "https"):
+        for name in wanted:
+            # A variable is there for all addresses.
+            if sources[name].startswith("-"):
+                raise UsageError(f"{sources[name]} is for addresses that begin with wss://")
+        return {}
+    if len(wanted) == 2:
+        both = " and ".join(sources[name] for name in wanted)
+        raise UsageError(f"{both} contradict each other")
+    if "insecure" in wanted:
+        warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
+        # It was said, and at a level that cannot be turned off.
+        logging.getLogger(tls.__name__).setLevel(logging.ERROR)
+    return wanted
 
 
 def _token(values: Mapping[str, Any]) -> str | None:
@@ -233,24 +257,6 @@ def room_url(host: str, port: int, room: str) -> str:
     return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
 
 
-def _catch_signals() -> queue.SimpleQueue[signal.Signals]:
-    """Return a queue that gets the first SIGINT or SIGTERM; a second one ends the process."""
-    # Of all queues and events only SimpleQueue may be used in a signal handler: it is reentrant.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    caught = False
-
-    def catch(number: int, frame: types.FrameType | None) -> None:
-        nonlocal caught
-        if caught:
-            os._exit(1)
-        caught = True
-        received.put(signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, catch)
-    return received
-
-
 def _signal_descriptor() -> int:
     """Return a descriptor that gets a byte for each SIGINT and SIGTERM.
 
@@ -265,8 +271,9 @@ def _signal_descriptor() -> int:
     return reader
 
 
-def _make_room(max_clients: int) -> int:
-    """Raise the descriptor limit as far as we may; return how many clients it really holds.
+def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:
+    """Raise the descriptor limit as far as we may; return how many clients, and connections that
+    are no clients, it really holds.
 
     Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
     """
@@ -275,18 +282,28 @@ def _make_room(max_clients: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    spare = min(MAX_SPARE_DESCRIPTORS, soft // 4)
+    if soft == resource.RLIM_INFINITY:
+        return {}
+    # Without these, a full hub could not even say so: at most a quarter of all.
+    spare = min(max_handshakes, max(1, soft // 4))
     room = max(1, soft - OWN_DESCRIPTORS - spare)
-    if soft != resource.RLIM_INFINITY and room < max_clients:
+    if spare < max_handshakes:
+        logger.warning(
+            "max-handshakes is %d instead of %d: a quarter of the limit of %d descriptors",
+            spare,
+            max_handshakes,
+            soft,
+        )
+    if room < max_clients:
         logger.warning(
             "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
             room,
             max_clients,
             soft,
         )
-        return room
+        return {"max_clients": room, "max_handshakes": spare}
     logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
-    return max_clients
+    return {"max_handshakes": spare}
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

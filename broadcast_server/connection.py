@@ -15,8 +15,9 @@ from collections import deque
 
 from . import frames
 from .forms import RAW, Form
-from .messages import ENTRY_BYTES, Member
+from .messages import ENTRY_BYTES, Member, format_id
 from .rooms import Room
+from .tls_stream import ByteStream
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
@@ -32,7 +33,7 @@ class Connection:
         number: unique in the hub; what log entries carry as their origin.
         member: how users see the client.
         room: the room that it is in.
-        sock: its socket, blocking and without a time-out.
+        sock: its socket, blocking and without a time-out, or what stands for it over TLS.
         echo: it wants its own messages, too.
         form: how messages go to it.
         expires: ``time.monotonic()`` when it may not be here any more.
@@ -84,7 +85,7 @@ class Connection:
         number: int,
         member: Member,
         room: Room,
-        sock: socket.socket,
+        sock: ByteStream,
         *,
         echo: bool,
         form: Form = RAW,
@@ -174,12 +175,13 @@ class Connection:
             self._queue_locked(frame, False)
             return True
 
-    def queue_close(self, code: int, reason: str, *, echo_code: int | None = None) -> bool:
+    def queue_close(self, code: int, reason: str | None, *, echo_code: int | None = None) -> bool:
         """Queue the Close that ends this connection; the first one counts.
 
         Args:
             code: how the connection ended, as the leave callback is told.
-            reason: the reason, likewise.
+            reason: the reason, likewise; None for ``since=`` and the id of the last message that
+                goes out before it.
             echo_code: the code to send where it differs: the echo of a Close that the peer sent.
 
         Returns:
@@ -190,6 +192,8 @@ class Connection:
                 return False
             # An echo says that all before it was accepted. Not so if the end came first.
             is_echo = echo_code is not None and not self.ended
+            if reason is None:
+                reason = f"since={format_id(*self.room.id_before(self.room.head))}"
             self._end_locked(code, reason)
             if is_echo and echo_code is not None:
                 frame = self.form.close(echo_code, "")

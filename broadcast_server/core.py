@@ -26,6 +26,7 @@ from .registry import Rooms
 from .rooms import Room
 from .sessions import Sessions
 from .settings import Settings
+from .tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,19 @@ class Core:
     Attributes:
         wait_drained: waits until some client's personal queue is empty, a moment at most.
         client_count: returns how many clients there are now.
-        stopping: set once, when nobody is admitted any more.
+        leaving: set once, when no load balancer is to send anybody here any more.
+        draining: set once, when nobody is admitted any more.
+        stopping: set once, when no message is accepted any more.
+        restarting: the hub comes back: its clients are told so, and from where to go on.
+        reloads: read files anew; called by ``BroadcastHub.reload``, each may raise.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
+        tls: the certificate and key; None for plain connections.
         refused: how many requests and messages were refused, by reason.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
-        reloads: what reads files anew when the hub is told to reload.
+        reloads: what reads files anew when the hub is told to reload; each may raise.
     """
 
     settings: Settings
@@ -77,19 +83,25 @@ class Core:
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
+    leaving: bool = False
+    draining: bool = False
     stopping: bool = False
+    restarting: bool = False
+    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     encodes: int = 0
     bytes_in: int = 0
     ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    tls: Certificate | None = None
     refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     registry: Any = None
     authorize: Authorize | None = None
-    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.rates = AddressRates(self.settings.max_rate)
+        if self.tls is not None:
+            self.reloads.append(self.tls.reload)
 
     # -- Access --------------------------------------------------------------------------------
 
@@ -175,7 +187,9 @@ class Core:
         """Return a message on its way to an id."""
         return Draft(origin, encode(data), sender, key)
 
-    def publish(self, room: Room, drafts: list[Draft], cost: int, done: Done) -> None:
+    def publish(
+        self, room: Room, drafts: list[Draft], cost: int, done: Done, *, outside: bool = False
+    ) -> None:
         """Let a batch, whose place in the room is reserved, be given ids, and wake the fan-out.
 
         Args:
@@ -183,6 +197,7 @@ class Core:
             drafts: the batch.
             cost: what was reserved.
             done: called with the ids once the batch is accepted, without a lock.
+            outside: it comes from a publisher that is no member.
 
         Raises:
             HubStopped: the hub takes no more; the place is given back.
@@ -196,29 +211,33 @@ class Core:
             done(ids)
 
         try:
-            self.backplane.submit(room, drafts, accepted)
+            self.backplane.submit(room, drafts, accepted, outside)
         except HubStopped:
             room.release(cost)
             raise
 
-    def publish_one(self, path: str, draft: Draft, deadline: float) -> Accepted:
+    def publish_one(
+        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+    ) -> Accepted:
         """Publish one message in a room, which is made if need be.
 
         Args:
             path: the room.
             draft: the message.
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
+            maker: the address that publishes; None for the hub's own program.
 
         Raises:
+            NoRoom: the room would be one too many.
             HubBusy: the fan-out was behind until the deadline; nothing was sent.
             HubStopped: the hub does not run.
         """
         drafts = [draft]
         cost = cost_of(drafts)
-        room = self._reserve(path, cost, deadline)
+        room = self._reserve(path, cost, deadline, maker)
         found: list[Accepted] = []
         try:
-            self.publish(room, drafts, cost, found.append)
+            self.publish(room, drafts, cost, found.append, outside=maker is not None)
         except HubStopped:
             raise  # the place is given back
         except BaseException:
@@ -232,12 +251,12 @@ class Core:
             raise
         return found[0]
 
-    def _reserve(self, path: str, cost: int, deadline: float) -> Room:
+    def _reserve(self, path: str, cost: int, deadline: float, maker: str | None) -> Room:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
-            room = self.rooms.open(path)
+            room = self.rooms.open(path, maker)
             if room.reserve(cost, deadline, given_up):
                 return room
         raise HubStopped("the hub is stopping")
@@ -260,6 +279,15 @@ class Core:
         if told or room.recount:
             self.fanout.tell(room, told)
 
+    def say_goodbye(self, connection: Connection) -> None:
+        """Close a connection because the hub ends, after all that it is to get; it is no member
+        from now on. Done already, it does nothing."""
+        # Who shall come back is told where to go on; the id is that of the last message before it.
+        code, reason = (1012, None) if self.restarting else (1001, "the hub stops")
+        if connection.queue_close(code, reason):
+            self.leave(connection)
+            self.fanout.attend(connection)
+
     def gap_of(self, since: Id | None) -> str | None:
         """Return why nothing can be known about an id, whatever its room holds; None if it may be
         there."""
@@ -277,7 +305,7 @@ class Core:
             self.ended[code] += 1
 
     def count_refusal(self, reason: str) -> None:
-        """Count a request or a message that is refused.
+        """Count a request or a message that is refused, or a sender that is held back.
 
         Args:
             reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.

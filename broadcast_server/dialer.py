@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 
 import websocket
 
-from . import retries
+from . import retries, tls
 from .deadlines import Deadline
 from .errors import ConnectFailed, UsageError
 from .settings import MAX_SECONDS
@@ -42,6 +43,7 @@ class Dialing:
         timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
             longer than the system can wait counts as ``MAX_SECONDS``.
         shown: what errors call the address, which may have a secret in it.
+        context: what TLS handshakes are made with; None where there are none.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Dialing:
         timeout: float,
         *,
         shown: str,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._shown = shown
@@ -63,7 +66,8 @@ class Dialing:
         else:
             self._offered = ""
         self._timeout = min(timeout, MAX_SECONDS)
-        self._connecting = websocket.WebSocket(enable_multithread=False)
+        sslopt = None if context is None else {"context": context}
+        self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
         self._was_cut = False
 
     def dial(self) -> tuple[socket.socket, str | None]:
@@ -92,7 +96,7 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            if status in (401, 403):
+            if status in (401, 403, 421, 429):
                 why += _detail(error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
@@ -104,7 +108,9 @@ class Dialing:
             why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
             if status is not None:
                 why = f"the answer is HTTP status {status}"
-            raise ConnectFailed(f"cannot connect to {url}: {why}", status) from error
+            raise ConnectFailed(
+                f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
+            ) from error
         finally:
             watch.cancel()
             watch.join()
@@ -153,6 +159,8 @@ def _detail(body: bytes | None) -> str:
 def _why(error: Exception, timeout: float) -> str:
     if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
         return f"no answer in {timeout:g} s"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
     cause = error.args[0] if error.args else None
     if isinstance(cause, OSError):  # the library's word for a name that does not resolve
         error = cause

@@ -10,6 +10,7 @@ The whole tree, so that one look tells what to catch::
     ├── UsageError (ValueError)   the caller's mistake
     │   ├── MessageTooBig         more bytes than ``max_message_bytes``
     │   └── InvalidRoom           a room path that no client could join
+    ├── TlsError                  a certificate, key or list of authorities cannot be used
     ├── ProtocolError             the peer broke RFC 6455 (has ``code`` and ``reason``)
     ├── ConnectFailed             the client got no connection (has ``status`` if HTTP answered)
     ├── ConnectionClosed          the connection ended (has ``code`` and ``reason``)
@@ -56,6 +57,10 @@ class InvalidRoom(UsageError):
     """The room path breaks the rules for room paths."""
 
 
+class TlsError(BroadcastServerError):
+    """A file of certificates, or the key of one, cannot be used; the text says which and why."""
+
+
 class ProtocolError(BroadcastServerError):
     """The peer broke the protocol.
 
@@ -76,14 +81,21 @@ class ConnectFailed(BroadcastServerError):
     Attributes:
         status: the HTTP status if the server answered with one, else None.
         retry_after: seconds after which it may be tried again, if the server has told any.
+        untrusted: whether the certificate of the server is not valid.
     """
 
     def __init__(
-        self, message: str, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        untrusted: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.untrusted = untrusted
 
 
 class ConnectionClosed(BroadcastServerError):

@@ -15,6 +15,7 @@ import ssl
 import urllib.parse
 from typing import Any, NamedTuple
 
+from . import tls
 from .deadlines import Deadline
 
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
@@ -56,6 +57,7 @@ def exchange(
     body: bytes | None,
     deadline: Deadline,
     max_answer_bytes: int,
+    context: ssl.SSLContext | None = None,
 ) -> Answer:
     """Make one request and return its answer, whatever its status; redirects are not followed.
 
@@ -66,11 +68,12 @@ def exchange(
         body: None for none.
         deadline: for all of it, but the lookup of a host's name.
         max_answer_bytes: the most that is read of the answer's body.
+        context: for TLS; None for what the system trusts.
 
     Raises:
         OSError, http.client.HTTPException, ValueError: there is no whole answer; `why` tells.
     """
-    connection = _Connection(parts, deadline)
+    connection = _Connection(parts, deadline, context)
     try:
         connection.putrequest(method, target)
         length = {} if body is None else {"Content-Length": str(len(body))}
@@ -105,6 +108,8 @@ def why(error: Exception, timeout: float) -> str:
         return f"no answer in {timeout:g} s"
     if is_broken(error):
         return "the connection broke before the answer"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return "the answer is no HTTP"
@@ -116,12 +121,18 @@ def why(error: Exception, timeout: float) -> str:
 class _Connection(http.client.HTTPConnection):
     """A connection whose every step is part of one deadline."""
 
-    def __init__(self, parts: urllib.parse.SplitResult, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        parts: urllib.parse.SplitResult,
+        deadline: Deadline,
+        context: ssl.SSLContext | None,
+    ) -> None:
         self._is_tls = _TLS[parts.scheme]
         self.default_port = 443 if self._is_tls else 80
         assert parts.hostname is not None
         super().__init__(parts.hostname, parts.port or self.default_port)
         self._deadline = deadline
+        self._context = context
         self._socket: socket.socket | None = None
 
     def connect(self) -> None:
@@ -136,7 +147,7 @@ class _Connection(http.client.HTTPConnection):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._is_tls:
                     sock.settimeout(_seconds_left(self._deadline))
-                    context = ssl.create_default_context()
+                    context = self._context or tls.client_context()
                     sock = context.wrap_socket(sock, server_hostname=self.host)
             except OSError as failed:
                 sock.close()

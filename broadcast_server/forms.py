@@ -61,6 +61,11 @@ class Form:
         # A stream has no codes. Those that lost it together should not come back together.
         return b"retry: %d\n\n" % random.randint(*RETRY_MS)
 
+    def begin(self) -> bytes:
+        """Return what comes before everything else."""
+        # So that those do not come back together either whom a hub loses without a last word.
+        return self.close(0, "") if self.is_stream else b""
+
     def ping(self) -> bytes:
         """Return what a quiet client gets."""
         return b":\n\n" if self.is_stream else _PING

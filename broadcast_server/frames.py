@@ -92,6 +92,8 @@ class FrameDecoder:
     Attributes:
         failure: what the peer did wrong, with the close code, once it did; nothing is decoded then.
         closed: True once a Close frame has arrived; what follows it is ignored (RFC 6455 §5.5.1).
+        crumbs: fragments so far that end no message and have less than 126 bytes: frames that cost
+            the decoder as much as a message each. Whoever feeds it may set it back.
     """
 
     __slots__ = (
@@ -107,6 +109,7 @@ class FrameDecoder:
         "_tail",
         "_utf8",
         "closed",
+        "crumbs",
         "failure",
     )
 
@@ -116,6 +119,7 @@ class FrameDecoder:
         self._max_fragments = max_fragments
         self.failure: ProtocolError | None = None
         self.closed = False
+        self.crumbs = 0
         self._tail = b""  # an incomplete header, or a control frame that is not all here
         # The message in progress; `_opcode` is 0 between messages.
         self._opcode = 0
@@ -259,6 +263,8 @@ class FrameDecoder:
         self._mask = data[start : start + key_bytes]
         self._left = length
         self._final = final
+        if length < 126 and not final:
+            self.crumbs += 1
         if not length:
             self._end_frame(events)
         return start + key_bytes

@@ -10,21 +10,24 @@ socket after the hand-over.
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from . import events, frames, site
+from . import events, frames, hosts, site
 from .access import OPEN, Grant
+from .addresses import Address, Network, client_of
 from .connection import Connection
 from .core import Core
 from .decisions import Join, Refusal, Request, Response, Stream
-from .errors import HubBusy
 from .forms import JSON, RAW, SSE, SSE_JSON
 from .handshake import BadRequest, HttpConnection
 from .messages import Member
 from .policies import decide
 from .reader import Reader
+from .registry import NoRoom
 from .rooms import MAX_NAMED
 from .sessions import Session
 from .timers import NEVER
@@ -56,9 +59,20 @@ class Server(Protocol):
     """What a session needs of the server that accepted it."""
 
     core: Core
+    names: frozenset[str]
+    trusted: tuple[Network, ...]
 
-    def _new_client_(self, handler: HubHandler) -> int | None:
-        """Put a client on the list; return its number, None if the hub is full or stopping."""
+    def _new_client_(self, handler: HubHandler) -> int | Refusal:
+        """Put a client on the list; return its number, or why there is no place for it."""
+
+    def watch(self, request: socket.socket, http: HttpConnection) -> None:
+        """Note by what can be seen whether a session is waiting."""
+
+    def turn_down(self, handler: HubHandler) -> None:
+        """Take a client off the list that cannot join after all, but may ask again."""
+
+    def await_next(self, handler: HubHandler) -> None:
+        """Note that a request was answered, and another one may follow."""
 
     def _client_left_(self, handler: HubHandler) -> None:
         """Take a client off the list, if it is on it."""
@@ -85,6 +99,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.handshake_done = False
         self.valid_client = False
         self.core = self.server.core
+        # Until a listed proxy says otherwise.
+        self.peer = self.address = Address(*self.client_address[:2])
         self.client: Connection | None = None
         self._session: Session | None = None
         self._grant = OPEN
@@ -92,6 +108,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
         )
+        self.server.watch(self.request, self._http)
 
     def handshake(self) -> None:
         """Answer one HTTP request; go on as a member of a room if it asks for that and may."""
@@ -103,7 +120,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         try:
             try:
                 request = http.read_request(settings.handshake_timeout, settings.http_idle_timeout)
-                decision = decide(request, settings.allow_origin, settings.history)
+                request = hosts.effective(request)
+                decision = self._recognize(request) or decide(
+                    request, settings.allow_origin, settings.history
+                )
                 grant = self.core.admit(request, decision, self._address())
                 if isinstance(grant, Refusal):
                     answer = grant
@@ -113,12 +133,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     answer = self._join(http, decision, grant)
                     if answer is None:
                         return
-                    # Another request may follow, and may join.
-                    self.server._client_left_(self)
+                    self.server.turn_down(self)
                 else:
-                    answer = site.respond(
-                        self.core, request, decision, http, self._address(), grant
-                    )
+                    answer = site.respond(self.core, request, decision, http, self.address, grant)
             except BadRequest as error:
                 if error.refusal is None:
                     self.keep_alive = False
@@ -127,10 +144,14 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             if isinstance(answer, Refusal):
                 if answer.reason:
                     self.core.count_refusal(answer.reason)
-                logger.debug("%s refused: %s", self._address(), answer.text)
+                level = logging.INFO if answer.reason else logging.DEBUG
+                logger.log(level, "%s refused: %s", self.address, answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
+            self.server.await_next(self)
         except OSError as error:
-            logger.debug("%s lost before it joined: %s", self._address(), error)
+            if isinstance(error, ssl.SSLError):
+                self.core.count_refusal("tls")
+            logger.debug("%s lost before it joined: %s", self.address, error)
             self.keep_alive = False
 
     def read_next_message(self) -> None:
@@ -176,9 +197,17 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
 
     # -- Joining -------------------------------------------------------------------------------
 
+    def _recognize(self, request: Request) -> Refusal | None:
+        """Find out who has sent a request, and whether it is for this hub at all."""
+        try:
+            self.address = client_of(request, self.peer, self.server.trusted)
+        except ValueError as error:
+            logger.warning("the proxy %s cannot be believed: %s", self.peer, error)
+            return Refusal(400, f"bad header: {error}", reason="forwarded")
+        return hosts.refuse(request, self.server.names)
+
     def _address(self) -> str:
-        host, port = self.client_address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(self.address)
 
     def _join(self, http: HttpConnection, join: Join | Stream, grant: Grant) -> Refusal | None:
         """Become a member and hand the socket over; return why not.
@@ -194,10 +223,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         core = self.core
         headers = join.headers if isinstance(join, Stream) else ()
         number = self.server._new_client_(self)
-        if number is None:
-            text = "the hub takes no more clients now"
-            retry = (*_RETRY, *headers)
-            return Refusal(503, text, retry, "stopping" if core.stopping else "max_clients")
+        if isinstance(number, Refusal):
+            return number.with_headers(headers)
         form, echo = RAW, True
         if isinstance(join, Stream):
             form = SSE_JSON if join.as_json else SSE
@@ -215,9 +242,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         gap = core.gap_of(join.since)
         while True:
             try:
-                room = core.rooms.open(join.room)
-            except HubBusy as error:
-                return Refusal(503, str(error), (*_RETRY, *headers), "max_rooms")
+                room = core.rooms.open(join.room, self.address.host)
+            except NoRoom as error:
+                return Refusal(503, str(error), (*_RETRY, *headers), error.reason)
             client = Connection(
                 number, member, room, self.request, echo=echo, form=form, expires=expires
             )
@@ -252,7 +279,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 core.leave(old)  # still a member if this one was told to go before it came
                 core.fanout.attend(old)
             if isinstance(join, Stream):
-                http.start_stream(headers, core.settings.handshake_timeout)
+                http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
                 trailing = b""
             else:
                 trailing = http.upgrade(join, core.settings.handshake_timeout)
@@ -291,8 +318,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)
         self.server.hand_over(self)
-        if self.core.stopping and client.queue_close(1001, "the hub stops"):
-            self.core.fanout.attend(client)
+        if self.core.stopping:
+            self.core.say_goodbye(client)
         self.handshake_done = True
         self.valid_client = True
         name = f" as {client.member.name!r}" if client.member.name else ""

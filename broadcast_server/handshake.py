@@ -23,6 +23,7 @@ import h11
 
 from .decisions import Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
+from .tls_stream import ByteStream
 
 _RECV_BYTES = 4096
 _BODY_RECV_BYTES = 64 * 1024
@@ -33,6 +34,18 @@ _LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 1.0
 
 _PROBLEM = "application/problem+json"
+
+# What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
+# it is a script, load it into a page of another origin without asking (CORS is for those that
+# --allow-origin names), or keep it: what is in a room now is not there later.
+SAFE_HEADERS: Headers = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
 
 
 class BadRequest(Exception):
@@ -51,17 +64,22 @@ class HttpConnection:
     """The HTTP side of one client, until it upgrades or ends. The reader thread's own.
 
     Args:
-        sock: the client's socket.
+        sock: the client's socket, or what stands for it over TLS.
         max_header_bytes: the most that request line and headers may take; else 431.
+
+    Attributes:
+        waiting: whether the reader is blocked, because the peer sends nothing or takes nothing. A
+            single store each; the accept thread reads it.
     """
 
-    def __init__(self, sock: socket.socket, max_header_bytes: int) -> None:
+    def __init__(self, sock: ByteStream, max_header_bytes: int) -> None:
         self._sock = sock
         self._max_header_bytes = max_header_bytes
         self._h11: h11.Connection | None = None  # made for a request that is not plain
         self._trailing = b""  # what came behind a plain one, or behind the last one
         self._unread = False  # the request has a body, or more of it
         self._answered = False
+        self.waiting = False
 
     # -- Requests ------------------------------------------------------------------------------
 
@@ -99,13 +117,17 @@ class HttpConnection:
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
-                    raise BadRequest(_malformed(431, "request line and headers are too long"))
+                    text = "request line and headers are too long"
+                    raise BadRequest(_malformed(431, text))
                 request = _convert(event)
                 self._unread = _has_body(request)
                 return request
             if isinstance(event, h11.ConnectionClosed):
                 raise BadRequest(None)
             data = self._receive(deadline)
+            if not data:
+                # The peer may still read. Nothing is counted: mostly it has only left.
+                raise BadRequest(Refusal(400, "the request ends too early") if fed else None)
             fed += len(data)
             self._h11.receive_data(data)
 
@@ -193,11 +215,13 @@ class HttpConnection:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
+            self.waiting = True
             return self._sock.recv(size)
         except TimeoutError:
             slow = Refusal(408, "the request took too long", reason="timeout")
-            refusal = None if idle else slow
-            raise BadRequest(refusal) from None
+            raise BadRequest(None if idle else slow) from None
+        finally:
+            self.waiting = False
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -248,6 +272,7 @@ class HttpConnection:
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
             return True
+        self.waiting = True
         linger(self._sock)
         return False
 
@@ -268,11 +293,12 @@ class HttpConnection:
         self._send_last(answer + b"\r\n", timeout)
         return self._take_trailing()
 
-    def start_stream(self, headers: Headers, timeout: float) -> bytes:
+    def start_stream(self, headers: Headers, first: bytes, timeout: float) -> bytes:
         """Send the head of a stream of events; its body is whatever is sent until the end.
 
         Args:
             headers: those of the decision.
+            first: with what the body begins.
             timeout: seconds for the client to take it.
 
         Returns:
@@ -288,7 +314,7 @@ class HttpConnection:
             # nginx would keep events until its buffer is full.
             ("X-Accel-Buffering", "no"),
         )
-        self._send_last(_head(200, (*headers, *own)), timeout)
+        self._send_last(_head(200, (*headers, *own)) + first, timeout)
         return self._take_trailing()
 
     def _send_last(self, data: bytes, timeout: float) -> None:
@@ -309,10 +335,12 @@ class HttpConnection:
     def _send(self, data: bytes, deadline: float) -> None:
         # sendall() takes this for all of the data, not for each piece.
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self.waiting = True
         self._sock.sendall(data)
+        self.waiting = False
 
 
-def linger(sock: socket.socket) -> None:
+def linger(sock: ByteStream) -> None:
     """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
     holds unread bytes would reset the connection, and the peer might never see the answer."""
     deadline = time.monotonic() + _LINGER_SECONDS
@@ -359,7 +387,7 @@ def _has_body(request: Request) -> bool:
 
 def _malformed(status: int, text: str) -> Refusal:
     """Return the answer to what is no HTTP, or no reasonable one."""
-    return Refusal(status, text, reason="bad_request")
+    return Refusal(status, text, reason="max_header_bytes" if status == 431 else "bad_request")
 
 
 def _too_big(limit_bytes: int) -> Refusal:
@@ -380,14 +408,20 @@ def _problem(refusal: Refusal) -> Response:
 
 def _head(status: int, headers: Headers) -> bytes:
     """Return a status line and headers; those that all answers have are added."""
-    common = [
-        ("Date", email.utils.formatdate(usegmt=True)),  # RFC 9110 §6.6.1 wants it
-        ("X-Content-Type-Options", "nosniff"),
-    ]
-    # What is in a room now is not there later; files of the page may say otherwise.
-    if all(name.lower() != "cache-control" for name, _ in headers):
-        common.append(("Cache-Control", "no-store"))
+    given = {name.lower() for name, _ in headers}
+    if "access-control-allow-origin" in given:
+        # Whoever may read the answer may load it without reading, too.
+        given.add("cross-origin-resource-policy")
+    common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
+    common += [header for header in SAFE_HEADERS if header[0].lower() not in given]
     lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in (*common, *headers)]
     # An origin that is sent back goes out with the bytes with which it came.
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def busy() -> bytes:
+    """Return the answer to a connection for which there is no thread, and so no request that could
+    be looked at."""
+    headers = (("Retry-After", "5"), ("Content-Length", "0"), ("Connection", "close"))
+    return _head(503, headers)

@@ -14,6 +14,7 @@ import socket
 from .connection import Connection
 from .settings import Settings
 from .timers import NEVER, Timers
+from .tls_stream import ByteStream
 from .writer import ClientWriter
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Liveness:
         return random.uniform(self._settings.ping_interval, latest_ping(self._settings))
 
 
-def _has_input(sock: socket.socket) -> bool:
+def _has_input(sock: ByteStream) -> bool:
     try:
         return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except OSError:

@@ -1,14 +1,25 @@
 """How the command writes its log: one record a line, for people or for machines.
 
-Only the command configures logging; the library never does.
+Only the command configures logging; the library never does. The lines are written by a thread of
+their own: standard error may be a pipe that nobody reads, and a thread of the hub that logs must
+not wait for that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
-import sys
+import os
+import queue
+import threading
+
+from .deadlines import Deadline
+
+# Records that may wait to be written, and how long the end of the process waits for them.
+MAX_WAITING = 10_000
+FLUSH_SECONDS = 1.0
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -47,12 +58,95 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+class BackgroundHandler(logging.Handler):
+    """Writes each record to a descriptor on a thread of its own; none that logs waits for it.
+
+    What comes while too much waits already is left out, and a line says how much that was. All
+    methods may be called from any thread.
+
+    Args:
+        descriptor: where to write; the caller's.
+        limit: how many records may wait.
+    """
+
+    def __init__(self, descriptor: int, limit: int = MAX_WAITING) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._waiting: queue.Queue[bytes | threading.Event | None] = queue.Queue(limit)
+        # Guarded by the handler's own lock, which logging holds around emit(): _lost.
+        self._lost = 0
+        self._thread = threading.Thread(target=self._write_all, name="broadcast-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a record behind the others."""
+        line = self.format(record)
+        try:
+            if self._lost:
+                note = f"{self._lost} records were left out: the log is read too slowly"
+                level, name = logging.WARNING, __name__
+                gap = logging.LogRecord(name, level, __file__, 0, note, None, None)
+                self._put(self.format(gap))
+                self._lost = 0
+            self._put(line)
+        except queue.Full:
+            self._lost += 1
+
+    def _put(self, line: str) -> None:
+        self._waiting.put_nowait(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def flush(self) -> None:
+        """Wait until all that was logged before is written, ``FLUSH_SECONDS`` at most."""
+        deadline = Deadline(FLUSH_SECONDS)
+        written = threading.Event()
+        try:
+            self._waiting.put(written, timeout=deadline.left())
+        except queue.Full:
+            return
+        written.wait(deadline.left())
+
+    def close(self) -> None:
+        """Let the thread end once all is written; it may be stuck, and is not waited for then."""
+        self.flush()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+            self._thread.join(FLUSH_SECONDS)
+        super().close()
+
+    def _write_all(self) -> None:
+        # By the descriptor and not by sys.stderr: an interpreter that ends while a thread holds the
+        # lock of that one would abort.
+        while True:
+            line = self._waiting.get()
+            if line is None:
+                return
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            try:
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:
+                pass  # nobody reads it any more
+
+
 FORMATTERS = {"text": TextFormatter, "json": JSONFormatter}
 
 
+_handler: BackgroundHandler | None = None
+
+
+def flush() -> None:
+    """Wait a moment at most until the log is written, for what must come behind it."""
+    if _handler is not None:
+        _handler.flush()
+
+
 def configure(level: str, form: str) -> None:
-    """Send the package's records of `level` and above, and others' warnings, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the package's records of `level` and above, and others' warnings, to standard error.
+    Once in a process, on the main thread."""
+    global _handler
+    handler = _handler = BackgroundHandler(2)
     handler.setFormatter(FORMATTERS[form]())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("broadcast_server").setLevel(level.upper())

@@ -30,7 +30,8 @@ class Member:
         id: unique in its hub, for ``hub.send`` and ``hub.disconnect``.
         name: what the client called itself, or None.
         room: the room's path.
-        address: "host:port" of the peer.
+        address: "host:port" of the peer; behind a proxy that is listed with ``trust_proxy``, of the
+            client that it names, with a port only if it tells one.
     """
 
     id: str

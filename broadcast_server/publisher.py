@@ -11,7 +11,7 @@ import re
 import urllib.parse
 import uuid
 
-from . import exchanges, retries, urls
+from . import exchanges, retries, tls, urls
 from .access import bearer
 from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
@@ -29,6 +29,8 @@ def publish(
     name: str | None = None,
     key: str | None = None,
     token: str | None = None,
+    ca_file: tls.StrPath | None = None,
+    insecure: bool = False,
     timeout: float = 10.0,
 ) -> str:
     """Publish one message to a room and return its id. Any thread; blocks until the hub answers.
@@ -40,12 +42,16 @@ def publish(
         key: with the same key the message may be published again and is delivered once, within
             ten minutes; 1 to 128 visible ASCII characters. A new one if it is not given.
         token: sent as ``Authorization: Bearer``.
+        ca_file: for ``https`` and ``wss``: a file of certificates in PEM form; only servers that
+            have one of them, or one from them, are trusted, instead of the system's choice.
+        insecure: trust every server, whoever it is; a warning is logged.
         timeout: seconds for all of it; the lookup of a host's name has the system's own limit.
 
     Raises:
         PublishFailed: the hub has refused the message, or has not answered; in the latter case it
             may have been delivered: publish it again with the same `key`.
         UsageError: an argument that can never work.
+        TlsError: `ca_file` cannot be used.
         TypeError: an argument of a wrong type.
     """
     for what, value in (("url", url), ("name", name), ("key", key), ("token", token)):
@@ -56,6 +62,7 @@ def publish(
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
     parts = urls.split(url)
+    context = tls.context_for(url, ca_file, insecure)
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -76,7 +83,14 @@ def publish(
     while True:
         try:
             answer = exchanges.exchange(
-                parts, "POST", urls.target(parts), headers, body, deadline, _MAX_ANSWER_BYTES
+                parts,
+                "POST",
+                urls.target(parts),
+                headers,
+                body,
+                deadline,
+                _MAX_ANSWER_BYTES,
+                context,
             )
             return _read_answer(answer)
         except PublishFailed as error:

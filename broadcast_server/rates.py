@@ -1,21 +1,23 @@
-"""How many messages one address may still publish over HTTP now.
+"""How much one client or one address may still send now.
 
 A publisher over HTTP has no connection that could be slowed down, as a WebSocket client's is: it is
 told to come back later. Each address has a bucket that holds the messages of one second and fills
-at the rate. An IPv6 address counts by its /64, which is what one household or one machine is given;
-else whoever has so many addresses would have no limit.
+at the rate. Addresses count as ``addresses.network_of`` says: an IPv6 address by its /64.
 
 The buckets of at most 10,000 addresses are kept. When one more comes, the one that has been idle
 for longest goes: it is the one most likely to be full again.
+
+A WebSocket client that is too fast only waits: ``Pace`` says for how long.
 """
 
 from __future__ import annotations
 
 import collections
-import ipaddress
 import threading
 import time
 from collections.abc import Callable
+
+from .addresses import network_of
 
 MAX_ADDRESSES = 10_000
 
@@ -49,7 +51,7 @@ class AddressRates:
         """
         if not self._rate:
             return 0.0
-        key = _network(address)
+        key = network_of(address)
         with self._lock:
             now = self._clock()
             tokens, since = self._buckets.get(key, (self._burst, now))
@@ -68,15 +70,32 @@ class AddressRates:
             return len(self._buckets)
 
 
-def _network(address: str) -> str:
-    """Return what counts as one sender."""
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.ipv4_mapped is not None:
-        # So an IPv4 peer of a socket that listens for both looks.
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
+class Pace:
+    """How much one client may still send now: a bucket of one second, which may run into debt.
+
+    Of one thread only. What is taken has been sent already; whoever is in debt waits, and TCP slows
+    the sender down.
+
+    Args:
+        rate: how many in a second; 0 for no limit.
+        clock: returns seconds that never go back.
+    """
+
+    __slots__ = ("_clock", "_rate", "_since", "_tokens")
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = float(rate)
+        self._clock = clock
+        self._tokens = self._rate
+        self._since = clock()
+
+    def take(self, count: int) -> float:
+        """Take that many; return the seconds after which there is no debt, 0.0 if there is none
+        now."""
+        if not self._rate:
+            return 0.0
+        now = self._clock()
+        full = self._tokens + (now - self._since) * self._rate
+        self._tokens = min(self._rate, full) - count
+        self._since = now
+        return max(0.0, -self._tokens / self._rate)

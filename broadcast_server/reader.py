@@ -21,6 +21,7 @@ from .events import BadFrame
 from .forms import JSON
 from .frames import FrameDecoder
 from .messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messages
+from .rates import Pace
 from .rooms import WAIT_SECONDS
 from .sessions import Session
 from .timers import NEVER
@@ -79,14 +80,15 @@ class Reader:
     # Every idle client has one.
     __slots__ = (
         "_client",
+        "_control_pace",
         "_decoder",
         "_discarded",
         "_errors",
         "_may_publish",
         "_may_rename",
-        "_refilled",
+        "_pace",
         "_session",
-        "_tokens",
+        "_slowed",
         "core",
     )
 
@@ -105,8 +107,9 @@ class Reader:
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
-        self._tokens = float(settings.max_rate)
-        self._refilled = time.monotonic()
+        self._pace = Pace(settings.max_rate)
+        self._control_pace: Pace | None = None  # made when first needed
+        self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
         self._discarded = 0
 
     def take(self, data: bytes) -> None:
@@ -134,18 +137,24 @@ class Reader:
                 continue
             # What came before a control frame is in the log before it is answered.
             batch = self._publish(client, batch)
+            if opcode != frames.CLOSE:
+                self._pay_for_control(client, 1)
             if opcode == frames.PING:
-                # A flood of pings is a sender like any other.
-                self._wait_for_rate(client, 1)
                 if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
                     self.core.fanout.attend(client)
             elif opcode == frames.CLOSE:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._publish(client, batch)
+        if decoder.crumbs:
+            crumbs, decoder.crumbs = decoder.crumbs, 0
+            self._pay_for_control(client, crumbs)
         if decoder.failure is not None:
             failure = decoder.failure
             logger.info("%s broke the protocol: %s", client.member.id, failure)
+            if failure.code == 1009:
+                many = "fragments" in failure.reason
+                self.core.count_refusal("max_fragments" if many else "too_big")
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
@@ -197,7 +206,7 @@ class Reader:
         self._publish(client, batch)
         batch.clear()
         self._errors = 0
-        self._wait_for_rate(client, 1)
+        self._wait_for_rate(client, self._pace, 1)
         if isinstance(event, events.Who):
             room, ref = client.room, event.ref
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
@@ -253,9 +262,9 @@ class Reader:
         try:
             core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
         except HubStopped:
-            client.end(1001, "the hub stops")
+            core.say_goodbye(client)
             return Batch(client)
-        self._wait_for_rate(client, len(batch.drafts))
+        self._wait_for_rate(client, self._pace, len(batch.drafts))
         return Batch(client)
 
     def _accepted(self, batch: Batch, ids: Accepted) -> None:
@@ -270,16 +279,25 @@ class Reader:
             for message in to_messages(batch.client.member.room, batch.drafts, ids):
                 self.core.call(self.core.on_message, message)
 
-    def _wait_for_rate(self, client: Connection, count: int) -> None:
-        """Take tokens for what was published; wait until there is no debt. Bursts of a second
+    def _pay_for_control(self, client: Connection, count: int) -> None:
+        """Pay for frames that are no messages: each costs the hub as much as one."""
+        if self._control_pace is None:
+            self._control_pace = Pace(self.core.settings.max_control_rate)
+        self._wait_for_rate(client, self._control_pace, count)
+
+    def _wait_for_rate(self, client: Connection, pace: Pace, count: int) -> None:
+        """Pay for what the client has sent; wait until there is no debt. Bursts of a second
         pass."""
-        rate = self.core.settings.max_rate
-        if not rate:
+        wait = pace.take(count)
+        if not wait:
             return
+        self.core.count_refusal("rate" if pace is self._pace else "control_rate")
+        if pace not in self._slowed:
+            self._slowed = (*self._slowed, pace)
+            what = "messages" if pace is self._pace else "control frames and small fragments"
+            logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
         now = time.monotonic()
-        self._tokens = min(rate, self._tokens + (now - self._refilled) * rate) - count
-        self._refilled = now
-        until = now - self._tokens / rate
+        until = now + wait
         while now < until and not client.ended:
             time.sleep(min(until - now, WAIT_SECONDS))
             now = time.monotonic()

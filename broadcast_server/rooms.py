@@ -57,10 +57,14 @@ class Room:
         path: the room's path.
         floor: the newest id of the hub when the room began; nothing after it is missing.
         ring_bytes: how much the log holds, frames plus ``ENTRY_BYTES`` for each.
+        maker: the address for whose number of rooms it counts; None if for nobody's.
     """
 
-    def __init__(self, path: str, floor: tuple[int, int], ring_bytes: int) -> None:
+    def __init__(
+        self, path: str, floor: tuple[int, int], ring_bytes: int, maker: str | None = None
+    ) -> None:
         self.path = path
+        self.maker = maker
         self.ring_bytes = ring_bytes
         # Guards members, their `member` and `missed`, watchers, recount, closed, _entries, _base,
         # _dropped_bytes, _floor, _offered, _reserved, _paused and _changes. Taken after the

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
+from . import addresses, hosts
 from .errors import UsageError
 
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
@@ -47,6 +48,12 @@ class Settings:
     http_idle_timeout: float = 15.0
     allow_origin: tuple[str, ...] = ()
     switch_interval: float | None = None
+    max_clients_per_address: int = 2_500
+    max_handshakes: int = 1_000
+    max_rooms_per_address: int = 1_000
+    max_control_rate: float = 10_000
+    allow_host: tuple[str, ...] = ()
+    trust_proxy: tuple[str, ...] = ()
     # Access control (tokens.py). The values are secrets: no text form shows them.
     token_file: str | PurePath | None = None
     publish_token_file: str | PurePath | None = None
@@ -54,14 +61,16 @@ class Settings:
     token: str | None = dataclasses.field(default=None, repr=False)
     publish_token: str | None = dataclasses.field(default=None, repr=False)
     jwt_key: str | bytes | None = dataclasses.field(default=None, repr=False)
+    drain_delay: float = 0.0
+    drain_seconds: float = 5.0
+    # TLS (tls.py)
+    tls_cert: str | PurePath | None = None
+    tls_key: str | PurePath | None = None
 
     def __post_init__(self) -> None:
-        origins: object = self.allow_origin
-        if isinstance(origins, (str, bytes)) or not isinstance(origins, Iterable):
-            raise UsageError("allow_origin must be a sequence of origins, not one string")
-        object.__setattr__(self, "allow_origin", tuple(self.allow_origin))
-        if not all(isinstance(origin, str) for origin in self.allow_origin):
-            raise UsageError("allow_origin must be a sequence of strings")
+        self._need_texts("allow_origin", "origins")
+        self._need_texts("allow_host", "names", hosts.check_name)
+        self._need_texts("trust_proxy", "addresses", addresses.parse_network)
         for name in (
             "max_message_bytes",
             "max_fragments",
@@ -69,10 +78,14 @@ class Settings:
             "max_rooms",
             "room_log_bytes",
             "total_log_bytes",
+            "max_handshakes",
         ):
             self._need(name, at_least=1, whole=True)
+        for name in ("max_clients_per_address", "max_rooms_per_address"):
+            self._need(name, at_least=0, whole=True)
         self._need("history", at_least=0, whole=True)
         self._need("max_rate", at_least=0)
+        self._need("max_control_rate", at_least=0)
         self._need("max_header_bytes", at_least=256, whole=True)
         for name in (
             "handshake_timeout",
@@ -83,9 +96,16 @@ class Settings:
             "http_idle_timeout",
         ):
             self._need(name, above=0, at_most=MAX_SECONDS)
-        self._need("stop_timeout", at_least=0, at_most=MAX_SECONDS)
+        for name in ("stop_timeout", "drain_delay", "drain_seconds"):
+            self._need(name, at_least=0, at_most=MAX_SECONDS)
         if self.switch_interval is not None:
             self._need("switch_interval", above=0, at_most=MAX_SECONDS)
+        for name in ("tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
+                raise UsageError(f"{name} must be the path of a file")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise UsageError("tls_key is of no use without tls_cert")
         # A publisher waits at a quarter of the ring; below this one message could fill that window
         # alone, and no cursor could be promised to lie inside the ring.
         if self.room_log_bytes < 4 * self.max_message_bytes:
@@ -125,6 +145,23 @@ class Settings:
             raise UsageError(f"{name}_file must be the path of a file")
         if value is not None and path is not None:
             raise UsageError(f"give {name} or {name}_file, not both")
+
+    def _need_texts(
+        self, name: str, what: str, check: Callable[[str], object] | None = None
+    ) -> None:
+        given: object = getattr(self, name)
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            raise UsageError(f"{name} must be a sequence of {what}, not one string")
+        texts = tuple(given)
+        object.__setattr__(self, name, texts)
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{name} must be a sequence of strings")
+        if check is not None:
+            for text in texts:
+                try:
+                    check(text)
+                except ValueError as error:
+                    raise UsageError(f"{name}: {error}") from None
 
     def _need(
         self,

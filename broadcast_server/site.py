@@ -11,6 +11,7 @@ import time
 
 from . import events, media_types, metrics, page
 from .access import Grant
+from .addresses import Address
 from .core import Core, Refused
 from .decisions import (
     Asset,
@@ -30,6 +31,7 @@ from .decisions import (
 from .errors import HubBusy, HubStopped
 from .handshake import HttpConnection
 from .messages import Entry, Member, format_id, to_messages
+from .registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
 PUBLISH_SECONDS = 5.0
@@ -43,7 +45,7 @@ def respond(
     request: Request,
     decision: Decision,
     http: HttpConnection,
-    address: str,
+    address: Address,
     grant: Grant,
 ) -> Refusal | Response:
     """Return the answer to a request.
@@ -71,7 +73,7 @@ def respond(
         return _export(core, request, decision)
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
-    if core.stopping:
+    if core.draining:
         return Refusal(503, "the hub is stopping", _RETRY, "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant)
@@ -86,7 +88,7 @@ def respond(
 
 
 def _health(core: Core) -> Response:
-    if core.stopping:
+    if core.leaving:
         return Response(503, _RETRY, b"stopping\n", "text/plain")
     if not core.fanout.is_alive:
         # Nothing will be delivered any more: whoever watches the hub should start it anew.
@@ -99,7 +101,7 @@ def _publish(
     request: Request,
     decision: Publish,
     http: HttpConnection,
-    address: str,
+    address: Address,
     grant: Grant,
 ) -> Refusal | Response:
     settings = core.settings
@@ -110,27 +112,26 @@ def _publish(
             data = body.decode("utf-8")
         except UnicodeDecodeError:
             return Refusal(400, "the text is not UTF-8", decision.headers)
-    # "[::1]:80" is an address, too.
-    wait = core.rates.take(address.rpartition(":")[0].strip("[]"))
+    wait = core.rates.take(address.host)
     if wait > 0:
         later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
         text = "more messages in a second than one address may publish"
         return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
-    sender = Member("", grant.name or decision.name, decision.room, address)
+    sender = Member("", grant.name or decision.name, decision.room, str(address))
     try:
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, decision.key)
-        ids = core.publish_one(decision.room, draft, time.monotonic() + PUBLISH_SECONDS)
+        deadline = time.monotonic() + PUBLISH_SECONDS
+        ids = core.publish_one(decision.room, draft, deadline, address.host)
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
+    except NoRoom as error:
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), error.reason)
     except HubStopped as error:
         return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
     except HubBusy as error:
-        # Either there is no place for the room, or the room is there and its fan-out is behind.
-        is_there = core.rooms.find(decision.room) is not None
-        retry = (*_RETRY, *decision.headers)
-        return Refusal(503, str(error), retry, "busy" if is_there else "max_rooms")
+        return Refusal(503, str(error), (*_RETRY, *decision.headers), "busy")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
@@ -187,8 +188,7 @@ def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
         found = page.asset(decision.name)
     if found is None:
         return Refusal(404, "there is nothing here")
-    # What every answer has is added where it is sent.
-    headers = tuple(h for h in found.headers if h[0] != "X-Content-Type-Options")
+    headers = found.headers
     tags = request.values("if-none-match")
     if found.is_current(", ".join(tags) if tags else None):
         return Response(304, headers)

@@ -11,9 +11,19 @@ from . import logs
 
 def complain(command: str, text: str) -> None:
     """Tell the user in one line on standard error what `command` could not do; "" for either."""
+    _tell(command, f"error: {text}")
+
+
+def warn(command: str, text: str) -> None:
+    """Tell the user in one line on standard error what is dangerous in what `command` does."""
+    _tell(command, f"warning: {text}")
+
+
+def _tell(command: str, text: str) -> None:
+    logs.flush()
     with contextlib.suppress(OSError):
         prog = f"broadcast-server {command}".rstrip()
-        print(logs.printable(f"{prog}: error: {text}"), file=sys.stderr)
+        print(logs.printable(f"{prog}: {text}"), file=sys.stderr)
 
 
 def open_standard_streams() -> None:

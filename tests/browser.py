@@ -32,7 +32,7 @@ def find_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def running_browser() -> Iterator[Browser]:
+def running_browser(*more_flags: str) -> Iterator[Browser]:
     """Run Chromium without a window, with an empty profile that is removed afterwards."""
     from playwright.sync_api import sync_playwright
 
@@ -40,7 +40,7 @@ def running_browser() -> Iterator[Browser]:
     if path is None:
         raise RuntimeError("there is no Chromium: as root, `make chromium` installs it")
     # Chromium's sandbox does not work as root, and here it sees nothing but our own pages.
-    flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else FLAGS
+    flags = [*FLAGS, *more_flags, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .certificates import Certificates
 from .support import descriptor_count, descriptors, running_hub, thread_count, wait_until
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ def hub() -> Iterator[BroadcastHub]:
     """A hub with the default settings on a free loopback port."""
     with running_hub() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority of the tests' own, and a certificate for this machine from it."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def _forbid_skip(report: Any) -> None:

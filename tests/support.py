@@ -365,6 +365,8 @@ def running_hub(**settings: Any) -> Iterator[BroadcastHub]:
     from broadcast_server import BroadcastHub
 
     settings.setdefault("port", 0)
+    # What the tests of other things call a hub in their requests.
+    settings.setdefault("allow_host", ("h", "x", "hub", "hub.test"))
     with BroadcastHub(**settings) as hub:
         yield hub
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
 from broadcast_server.channel import Channel
 from broadcast_server.deadlines import Deadline
 from broadcast_server.settings import MAX_SECONDS
+
+from .certificates import Certificates
 
 SECONDS = 10.0
 
@@ -77,19 +77,9 @@ def test_both_directions_at_once(pair: tuple[Channel, socket.socket]) -> None:
     other.close()
 
 
-def test_both_directions_at_once_with_tls(tmp_path: Path) -> None:
+def test_both_directions_at_once_with_tls(certificates: Certificates) -> None:
     """The same through TLS, whose state two threads must not use at once."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost"],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    trusting = ssl.create_default_context(cafile=certificate)
-    trusting.check_hostname = False
+    context, trusting = certificates.server_context(), certificates.client_context()
     left, right = socket.socketpair()
     right.settimeout(SECONDS)
 
@@ -103,7 +93,7 @@ def test_both_directions_at_once_with_tls(tmp_path: Path) -> None:
     server = threading.Thread(target=serve)
     server.start()
     left.settimeout(SECONDS)
-    channel = Channel(trusting.wrap_socket(left))
+    channel = Channel(trusting.wrap_socket(left, server_hostname="localhost"))
     exchange(channel, 8 << 20)
     channel.abort()
     channel.close()
@@ -169,3 +159,64 @@ def test_abort_ends_a_thread_that_waits(pair: tuple[Channel, socket.socket]) -> 
     channel.close()
     channel.close()
     other.close()
+
+
+def tls_pair(certificates: Certificates) -> tuple[Channel, ssl.SSLSocket]:
+    """Return a channel over TLS, and the server's end of it."""
+    left, right = socket.socketpair()
+    left.settimeout(SECONDS)
+    right.settimeout(SECONDS)
+    made: list[ssl.SSLSocket] = []
+    context = certificates.server_context()
+    server = threading.Thread(
+        target=lambda: made.append(context.wrap_socket(right, server_side=True))
+    )
+    server.start()
+    client = certificates.client_context().wrap_socket(left, server_hostname="localhost")
+    server.join(SECONDS)
+    return Channel(client), made[0]
+
+
+def test_error_that_a_callback_has_left_in_openssl_hurts_nobody(
+    certificates: Certificates,
+) -> None:
+    """CPython may take it for that of a read; one of the connection itself is told all the same."""
+    channel, server = tls_pair(certificates)
+    server.sendall(b"hello")
+    assert channel.recv(Deadline(SECONDS)) == b"hello"
+    with pytest.raises(ValueError):
+        ssl._ASN1Object.fromname("nonsense")  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError):
+        channel.recv(Deadline(0.01))
+    server.sendall(b"again")
+    assert channel.recv(Deadline(SECONDS)) == b"again"
+    socket.socket.send(server, b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(ssl.SSLError):
+        channel.recv(Deadline(SECONDS))
+    channel.close()
+    server.close()
+
+
+class Reluctant(socket.socket):
+    """A socket whose first writes want to read, as TLS may; no peer can be made to have it so."""
+
+    refusals = 3
+
+    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]
+        if self.refusals:
+            self.refusals -= 1
+            raise ssl.SSLWantReadError
+        return super().send(data, flags)
+
+
+def test_write_that_wants_to_read_is_not_forgotten() -> None:
+    """The reader may have taken what it waits for: the socket shows nothing, and it looks again."""
+    left, right = socket.socketpair()
+    channel = Channel(Reluctant(fileno=left.detach()))
+    channel.send(b"hello", Deadline(SECONDS))
+    assert right.recv(10) == b"hello"
+    channel._sock.refusals = 1 << 30  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError):
+        channel.send(b"never", Deadline(0.1))
+    channel.close()
+    right.close()

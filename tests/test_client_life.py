@@ -320,7 +320,7 @@ def test_close_that_is_meant_is_the_end(code: int) -> None:
         assert client.close() is False
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 421])
 def test_refusal_that_will_stay_is_the_end(status: int) -> None:
     """Who waits gets ConnectFailed with the status; the secret stays out of its text."""
     with returning() as (client, server, listening):

@@ -74,6 +74,13 @@ def test_close_of_a_stream_is_a_time_to_come_back() -> None:
     assert forms.JSON.close(1013, "x") == frames.encode_close(1013, "x")
 
 
+def test_stream_begins_with_a_time_to_come_back() -> None:
+    """A hub that is killed says no last word; a WebSocket begins with nothing."""
+    assert len({forms.SSE_JSON.begin() for _ in range(200)}) > 1
+    assert re.fullmatch(rb"retry: \d+\n\n", forms.SSE.begin())
+    assert forms.RAW.begin() == forms.JSON.begin() == b""
+
+
 @pytest.mark.parametrize("form", forms.ALL, ids=repr)
 def test_direct_message_has_no_id(form: forms.Form) -> None:
     """A client cannot go on after it."""

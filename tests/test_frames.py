@@ -426,3 +426,30 @@ def test_bad_utf8_is_refused_at_its_first_byte(masked: bool) -> None:
                 break
             taken += 1
         assert taken == count_good(data), data
+
+
+# -- Crumbs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frames_", "crumbs"),
+    [
+        ([(BINARY, 10, True)], 0),
+        ([(BINARY, 0, True), (TEXT, 125, True)], 0),
+        ([(BINARY, 0, False)], 1),
+        ([(BINARY, 125, False)], 1),
+        ([(BINARY, 126, False)], 0),
+        ([(BINARY, 126, False), (CONTINUATION, 0, False), (CONTINUATION, 0, True)], 1),
+        ([(BINARY, 1, False), (CONTINUATION, 1, False), (CONTINUATION, 1, True)], 2),
+        ([(PING, 5, True), (PONG, 5, True)], 0),
+    ],
+)
+def test_small_fragments_are_counted(frames_: list[tuple[int, int, bool]], crumbs: int) -> None:
+    """Those that end no message: each costs the decoder as much as a message, and is none."""
+    data = b"".join(client_frame(opcode, b"a" * size, fin) for opcode, size, fin in frames_)
+    whole = FrameDecoder(1000, 1000)
+    whole.feed(data)
+    pieces = FrameDecoder(1000, 1000)
+    for byte in data:
+        pieces.feed(bytes([byte]))
+    assert (whole.crumbs, pieces.crumbs) == (crumbs, crumbs)

@@ -513,7 +513,7 @@ def test_idle_connection_is_ended() -> None:
         ((), "hub.test:8765", "null", 403),
         ((), "hub.test:8765", "", 403),
         ((), "hub.test:8765", "file://", 403),
-        ((), "null", "null", 403),
+        ((), "localhost", "null", 403),
         (("https://app.test",), "hub.test:8765", "https://app.test", 101),
         (("https://app.test/",), "hub.test:8765", "https://APP.test", 101),
         (("https://app.test",), "hub.test:8765", "http://app.test", 403),

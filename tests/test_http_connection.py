@@ -216,8 +216,12 @@ def test_answer_has_what_every_answer_has(pair: Pair) -> None:
     assert len(headers) == len(lines) - 1
     assert headers.pop("Date").endswith(" GMT")
     assert headers == {
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
         "Content-Type": "text/plain",
         "Content-Length": "4",
     }
@@ -336,11 +340,11 @@ def test_stream_begins_with_its_head(pair: Pair) -> None:
     """It lasts until the connection ends, and no proxy should collect it."""
     pair.send(first="GET / HTTP/1.1")
     pair.read()
-    assert pair.http.start_stream((("Vary", "Accept"),), SECONDS) == b""
+    assert pair.http.start_stream((("Vary", "Accept"),), b"first", SECONDS) == b""
     # The fan-out sends with MSG_DONTWAIT from here on.
     assert pair.ours.gettimeout() is None
     data = pair.received()
-    assert data.startswith(b"HTTP/1.1 200 OK\r\n") and data.endswith(b"\r\n\r\n")
+    assert data.startswith(b"HTTP/1.1 200 OK\r\n") and data.endswith(b"\r\n\r\nfirst")
     for line in (
         b"Content-Type: text/event-stream",
         b"Connection: close",
@@ -359,7 +363,7 @@ def test_stream_after_other_requests(pair: Pair) -> None:
     pair.sock.sendall(b"more")
     assert pair.http.answer(pair.read(), OK, SECONDS)
     assert pair.read().target == "/2"
-    assert pair.http.start_stream((), SECONDS) == b"more"
+    assert pair.http.start_stream((), b"", SECONDS) == b"more"
     assert pair.ours.gettimeout() is None
 
 
@@ -374,4 +378,4 @@ def test_stream_of_a_client_that_does_not_read_is_given_up(pair: Pair) -> None:
             pair.ours.send(bytes(4096))
     pair.ours.setblocking(True)
     with pytest.raises(TimeoutError):
-        pair.http.start_stream((), 0.05)
+        pair.http.start_stream((), b"", 0.05)

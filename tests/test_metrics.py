@@ -20,7 +20,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import broadcast_server
-from broadcast_server import BroadcastHub, metrics, publish, server, site
+from broadcast_server import BroadcastHub, metrics, publish, site
 from broadcast_server.core import Core
 
 from .support import (
@@ -31,12 +31,14 @@ from .support import (
     http_request,
     python_environment,
     running_hub,
+    upgrade_request,
     wait_until,
 )
 
 SECONDS = 10.0
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+CLOSING = ["Connection: close"]
 JSON_CLIENT = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
 
 
@@ -135,6 +137,8 @@ def reasons_in_the_code() -> set[str]:
                 given = node.args
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
                 given = [*node.args[3:], *(k.value for k in node.keywords if k.arg == "reason")]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "NoRoom":
+                given = node.args[1:]
             for constant in (part for argument in given for part in ast.walk(argument)):
                 if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
                     found.add(constant.value)
@@ -333,10 +337,54 @@ def refuse_behind(hub: BroadcastHub) -> None:
     room.release(cost)
 
 
-def refuse_connection(hub: BroadcastHub) -> None:
+def refuse_waiting(hub: BroadcastHub) -> None:
+    with RawClient.open(port=hub.port) as first, RawClient.connect(port=hub.port):
+        first.recv_eof()
+
+
+def refuse_host(hub: BroadcastHub) -> None:
+    answer = http_request(hub.port, upgrade_request(host="evil.example", headers=CLOSING))
+    assert answer.startswith(b"HTTP/1.1 421 ")
+
+
+def refuse_forwarded(hub: BroadcastHub) -> None:
+    answer = http_request(hub.port, upgrade_request(headers=["X-Forwarded-For: x", *CLOSING]))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def refuse_address(hub: BroadcastHub) -> None:
+    with RawClient.connect(port=hub.port), pytest.raises(HandshakeRefused, match="429"):
+        RawClient.connect(port=hub.port)
+
+
+def refuse_fragments(hub: BroadcastHub) -> None:
     with RawClient.connect(port=hub.port) as client:
-        client.sync()
-        assert http_request(hub.port, b"").startswith(b"HTTP/1.1 503")
+        for opcode in (1, 0):
+            client.send_frame(opcode, b"x", fin=False)
+        assert client.recv_close()[0] == 1009
+
+
+def refuse_header(hub: BroadcastHub) -> None:
+    answer = http_request(hub.port, upgrade_request(headers=["X: " + "x" * 300]))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+def refuse_big_frame(hub: BroadcastHub) -> None:
+    with RawClient.connect(port=hub.port) as client:
+        client.send(bytes(65))
+        assert client.recv_close()[0] == 1009
+
+
+def hold_back(hub: BroadcastHub) -> None:
+    with RawClient.connect(port=hub.port) as client:
+        client.send("x")
+        assert wait_until(lambda: core_of(hub).refused["rate"] > 0)
+
+
+def hold_pings_back(hub: BroadcastHub) -> None:
+    with RawClient.connect(port=hub.port) as client:
+        client.send_frame(9)
+        assert wait_until(lambda: core_of(hub).refused["control_rate"] > 0)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +403,17 @@ def refuse_connection(hub: BroadcastHub) -> None:
         ("filter", refuse_by_filter, {"filter": lambda message: 1}),
         ("filter", refuse_by_filter, {"filter": lambda message: 1 / 0}),
         ("busy", refuse_behind, {}),
-        ("sessions", refuse_connection, {"max_clients": 1}),
+        ("too_big", refuse_big_frame, {"max_message_bytes": 64}),
+        ("handshake_slots", refuse_waiting, {"max_handshakes": 1}),
+        ("host", refuse_host, {}),
+        ("forwarded", refuse_forwarded, {"trust_proxy": ["127.0.0.1"]}),
+        ("per_address", refuse_address, {"max_clients_per_address": 1}),
+        ("rooms_per_address", refuse_room, {"max_rooms_per_address": 1}),
+        ("rooms_per_address", refuse_joining_a_room, {"max_rooms_per_address": 1}),
+        ("max_fragments", refuse_fragments, {"max_fragments": 1}),
+        ("max_header_bytes", refuse_header, {"max_header_bytes": 256}),
+        ("rate", hold_back, {"max_rate": 0.1}),
+        ("control_rate", hold_pings_back, {"max_control_rate": 0.1}),
     ],
 )
 def test_refusal_is_counted_once(
@@ -366,8 +424,6 @@ def test_refusal_is_counted_once(
 ) -> None:
     """Under its own reason and no other."""
     monkeypatch.setattr(site, "PUBLISH_SECONDS", 0.05)
-    if reason == "sessions":
-        monkeypatch.setattr(server, "_SPARE_SESSIONS", 0)
     with running_hub(**settings) as hub:
         refuse(hub)
         assert core_of(hub).counts().refused == {reason: 1}

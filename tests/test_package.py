@@ -108,13 +108,15 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     page = MAN_PAGE.read_text().replace("\\-", "-")
     sections = re.findall(r"^\.SH\s+(.*)", page, re.MULTILINE)
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS"]
-    wanted += ["ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
+    wanted += ["SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
     assert [section for section in sections if section in wanted] == wanted
     from broadcast_server import cli
 
     for groups in cli.OPTIONS.values():
         for option in (option for group in groups.values() for option in group):
-            heading = rf"\fB--{option.name}\fR \fI\,{option.metavar}\/\fR"
+            heading = rf"\fB--{option.name}\fR"
+            if option.metavar:  # a flag has none
+                heading += rf" \fI\,{option.metavar}\/\fR"
             _, found, text = page.partition(heading)
             assert found and "(default: " in text.partition(".TP")[0].replace("\n", " ")
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from broadcast_server import rates
-from broadcast_server.rates import AddressRates
+from broadcast_server.rates import AddressRates, Pace
 
 
 class Clock:
@@ -123,3 +123,31 @@ def test_threads_share_one_bucket(clock: Clock) -> None:
     for thread in threads:
         thread.join(10)
     assert sum(passed) == 1000
+
+
+# -- One client --------------------------------------------------------------------------------
+
+
+def test_pace_is_a_bucket_that_runs_into_debt(clock: Clock) -> None:
+    """N pass at once; what is above has been sent already, and is waited for."""
+    pace = Pace(5, clock)
+    assert [pace.take(1) for _ in range(5)] == [0.0] * 5
+    assert pace.take(1) == pytest.approx(0.2)
+    assert pace.take(4) == pytest.approx(1.0)
+    clock.now += 1.0
+    assert pace.take(0) == 0.0
+    assert pace.take(1) == pytest.approx(0.2)
+    clock.now += 3600
+    assert pace.take(5) == 0.0
+    assert pace.take(1) == pytest.approx(0.2)
+
+
+def test_pace_without_a_rate_never_waits(clock: Clock) -> None:
+    """Zero is no limit."""
+    assert Pace(0, clock).take(10**9) == 0.0
+
+
+def test_pace_of_less_than_one_a_second(clock: Clock) -> None:
+    """The first one is waited for as well: the bucket holds half of it."""
+    pace = Pace(0.5, clock)
+    assert pace.take(1) == pytest.approx(1.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub
+from broadcast_server import BroadcastHub, Message
 from broadcast_server.server import HubServer
 
 from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
@@ -184,6 +184,39 @@ def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.Monke
         assert not server._sessions
         with RawClient.connect(port=hub.port) as client:
             client.leave()
+
+
+def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
+    """Only such a one is cut off at once to make room; for others the accept loop waits first."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> Message:
+        entered.set()
+        gate.wait(30)
+        return message
+
+    with running_hub(filter=hold, max_handshakes=1) as hub, RawClient.open(port=hub.port) as client:
+        server = server_of(hub)
+        assert wait_until(lambda: len(server._http) == 1)
+        (request,) = server._http
+        assert wait_until(lambda: server._is_idle(request))
+        client.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+        assert wait_until(lambda: server._is_idle(request))
+        server._await_place()  # at once: there is somebody to make way
+        client.sock.sendall(b"y")
+        assert entered.wait(30)
+        # Now the peer waits for the hub; and so does what else it sends.
+        assert not server._is_idle(request)
+        client.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not server._is_idle(request)
+        server._await_place()  # in bounded time all the same
+        gate.set()
+        while b"ok\n" not in client.buffer:
+            client._fill()
+        assert wait_until(lambda: server._is_idle(request))
+    assert not server._http
+    with socket.socket() as stranger:
+        assert not server._is_idle(stranger)
 
 
 def test_stop_waits_for_a_session_that_has_not_begun(

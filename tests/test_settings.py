@@ -25,7 +25,14 @@ AT_LEAST = {
     "max_rate": 0,
     "max_header_bytes": 256,
     "stop_timeout": 0,
+    "max_clients_per_address": 0,
+    "max_handshakes": 1,
+    "max_rooms_per_address": 0,
+    "max_control_rate": 0,
+    "drain_delay": 0,
+    "drain_seconds": 0,
 }
+TEXTS = ["allow_origin", "allow_host", "trust_proxy"]
 ABOVE_ZERO = [
     "handshake_timeout",
     "ping_interval",
@@ -54,8 +61,9 @@ def test_defaults_pass_their_own_checks() -> None:
 
 def test_every_setting_is_checked() -> None:
     """A setting that is added later must be added to a check, and here."""
-    checked = {*AT_LEAST, *ABOVE_ZERO, "room_log_bytes", "total_log_bytes", "allow_origin"}
+    checked = {*AT_LEAST, *ABOVE_ZERO, *TEXTS, "room_log_bytes", "total_log_bytes"}
     checked |= {*SECRETS, *(f"{name}_file" for name in SECRETS)}
+    checked |= {"tls_cert", "tls_key"}
     assert {field.name for field in dataclasses.fields(Settings)} == checked
 
 
@@ -85,6 +93,32 @@ def test_origins_must_be_a_sequence(origins: Any) -> None:
     """One string would be taken for a sequence of letters: no origin would ever match."""
     with pytest.raises(UsageError, match="allow_origin must be a sequence of origins"):
         make(allow_origin=origins)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_list_of_texts_must_be_one(name: str) -> None:
+    """One string would be taken for a sequence of letters."""
+    for bad in ("::1", b"::1", 5, None):
+        with pytest.raises(UsageError, match=f"^{name} must be a sequence of .*, not one string$"):
+            make(**{name: bad})
+    with pytest.raises(UsageError, match=f"^{name} must be a sequence of strings$"):
+        make(**{name: [5]})
+
+
+@pytest.mark.parametrize("name", ["*", "*.example", "hub.example:80", "http://hub.example", ""])
+def test_allowed_host_must_be_a_name(name: str) -> None:
+    """Else it would never match, and nobody would know why."""
+    with pytest.raises(UsageError, match=r"^allow_host: "):
+        make(allow_host=[name])
+    assert make(allow_host=["hub.example", "box"]).allow_host == ("hub.example", "box")
+
+
+@pytest.mark.parametrize("proxy", ["proxy.example", "10.0.0.1/8", "*", ""])
+def test_proxy_must_be_an_address_or_a_network(proxy: str) -> None:
+    """A name could mean another machine tomorrow."""
+    with pytest.raises(UsageError, match=r"^trust_proxy: "):
+        make(trust_proxy=[proxy])
+    assert make(trust_proxy=["10.0.0.0/8", "::1"]).trust_proxy == ("10.0.0.0/8", "::1")
 
 
 @pytest.mark.parametrize(("name", "least"), AT_LEAST.items())
@@ -179,3 +213,17 @@ def test_total_holds_one_room_log() -> None:
     assert make(room_log_bytes=8 * MIB, total_log_bytes=8 * MIB).total_log_bytes == 8 * MIB
     with pytest.raises(UsageError, match=r"^total_log_bytes \(8388607\) .* \(8388608\)$"):
         make(room_log_bytes=8 * MIB, total_log_bytes=8 * MIB - 1)
+
+
+@pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
+@pytest.mark.parametrize("value", ["", 5, b"cert.pem"])
+def test_file_is_the_path_of_one(name: str, value: object) -> None:
+    """Whether there is such a file is found at the start of the hub."""
+    with pytest.raises(UsageError, match=f"{name} must be the path of a file"):
+        make(**{name: value})
+
+
+def test_key_without_certificate_is_a_mistake() -> None:
+    """The hub would have no TLS, and somebody would believe that it has."""
+    with pytest.raises(UsageError, match="tls_key is of no use without tls_cert"):
+        make(tls_key="key.pem")

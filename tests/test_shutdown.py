@@ -199,8 +199,9 @@ def test_everyone_is_told_1001(hub: BroadcastHub) -> None:
         assert not stopper.is_alive()
 
 
+@pytest.mark.parametrize("end", ["stop", "drain"])
 def test_client_that_is_just_being_admitted_is_told_1001(
-    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """It has its 101, but the fan-out does not know it yet: that one must not end without it."""
     assert hub._core is not None and hub._server is not None
@@ -215,7 +216,7 @@ def test_client_that_is_just_being_admitted_is_told_1001(
     monkeypatch.setattr(hub._server, "hand_over", hand_over_late)
     monkeypatch.setattr(hub._core.backplane, "close", stopping.set)
     with RawClient.connect(port=hub.port) as client:
-        stopper = threading.Thread(target=hub.stop)
+        stopper = threading.Thread(target=getattr(hub, end))
         stopper.start()
         assert client.recv_close()[0] == 1001
         client.send_close(1001)

@@ -64,6 +64,8 @@ class Stream:
         lines = [f"GET {path} HTTP/1.1", "Host: x", "Accept: text/event-stream", *headers, "", ""]
         self.raw.sock.sendall("\r\n".join(lines).encode())
         self.head = self._until(b"\r\n\r\n")
+        if " 200 " in self.head:
+            assert re.fullmatch(r"retry: \d+", self.event())
 
     def _until(self, end: bytes) -> str:
         while end not in self.raw.buffer:

@@ -36,7 +36,7 @@ def page() -> str:
             for option in options:
                 default = option.shown or f"`{option.default}`"
                 parts.append(
-                    f"| `--{option.name} {option.metavar}` | {option.help} | {default} "
+                    f"| `--{option.spec}` | {option.help} | {default} "
                     f"| `{option.variable(command)}` |\n"
                 )
     return "".join(parts)

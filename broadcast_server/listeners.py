@@ -1,0 +1,182 @@
+"""The sockets on which a hub listens, and all of them as one.
+
+``localhost`` means this machine, whichever family a client prefers: both 127.0.0.1 and ::1, and
+where the machine has only one of them, that one. All addresses have the same port. Where the port
+may be any, the first address gets one from the kernel; if it is taken on another of the addresses,
+all begin anew, a bounded number of times.
+
+One thread accepts for all of them: ``Listeners`` is a selector with a descriptor of its own, which
+another selector can wait for.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import logging
+import os
+import selectors
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+LOCALHOST = ("127.0.0.1", "::1")
+# A port that is free on one address is rarely taken on another.
+_TRIES = 16
+# What bind() says where a family, or its loopback address, is not there.
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+_Place = tuple[socket.AddressFamily, Any]
+
+
+def open_listeners(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on each of the hosts, on the same port.
+
+    Args:
+        hosts: names or addresses, IPv4 or IPv6; of a name that has several addresses the first
+            counts, but ``localhost`` is both families'.
+        port: the port; 0 for one that is free on all.
+
+    Raises:
+        OSError: one cannot be listened on; ``filename`` says which.
+    """
+    places: list[_Place] = []
+    optional: set[_Place] = set()
+    for host in hosts:
+        is_localhost = host.lower().removesuffix(".") == "localhost"
+        for name in LOCALHOST if is_localhost else (host,):
+            place = _look_up(name)
+            if place not in places:
+                places.append(place)
+            if is_localhost:
+                optional.add(place)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return _open_all(places, optional, port)
+        except OSError as error:
+            if port or error.errno != errno.EADDRINUSE or not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _look_up(host: str) -> _Place:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"not a host name: {host!r}", host) from error
+    except OSError as error:
+        error.filename = host
+        raise
+    family, *_, address = found[0]
+    return family, address
+
+
+def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[socket.socket]:
+    # An IPv6 socket for all addresses takes IPv4's, too, unless it is told not to.
+    both = {family for family, _ in places} >= {socket.AF_INET, socket.AF_INET6}
+    opened: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, address in places:
+            try:
+                opened.append(_open(family, (address[0], port, *address[2:]), both))
+            except OSError as error:
+                error.filename = address[0]
+                if error.errno not in _NO_FAMILY or (family, address) not in optional:
+                    raise
+                logger.info("not listening on %s: %s", address[0], error.strerror)
+                missing = error
+                continue
+            port = opened[-1].getsockname()[1]
+        if not opened and missing is not None:
+            raise missing
+    except BaseException:
+        for sock in opened:
+            sock.close()
+        raise
+    return opened
+
+
+def _open(family: socket.AddressFamily, address: Any, v6only: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A hub that is started again need not wait for the last one's connections to be forgotten.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and v6only:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listeners:
+    """Listening sockets as one. It owns them: ``close`` closes them.
+
+    ``accept`` is for one thread; ``wake`` may be called from any.
+
+    Args:
+        sockets: at least one socket that listens.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        self.sockets = tuple(sockets)
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        self._turns = collections.deque(self.sockets)
+        for sock in self.sockets:
+            # Another process may share a socket that was inherited, and be faster.
+            sock.setblocking(False)
+            # Accepted sockets inherit it: one system call instead of one for each client.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is a connection to accept, or somebody
+        has woken it."""
+        return self._selector.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; take the sockets in turns.
+
+        Raises:
+            BlockingIOError: there is none.
+            OSError: it cannot be accepted.
+        """
+        ready = {key.fd for key, _ in self._selector.select(0)}
+        for _ in self.sockets:
+            # In turns: a busy address must not keep those who come to another waiting.
+            sock = self._turns[0]
+            self._turns.rotate(-1)
+            if sock.fileno() in ready:
+                request, address = sock.accept()
+                # Some systems hand the listening socket's mode on.
+                request.setblocking(True)
+                return request, address
+        raise BlockingIOError(errno.EAGAIN, "no connection to accept")
+
+    def wake(self) -> None:
+        """Make the descriptor readable for good.
+
+        To shut the sockets down would do the same, but for all who share them, such as the service
+        manager that has opened them and would hand them to the next hub.
+        """
+        if self._wake_writer >= 0:
+            os.write(self._wake_writer, b"w")
+
+    def close(self) -> None:
+        """Close everything. It may be called again."""
+        if self._wake_writer < 0:
+            return
+        self._selector.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+        self._wake_reader = self._wake_writer = -1
+        for sock in self.sockets:
+            sock.close()
