@@ -237,9 +237,11 @@ class StreamMember(Member):
         super().__init__(driver, order, speaks=False)
         self._as_json = as_json
         self._events = Events()
+        self._begun = False
 
     def _request(self) -> bytes:
         self._events = Events()
+        self._begun = False
         query = ["format=json"] if self._as_json else []
         headers = ["Accept: text/event-stream"]
         if self.track.last is not None:
@@ -261,7 +263,12 @@ class StreamMember(Member):
     def _take(self, data: bytes) -> None:
         for fields in self._events.feed(data):
             kind = fields.get("event", "message")
-            if "retry" in fields:
+            if not self._begun:
+                # So long it would wait if it lost the hub without a last word.
+                if set(fields) != {"retry"}:
+                    raise Violation(f"{self} was not told first how long to wait: {fields}")
+                self._begun = True
+            elif "retry" in fields:
                 if not self._may_be_late():
                     raise Violation(f"{self} was sent away and had not stalled")
                 self._told = True
