@@ -251,9 +251,12 @@ def test_sender_that_dies_inside_a_frame_leaves_nothing_of_it(where: str, end: s
 
 
 def join_and_leave(client: RawClient) -> None:
-    """Come in and go in good order."""
+    """Come in and go in good order; what others have said may come in between."""
     client.upgrade("/crowd")
-    client.leave()
+    client.send_close()
+    while client.recv_frame()[1] != CLOSE:
+        pass
+    client.recv_eof()
 
 
 def join_as_json_and_vanish(client: RawClient) -> None:
