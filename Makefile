@@ -10,7 +10,7 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium run test stress conformance check lint types coverage package bench guard \
+.PHONY: help .venv chromium run test stress soak conformance check lint types coverage package bench guard \
 	man docs screenshots clean
 
 help: ## list the targets
@@ -29,6 +29,9 @@ test: .venv $(NODE_MODULES) chromium ## install what the tests need and run all 
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
 	$(BIN)/python -m pytest -m stress --timeout 600 $(ARGS)
+
+soak: .venv ## use and abuse a hub at random for half an hour (ARGS="--minutes 30 --clients 1000")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 conformance: .venv ## run every case of the Autobahn suite against the hub and the client
 	$(BIN)/python -m tests.conformance.run --role server $(ARGS)
