@@ -153,26 +153,21 @@ def test_reader_need_not_get_what_was_sent_before_it_came(case: Case) -> None:
     assert case.track.received == 1
 
 
-FAULTS: dict[str, Callable[[Case], None]] = {
-    "a hole": lambda case: case.read(3, 5),
-    "a hole at the beginning": lambda case: case.read(4),
-    "a repetition": lambda case: case.read(3, 4, 4),
-    "a swap": lambda case: case.read(4, 3),
-    "something old": lambda case: case.read(2),
-    "a stranger": lambda case: case.track.message(make_key(9, 0), None, 0.0),
-    "another id": lambda case: case.track.message(case.keys[3], case.id(4), 0.0),
-    "too little": lambda case: case.read(3, 4, 5, 6, 7, 8),
-    "nothing": lambda case: case.read(),
-    "an overtaking acknowledgement": lambda case: (case.read(3), case.track.reached(case.id(5))),
-    "to resume too late": lambda case: (
-        case.read(3),
-        case.track.reached(case.id(4), exactly=True),
-    ),
-    "to resume too early": lambda case: (
-        case.read(3, 4),
-        case.track.reached(case.id(3), exactly=True),
-    ),
-    "a gap for nothing": lambda case: (case.read(3), case.track.gap(case.id(4))),
+# What is read, and what is told then.
+FAULTS: dict[str, tuple[tuple[int, ...], Callable[[Case], None] | None]] = {
+    "a hole": ((3, 5), None),
+    "a hole at the beginning": ((4,), None),
+    "a repetition": ((3, 4, 4), None),
+    "a swap": ((4, 3), None),
+    "something old": ((2,), None),
+    "a stranger": ((), lambda case: case.track.message(make_key(9, 0), None, 0.0)),
+    "another id": ((), lambda case: case.track.message(case.keys[3], case.id(4), 0.0)),
+    "too little": ((3, 4, 5, 6, 7, 8), None),
+    "nothing": ((), None),
+    "an acknowledgement that overtakes": ((3,), lambda case: case.track.reached(case.id(5))),
+    "to resume too late": ((3,), lambda case: case.track.reached(case.id(4), exactly=True)),
+    "to resume too early": ((3, 4), lambda case: case.track.reached(case.id(3), exactly=True)),
+    "a gap for nothing": ((3,), lambda case: case.track.gap(case.id(4))),
 }
 
 
@@ -181,7 +176,10 @@ def test_fault_is_found(case: Case, fault: str) -> None:
     """Each of them, at the end at the latest."""
     case.order.ring_bytes = 1 << 20
     with pytest.raises((Violation, AssertionError)):
-        FAULTS[fault](case)
+        numbers, tell = FAULTS[fault]
+        case.read(*numbers)
+        if tell is not None:
+            tell(case)
         case.see(5)
         finish(case)
 
