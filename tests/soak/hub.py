@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import select
@@ -53,7 +54,7 @@ class Hub:
             resident_bytes(self.process.pid),
             len(list((proc / "fd").iterdir())),
             len(list((proc / "task").iterdir())),
-            sum(map(int, ticks)) / 100,
+            sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"),
         )
 
     def bad_lines(self) -> list[str]:
