@@ -26,9 +26,9 @@ from .forms import JSON, RAW, SSE, SSE_JSON
 from .handshake import BadRequest, HttpConnection
 from .messages import Member
 from .policies import decide
+from .presence import MAX_NAMED
 from .reader import Reader
 from .registry import NoRoom
-from .rooms import MAX_NAMED
 from .sessions import Session
 from .timers import NEVER
 

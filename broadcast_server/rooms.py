@@ -1,4 +1,4 @@
-"""A room: its log of messages, who is in it, and how far the fan-out has got. No sockets.
+"""A room: its log of messages, and how far the fan-out has got. Who is in it: ``presence``.
 
 The log is a list of entries, indexed by position since the room began: ``base`` is the position of
 the first one still held, ``head`` the one that the next message will get. Publishers append at the
@@ -12,7 +12,6 @@ waits for anybody, and not for a slow client.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -22,14 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import events
 from .errors import HubBusy
-from .forms import JSON, RAW, Form
+from .forms import RAW, Form
 from .messages import ENTRY_BYTES, Draft, Entry, Id, Member, cost_of, format_id
+from .presence import Presence
 
 if TYPE_CHECKING:
     from .connection import Connection
-
-# Above so many members there is no `join` and no `leave`, but a `count` now and then.
-MAX_NAMED = 100
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
@@ -48,7 +45,7 @@ class Joined(NamedTuple):
     replaced: Connection | None
 
 
-class Room:
+class Room(Presence):
     """One room.
 
     Methods run on any thread, except those under the banner of the fan-out.
@@ -66,16 +63,11 @@ class Room:
         self.path = path
         self.maker = maker
         self.ring_bytes = ring_bytes
-        # Guards members, their `member` and `missed`, watchers, recount, closed, _entries, _base,
-        # _dropped_bytes, _floor, _offered, _reserved, _paused and _changes. Taken after the
-        # backplane's lock and before a connection's.
-        self.lock = threading.Lock()
+        # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
+        # _reserved and _paused as well. Taken after the backplane's and before a connection's.
+        super().__init__()
         self._space = threading.Condition(self.lock)  # notified when publishers may go on
-        self.members: dict[int, Connection] = {}
-        self.watchers: dict[Connection, None] = {}  # members who are told of the others
-        self.recount = False  # a `count` is due
         self.closed = False
-        self._changes = 0  # of members or their names
         self._entries: list[Entry] = []
         self._base = 0
         self._dropped_bytes = 0  # bytes of the frames before _base
@@ -93,7 +85,7 @@ class Room:
         self.due = float("inf")  # its place in the fan-out's timers
         self.counted_at = 0.0  # when the last `count` went out
 
-    # -- Members: reader threads, the fan-out, the user's threads ------------------------------
+    # -- Joining: reader threads ---------------------------------------------------------------
 
     def join(
         self,
@@ -137,19 +129,7 @@ class Room:
             after = self.id_before(connection.cursor)
             connection.joined_after = after
             connection.skips_to = head if since is None else connection.cursor
-            replaced = self.members.get(connection.number)
-            told: list[Connection] = []
-            # Whoever was told to go before it came is none; its Close is queued under this lock.
-            if not connection.closing:
-                self.members[connection.number] = connection
-                self._changes += 1
-                if replaced is not None:
-                    self.watchers.pop(replaced, None)
-                    told = self._tell_rename_locked(connection.member, replaced.member.name)
-                else:
-                    told = self._tell_locked("join", connection.member)
-                if connection.form is JSON:
-                    self.watchers[connection] = None
+            replaced, told = self._enter_locked(connection)
             first = b""
             if welcome is not None:
                 members = [member.member for member in self.members.values()]
@@ -165,79 +145,6 @@ class Room:
     def _position_after(self, since: Id) -> int:
         key = lambda entry: (entry.ms, entry.seq)  # noqa: E731
         return self._base + bisect_right(self._entries, since, key=key)
-
-    def leave(self, connection: Connection) -> list[Connection]:
-        """End a membership, if there still is one; return the clients that were told of it."""
-        with self.lock:
-            if self.members.get(connection.number) is not connection:
-                return []
-            del self.members[connection.number]
-            self._changes += 1
-            self.watchers.pop(connection, None)
-            return self._tell_locked("leave", connection.member)
-
-    def rename(self, connection: Connection, name: str | None) -> list[Connection]:
-        """Change a member's name; return the clients that were told of it."""
-        with self.lock:
-            old = connection.member
-            connection.member = dataclasses.replace(old, name=name)
-            if self.members.get(connection.number) is not connection:
-                return []
-            self._changes += 1
-            return self._tell_rename_locked(connection.member, old.name)
-
-    def tell_count(self) -> list[Connection]:
-        """Tell how many members there are; return the clients that were told."""
-        with self.lock:
-            self.recount = False
-            return self._queue_to_watchers_locked(JSON.event(events.count(len(self.members))))
-
-    def tell_members(self, connection: Connection) -> None:
-        """Tell a client all that it has not been told while its queue was too long."""
-        with self.lock:
-            connection.missed = False
-            members = [member.member for member in self.members.values()]
-            connection.queue_presence(JSON.event(events.members(members)))
-
-    def answer_who(self, connection: Connection, ref: events.Ref, limit_bytes: int) -> bool | None:
-        """Queue the list of members for a client, as ``Connection.queue`` does; also False if
-        somebody came or went meanwhile: who was told of that must not get an older list after it.
-        """
-        with self.lock:
-            members = [member.member for member in self.members.values()]
-            changes = self._changes
-        frame = JSON.event(events.members(members, ref))
-        with self.lock:
-            if changes != self._changes:
-                return False
-            return connection.queue_locked(frame, limit_bytes)
-
-    def _tell_rename_locked(self, member: Member, old: str | None) -> list[Connection]:
-        assert self.lock.locked()
-        if member.name == old:
-            return []
-        frame = JSON.event(events.presence("rename", member, len(self.members), old=old))
-        return self._queue_to_watchers_locked(frame)
-
-    def _tell_locked(self, kind: str, member: Member) -> list[Connection]:
-        assert self.lock.locked()
-        if not self.watchers:
-            return []
-        if len(self.members) > MAX_NAMED:
-            self.recount = True
-            return []
-        return self._queue_to_watchers_locked(
-            JSON.event(events.presence(kind, member, len(self.members)))
-        )
-
-    def _queue_to_watchers_locked(self, frame: bytes) -> list[Connection]:
-        assert self.lock.locked()
-        return [watcher for watcher in self.watchers if watcher.queue_presence(frame)]
-
-    def member_list(self) -> list[Member]:
-        """Return the members in the order in which they joined."""
-        with self.lock:
-            return [connection.member for connection in self.members.values()]
 
     # -- Publishing: reader threads, the user's threads ----------------------------------------
 
