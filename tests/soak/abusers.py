@@ -197,6 +197,8 @@ class Abuser(Peer):
 
     def __init__(self, driver: Driver, order: Order, mean: float, limit: int) -> None:
         super().__init__(driver)
+        self._order = order
+        self._began_at = 0
         self._mean = mean
         self._abuses = _abuses(order.path, driver.token, limit)
         self._what = ""
@@ -221,6 +223,7 @@ class Abuser(Peer):
         self._got.clear()
         self._visit += 1
         visit = self._visit
+        self._began_at = len(self._order)
         self.open(data)
         if self._check is None:
             self.driver.after(self.driver.pause(2.0), lambda: self._give_up(visit))
@@ -247,6 +250,15 @@ class Abuser(Peer):
         if check is not None:
             head = Head()
             rest = head.feed(bytes(self._got)) if self._got else None
-            if rest is None or not check(head.status, rest):
+            if rest is not None and check(head.status, rest):
+                self.driver.counts["abuses answered"] += 1
+            elif (
+                rest is not None
+                and _close(1013)(head.status, rest)
+                and self._order.may_be_trimmed(self._began_at)
+            ):
+                # The room was so busy that it could not even join.
+                self.driver.counts["evicted"] += 1
+            else:
                 raise Violation(f"{self._what} got {bytes(self._got[-300:])!r}, {error}")
         self.start()
