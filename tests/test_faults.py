@@ -262,16 +262,16 @@ HALF_FRAMES = {
 )
 def test_sender_that_dies_inside_a_frame_leaves_nothing_of_it(where: str, end: str) -> None:
     """What was whole before is delivered, the rest is not, and the others go on."""
-    codes: list[int] = []
+    codes: dict[str | None, int] = {}
 
     def on_leave(member: Member, code: int, reason: str) -> None:
-        codes.append(code)
+        codes[member.name] = code
 
     options = {"ping_interval": 0.4, "ping_timeout": 1.0} if end == "silence" else {}
     with running_hub(on_leave=on_leave, **options) as hub:
         client = RawClient.connect(port=hub.port, path="/r", headers=JSON)
         with Watcher(client) as other:
-            with RawClient.connect(port=hub.port, path="/r") as sender:
+            with RawClient.connect(port=hub.port, path="/r?name=sender") as sender:
                 other.get("join")
                 sender.sock.sendall(client_frame(TEXT, "whole") + HALF_FRAMES[where])
                 assert other.get("message")["data"] == "whole"
@@ -284,7 +284,7 @@ def test_sender_that_dies_inside_a_frame_leaves_nothing_of_it(where: str, end: s
                 hub.broadcast("next", "/r")
                 assert other.get("message")["data"] == "next"
         assert wait_until(lambda: len(codes) == 2, SECONDS)
-    assert codes[0] == (1011 if end == "silence" else 1006)
+    assert codes["sender"] == (1011 if end == "silence" else 1006)
 
 
 # -- Many that come and go ---------------------------------------------------------------------
