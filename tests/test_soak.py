@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -35,7 +36,7 @@ class Case:
         """Let the referee see the next messages."""
         for number in range(len(self.order), len(self.order) + count):
             self.order.append(self.id(number), self.keys[number], 1)
-        self.order.settle()
+        self.order.settle(0.0)
 
     def id(self, number: int) -> int:
         """Return the id of a message; its time is 100 ms and its sequence one more."""
@@ -71,6 +72,7 @@ def finish(case: Case) -> None:
     case.track.complete()
     case.track.settle()
     assert case.track.is_settled
+    case.order.settle(math.inf)
 
 
 # -- The order of a room -----------------------------------------------------------------------
@@ -162,7 +164,7 @@ FAULTS: dict[str, tuple[tuple[int, ...], Callable[[Case], None] | None]] = {
     "an acknowledgement that overtakes": ((3,), lambda case: case.track.reached(case.id(5))),
     "to resume too late": ((3,), lambda case: case.track.reached(case.id(4), exactly=True)),
     "to resume too early": ((3, 4), lambda case: case.track.reached(case.id(3), exactly=True)),
-    "a gap for nothing": ((3,), lambda case: case.track.gap(case.id(4))),
+    "a gap for nothing": ((3,), lambda case: case.track.gap(case.id(4), 10, 0.0)),
 }
 
 
@@ -208,7 +210,7 @@ def test_gap_is_right_where_the_ring_is_too_small(case: Case) -> None:
     """What comes next is behind it."""
     case.see(5)
     case.read(3)
-    case.track.gap(case.id(7))
+    case.track.gap(case.id(7), 10, 0.0)
     case.read(8, 9)
     finish(case)
 

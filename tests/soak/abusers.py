@@ -252,13 +252,11 @@ class Abuser(Peer):
             rest = head.feed(bytes(self._got)) if self._got else None
             if rest is not None and check(head.status, rest):
                 self.driver.counts["abuses answered"] += 1
-            elif (
-                rest is not None
-                and _close(1013)(head.status, rest)
-                and self._order.may_be_trimmed(self._began_at)
-            ):
+            elif rest is not None and _close(1013)(head.status, rest):
                 # The room was so busy that it could not even join.
-                self.driver.counts["evicted"] += 1
+                driver = self.driver
+                driver.counts["evicted"] += 1
+                self._order.claim_trimmed(self._began_at, driver.tick, driver.now, repr(self))
             else:
                 raise Violation(f"{self._what} got {bytes(self._got[-300:])!r}, {error}")
         self.start()

@@ -151,7 +151,7 @@ class Driver:
         while self._timers and self._timers[0][0] <= self.now:
             heapq.heappop(self._timers)[2]()
         for order in self.orders:
-            order.settle()
+            order.settle(self.now)
         self.longest_turn = max(self.longest_turn, time.monotonic() - began)
 
     def haunt(self, sock: socket.socket, seconds: float) -> None:

@@ -214,11 +214,17 @@ class Member(Peer):
         self.track.message(key, id, self.driver.now)
         return key >> 32
 
-    def _may_be_late(self) -> bool:
-        """Whether the hub may give up on it: it has not read, or its buffers are too small for a
-        burst, or what it has asked for was trimmed before it got anything of it."""
-        trimmed = self._received == 0 and self.order.may_be_trimmed(self.track.place)
-        return self._small or trimmed
+    def _sent_away(self) -> None:
+        """The hub has given up on it: it has not read, or its buffers are too small for a burst, or
+        what it has asked for was trimmed before it got anything of it."""
+        if not self._small:
+            if self._received:
+                raise Violation(f"{self} was sent away and has always read")
+            self._claimed_trimmed()
+
+    def _claimed_trimmed(self) -> None:
+        driver = self.driver
+        self.order.claim_trimmed(self.track.place, driver.tick, driver.now, repr(self))
 
     def on_end(self, error: OSError | None) -> None:
         """Come back, if the connection might end."""
@@ -269,13 +275,13 @@ class StreamMember(Member):
                     raise Violation(f"{self} was not told first how long to wait: {fields}")
                 self._begun = True
             elif "retry" in fields:
-                if not self._may_be_late():
-                    raise Violation(f"{self} was sent away and had not stalled")
+                self._sent_away()
                 self._told = True
                 self.driver.counts["evicted"] += 1
             elif kind == "gap":
                 self.driver.counts["gaps"] += 1
-                self.track.gap(pack_id(json.loads(fields["data"])["after"]))
+                after = pack_id(json.loads(fields["data"])["after"])
+                self.track.gap(after, self.driver.tick, self.driver.now)
             elif self._as_json:
                 self._message(data_of(json.loads(fields["data"])), pack_id(fields["id"]))
             else:
@@ -347,8 +353,7 @@ class SocketMember(Member):
         self._told = True
         if code == 1013:
             self.driver.counts["evicted"] += 1
-            if not self._may_be_late():
-                raise Violation(f"{self} was sent away with {reason} and had not stalled")
+            self._sent_away()
             self.track.reached(pack_id(reason.removeprefix("since=")), exactly=True)
             self._leaving = False
         elif code == 1011 and reason == "ping timeout" and self._stalled:

@@ -15,6 +15,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 
+# Within this time the referee must have got what others know already.
+CLAIM_SECONDS = 30.0
+
 # Of a message's key, which is its sender's number and its own.
 _SEQ_BITS = 32
 
@@ -44,6 +47,16 @@ def show(key: int) -> str:
     return f"message {key & 0xFFFFFFFF} of sender {key >> _SEQ_BITS}"
 
 
+@dataclasses.dataclass
+class _Claim:
+    """The hub says that what comes from a position on is not held any more."""
+
+    position: int
+    tick: int
+    deadline: float
+    who: str
+
+
 class Order:
     """The messages of one room, as its referee sees them.
 
@@ -59,7 +72,7 @@ class Order:
         self.keys = array("Q")
         self.ticks = array("Q")  # the count of all sends when it was sent
         self.times = array("d")  # when it was sent
-        self.costs = array("Q")  # of all until here, at most
+        self.costs = array("Q")  # in the hub's log, at most
         self.waiting: dict[Track, None] = {}  # readers that wait for more of it
         self.is_complete = False  # nothing more will come
         self._sent: dict[int, tuple[int, float]] = {}
@@ -67,6 +80,7 @@ class Order:
         self._must: dict[int, int] = {}  # how many of a sender must come
         self._accepted: dict[int, int] = {}  # acknowledged, not seen yet
         self._unanswered: dict[int, int] = {}  # seen, not acknowledged yet
+        self._claims: list[_Claim] = []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,8 +118,7 @@ class Order:
         self.ticks.append(tick)
         self.times.append(at)
         # Frame, JSON, two kinds of server-sent event, and what an entry counts beside them.
-        cost = 2048 + 8 * size
-        self.costs.append((self.costs[-1] if self.costs else 0) + cost)
+        self.costs.append(2048 + 8 * size)
         if key in self._accepted:
             self._compare(key, self._accepted.pop(key), id)
             self._unanswered.pop(key, None)
@@ -152,21 +165,38 @@ class Order:
             came = f"came as {unpack_id(id)}" if id else "never came"
             raise Violation(f"{self.path}: {show(key)} was never acknowledged, and {came}")
 
-    def may_be_trimmed(self, position: int) -> bool:
-        """Tell whether the hub may not hold everything from here on any more.
+    def claim_trimmed(self, position: int, tick: int, now: float, who: str) -> None:
+        """Note that the hub says that it does not hold everything from a position on any more.
 
-        It keeps a ring but for a sixteenth; what entries cost is counted too high here, never too
-        low.
+        That is so if what was sent until now fills its ring; the referee may see it a moment later.
+
+        Args:
+            tick: the count of all sends by now.
         """
-        total = self.costs[-1] if self.costs else 0
-        before = self.costs[position - 1] if position else 0
-        return total - before >= self.ring_bytes * 7 // 8
+        self._claims.append(_Claim(position, tick, now + CLAIM_SECONDS, who))
 
-    def settle(self) -> None:
-        """Let the readers go on that have waited."""
+    def settle(self, now: float) -> None:
+        """Let the readers go on that have waited, and look at what the hub has claimed."""
         waiting, self.waiting = self.waiting, {}
         for track in waiting:
             track.settle()
+        if self._claims:
+            self._claims = [claim for claim in self._claims if not self._is_true(claim)]
+            for claim in self._claims:
+                if now > claim.deadline:
+                    raise Violation(
+                        f"{claim.who} was told that {self.path} does not hold what came after "
+                        f"message {claim.position} any more, and there was room for all of it"
+                    )
+
+    def _is_true(self, claim: _Claim) -> bool:
+        """Whether a ring, but for the sixteenth that is trimmed at once, has been filled since.
+
+        What entries cost is counted too high here, never too low.
+        """
+        later = range(claim.position, len(self))
+        cost = sum(self.costs[place] for place in later if self.ticks[place] <= claim.tick)
+        return cost >= self.ring_bytes * 7 // 8
 
 
 @dataclasses.dataclass
@@ -196,6 +226,8 @@ class _Gap:
     """What comes next is after this id."""
 
     after: int
+    tick: int
+    at: float
 
 
 class Track:
@@ -269,9 +301,9 @@ class Track:
         """Take an acknowledgement, which never overtakes a message, or the id of an eviction."""
         self._add(_Upto(id, exactly))
 
-    def gap(self, after: int) -> None:
-        """Take the news that something is missing."""
-        self._add(_Gap(after))
+    def gap(self, after: int, tick: int, now: float) -> None:
+        """Take the news that something is missing; see ``Order.claim_trimmed``."""
+        self._add(_Gap(after, tick, now))
 
     def complete(self, position: int | None = None) -> None:
         """Note that everything that was there at that length of the order must have come."""
@@ -348,8 +380,9 @@ class Track:
         if newest < item.after:
             return False
         target = bisect_right(self.order.ids, item.after)
-        if target < self._position or not self.order.may_be_trimmed(self._position):
-            raise Violation(f"{self.who} got a gap up to {unpack_id(item.after)} for nothing")
+        if target < self._position:
+            raise Violation(f"{self.who} got a gap up to {unpack_id(item.after)}, which it has got")
+        self.order.claim_trimmed(self._position, item.tick, item.at, self.who)
         self._position, self.last = target, item.after
         return True
 

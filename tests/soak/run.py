@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 import time
 from collections import Counter
@@ -178,6 +179,7 @@ class Soak:
                 raise Violation(f"{member} has got what never was in its room's order")
         for order in self.orders:
             order.check_senders()
+            order.settle(math.inf)
         driver.over = True
         everybody = [*self.members, *self.referees]
         for member in everybody:

@@ -94,8 +94,7 @@ class PlainMember(Speaker):
 
     def _take_head(self, head: Any) -> bool:
         if head.status == 410 and self.track.last is not None:
-            if not self.order.may_be_trimmed(self.track.place):
-                raise Violation(f"{self}: {unpack_id(self.track.last)} is gone already")
+            self._claimed_trimmed()
             self.driver.counts["410"] += 1
             self.close()
             self.come_back(afresh=True)
@@ -253,7 +252,7 @@ class JsonMember(Speaker):
             if self._after not in (None, after):
                 raise Violation(f"{self}: the gap ends elsewhere than the welcome has said")
             self._after = None
-            self.track.gap(after)
+            self.track.gap(after, self.driver.tick, self.driver.now)
         elif kind == "error":
             raise Violation(f"{self} got {data!r}")
         else:
