@@ -10,8 +10,8 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium run test stress soak conformance check lint types coverage package bench guard \
-	man docs screenshots clean
+.PHONY: help .venv chromium run test stress soak conformance fuzz check lint types coverage package \
+	bench guard man docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -36,6 +36,12 @@ soak: .venv ## use and abuse a hub at random for half an hour (ARGS="--minutes 3
 conformance: .venv ## run every case of the Autobahn suite against the hub and the client
 	$(BIN)/python -m tests.conformance.run --role server $(ARGS)
 	$(BIN)/python -m tests.conformance.run --role client $(ARGS)
+
+fuzz: .venv ## throw broken input at the parsers and at a hub for ten minutes (ARGS=--help)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' \
+		|| echo "There is no atheris for this Python or machine: see docs/topics/dependencies.md"
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 check: lint types coverage package ## what CI runs beside the tests: the four targets below
 
@@ -92,5 +98,6 @@ tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json
 
 clean: ## remove everything that make has made
 	rm -rf .venv build dist *.egg-info tests/node_modules tests/benchmarks/build
+	rm -rf tests/fuzz/findings
 	rm -rf .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

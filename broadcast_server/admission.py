@@ -19,23 +19,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from .addresses import network_of
 
 Key = TypeVar("Key")
-
-
-class Begun(NamedTuple, Generic[Key]):
-    """What has come of a new connection.
-
-    Attributes:
-        admitted: whether it has a place.
-        dropped: the connection that has lost its place to it, to be cut off now.
-    """
-
-    admitted: bool
-    dropped: Key | None
 
 
 class Admission(Generic[Key]):
@@ -59,7 +47,7 @@ class Admission(Generic[Key]):
         self._joined: dict[Key, str] = {}
         self._clients: Counter[str] = Counter()
 
-    def begin(self, key: Key, host: str) -> Begun[Key]:
+    def begin(self, key: Key, host: str) -> tuple[bool, Key | None]:
         """Give a new connection a place, if need be another's.
 
         Args:
@@ -67,18 +55,19 @@ class Admission(Generic[Key]):
             host: its peer's address.
 
         Returns:
-            Not admitted only if those that were cut off are not gone yet and are as many again.
+            Whether it has a place, and the connection that has lost its own to it, to be cut off
+            now. It has none only if those that were cut off are not gone yet and are as many again.
         """
         with self._lock:
             dropped = None
             if len(self._network) >= self._max_waiting:
                 if len(self._dropped) >= self._max_waiting:
-                    return Begun(False, None)
+                    return False, None
                 dropped = self._longest_locked()
                 self._forget_locked(dropped)
                 self._dropped.add(dropped)
             self._wait_locked(key, network_of(host))
-            return Begun(True, dropped)
+            return True, dropped
 
     def next_dropped(self) -> Key | None:
         """Return the connection that would make way for a new one; None if there is a place."""

@@ -87,7 +87,8 @@ def refuse(request: Request, names: frozenset[str]) -> Refusal | None:
     if len(values) > 1 or found is None:
         # RFC 9112 §3.2.
         return Refusal(400, "the Host header is not one host with or without a port")
-    name = canonical(found["literal"] or found["name"])
+    # Only a name may end with the root's dot.
+    name = found["literal"] or canonical(found["name"])
     if found["literal"] is None and name in names:
         return None
     try:

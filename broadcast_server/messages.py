@@ -184,7 +184,7 @@ def parse_id(text: str) -> tuple[int, int]:
         # str.isdigit() alone would also take other scripts' digits; 20 places hold any 64-bit
         # number.
         if not (dash and half.isascii() and half.isdigit() and len(half) <= 20):
-            raise ValueError(f"not a message id: {text!r}")
+            raise ValueError(f"not a message id: {text[:64]!r}")
     return int(ms), int(seq)
 
 

@@ -18,6 +18,10 @@ ANY = ("http", "https", *WEBSOCKET)
 
 _PATH_SAFE = "%/:@!$&'()*+,;=-._~"
 _QUERY_SAFE = _PATH_SAFE + "?"
+# RFC 3986 §3.2, without a user: an IPv6 address or a name, and a port.
+_AUTHORITY = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~%-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]*)?"
+)
 _USER = re.compile("[^/?#]*//[^/?#]*@")
 
 
@@ -34,8 +38,13 @@ def split(url: str, schemes: tuple[str, ...] = ANY) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-        (parts.hostname or "").encode("idna")
-        host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+        host = parts.netloc
+        if not host.isascii():
+            name, colon, port = host.partition(":")
+            host = name.encode("idna").decode("ascii") + colon + port
+        # What it is in ASCII must be a name, too: "⒈" is "1.", and may leave an empty label.
+        usable = usable and _AUTHORITY.fullmatch(host) is not None
+        (urllib.parse.urlsplit("//" + host).hostname or "").encode("idna")
     except ValueError:
         usable = False
     example = f"an address such as {schemes[0]}://127.0.0.1:8765/scores"

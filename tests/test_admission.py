@@ -183,7 +183,7 @@ def test_nothing_is_left_of_many_that_came_and_went() -> None:
     def come_and_go(thread: int) -> None:
         for number in range(300):
             key, host = f"{thread}-{number}", f"192.0.2.{number % 7}"
-            if places.begin(key, host).admitted:
+            if places.begin(key, host)[0]:
                 try:
                     if places.join(key, host) and number % 3:
                         places.unjoin(key, host)

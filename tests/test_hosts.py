@@ -105,8 +105,9 @@ def test_host_that_is_none_is_a_bad_request(values: list[str]) -> None:
 
 
 def test_bracketed_ipv4_address_is_none() -> None:
-    """Nor is an IPv6 address without brackets."""
+    """Nor is an IPv6 address without brackets, or one with the root's dot: only names have that."""
     assert status_of("[127.0.0.1]") == 421
+    assert status_of("[::1.]:80") == 421
 
 
 def test_no_host_is_a_program() -> None:

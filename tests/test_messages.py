@@ -114,6 +114,13 @@ def test_parse_id_refuses_what_is_none(text: str) -> None:
         parse_id(text)
 
 
+def test_parse_id_repeats_the_beginning_only() -> None:
+    """What it says goes back to the stranger; a whole request head is not worth an answer."""
+    with pytest.raises(ValueError) as failed:
+        parse_id("1" * 10_000)
+    assert len(str(failed.value)) < 100
+
+
 @pytest.mark.parametrize(
     ("ms", "text"),
     [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-import h11
 import pytest
 
-from broadcast_server.decisions import Request
 from broadcast_server.plain_request import parse_plain
+
+from .fuzz.target_http import read_by_h11
 
 LINES = [
     b"GET /room?name=ann HTTP/1.1",
@@ -23,26 +23,9 @@ LINES = [
 WHOLE = b"\r\n".join(LINES) + b"\r\n\r\n"
 
 
-def by_h11(data: bytes) -> tuple[Request, bytes] | None:
-    """Return what h11 makes of the bytes; None for an error or an incomplete request."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
-    connection.receive_data(data)
-    try:
-        event = connection.next_event()
-        if not isinstance(event, h11.Request):
-            return None
-        if not isinstance(connection.next_event(), h11.EndOfMessage):
-            return None
-    except h11.RemoteProtocolError:
-        return None
-    headers = tuple((name.decode(), value.decode("latin-1")) for name, value in event.headers)
-    request = Request(event.method.decode(), event.target.decode(), "1.1", headers)
-    return request, connection.trailing_data[0]
-
-
 def test_reads_a_plain_request_as_h11_does() -> None:
     """What browsers and libraries send is read alike, with the frame behind it left over."""
-    assert parse_plain(WHOLE + b"\x81\x80abcd", 16384) == by_h11(WHOLE + b"\x81\x80abcd")
+    assert parse_plain(WHOLE + b"\x81\x80abcd", 16384) == read_by_h11(WHOLE + b"\x81\x80abcd")
     assert parse_plain(WHOLE, 16384) is not None
 
 
@@ -89,5 +72,5 @@ def test_never_differs_from_h11_on_mutated_requests() -> None:
         plain = parse_plain(bytes(data), 16384)
         if plain is not None:
             read += 1
-            assert plain == by_h11(bytes(data)), bytes(data)
+            assert plain == read_by_h11(bytes(data)), bytes(data)
     assert read > 1000

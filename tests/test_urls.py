@@ -15,6 +15,7 @@ from broadcast_server.errors import UsageError
         ("HTTPS://h:1/a?b", "https://h:1/a?b"),
         ("ws://[::1]:1/", "ws://[::1]:1/"),
         ("wss://b\u00fccher.example:8765/x", "wss://xn--bcher-kva.example:8765/x"),
+        ("ws://b\u00fccher:8765/x", "ws://xn--bcher-kva:8765/x"),
         ("ws://h/\u00fc%20x?a=\u00e4&b=1+1%20?#z", "ws://h/%C3%BC%20x?a=%C3%A4&b=1+1%20?"),
         ("ws://h/@me?to=@you", "ws://h/@me?to=@you"),
         ("ws://h?to=@you", "ws://h?to=@you"),
@@ -31,7 +32,9 @@ def test_address_is_split_in_ascii(url: str, ascii: str) -> None:
     "url",
     ["", "h", "h/scores", "localhost:8765", "ftp://h/", "ws://", "http:///x", "http://h:0/",
      "http://h:x/", "ws://h:70000/", "ws://a b/", "ws://h/a b", "http://h/\n", "ws://h/\x1b[2J",
-     "http://[::1/", "ws://\u00fc..x/", "ws://a..x/", "ws://h/\ud800"],
+     "http://[::1/", "ws://\u00fc..x/", "ws://a..x/", "ws://h/\ud800",
+     # Characters that are "1." and a blank with a ring in ASCII.
+     "ws://\u2488.0.0.1:8765/", "ws://\u02da/"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(url: str) -> None:
     """Before anything goes out."""

@@ -177,6 +177,8 @@ def hub(cert: str, key: str) -> Iterator[str]:
     command = [sys.executable, "-m", "broadcast_server", "start", "--port", "0"]
     command += ["--tls-cert", cert, "--tls-key", key, "--log-level", "warning"]
     command += ["--max-rate", "0", "--room-log-bytes", str(LOG_BYTES)]
+    # The raw clients answer no ping, and on a busy machine the hub hears nothing for a while.
+    command += ["--ping-interval", "600"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=python_environment()
     ) as process:
