@@ -87,7 +87,10 @@ class Peer:
     def end_stream(self) -> None:
         """Say that nothing more will be sent."""
         assert self.sock is not None
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # broken already, and it does not read: it will be told when it does
 
     def reset(self) -> None:
         """Break the connection off."""
