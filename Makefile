@@ -1,6 +1,7 @@
 # The development of broadcast-server. `make` lists what there is.
 # All is installed into .venv and tests/node_modules; nothing outside the checkout changes, but for
-# Chromium, which `make chromium` installs with apt-get where it is missing and we are root.
+# Chromium and tmux, which `make chromium` and `make tmux` install with apt-get where they are missing
+# and we are root.
 
 PYTHON ?= python3
 PORT = 8765
@@ -10,8 +11,13 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help .venv chromium run test stress soak conformance fuzz check lint types coverage package \
 	bench guard man docs screenshots clean
+=======
+.PHONY: help .venv chromium shells tmux run test stress conformance fuzz check lint types coverage package bench \
+	guard man reference site docs screenshots clean
+>>>>>>> main
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -24,7 +30,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) chromium ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium shells tmux ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
@@ -53,7 +59,7 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) chromium ## the tests once more, counting the lines that they reach
+coverage: .venv $(NODE_MODULES) chromium shells tmux ## the tests once more, counting the lines that they reach
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -68,14 +74,26 @@ bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
 
-docs: man .venv ## make what is made from the code: the man page and docs/reference/options.md
+docs: man reference site ## make the pages that are made from the code, and the site of all pages
+
+reference: .venv ## make options.md, library.md and the shell completions
 	$(BIN)/python docs/reference/make_options.py
+	$(BIN)/python docs/reference/make_library.py
+	$(BIN)/python docs/completions/make_completions.py
+
+site: .venv/.docs ## build the pages as a site, build/site/, and check it; a warning is an error
+	rm -rf build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
+		-d build/doctrees -c docs . build/site
+	$(BIN)/python -m pytest -m site tests/test_documentation_site.py $(ARGS)
+	@echo "The site: build/site/index.html"
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
 
-screenshots: .venv chromium ## take the README's pictures of the page, docs/images/
+screenshots: .venv chromium tmux ## take the README's pictures, docs/images/
 	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tests.terminal_picture
 
 chromium: ## install Chromium for the tests of the page, if there is none (Debian, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
@@ -84,12 +102,31 @@ chromium: ## install Chromium for the tests of the page, if there is none (Debia
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	else echo "There is no Chromium, so the tests of the page will be skipped."; fi
 
+shells: ## install zsh, fish, bash-completion and jq for the tests of the command (Debian, as root)
+	@if command -v zsh && command -v fish && command -v jq && \
+		[ -e /usr/share/bash-completion/bash_completion ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends zsh fish bash-completion jq; \
+	else echo "zsh, fish, bash-completion or jq is missing, so their tests will be skipped."; fi
+
+tmux: ## install tmux for the tests of the terminal, if there is none (Debian, as root)
+	@if command -v tmux; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends tmux; \
+	else echo "There is no tmux, so the tests of the terminal will be skipped."; fi
+
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 
 .venv/.stamp: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	@touch $@
+
+.venv/.docs: .venv/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json)

@@ -1,441 +1,63 @@
-"""The ``broadcast-server`` command line: commands ``start``, ``connect`` and ``who``, and options.
+"""The ``broadcast-server`` command line: its commands and their options.
 
-Every option stands once, in ``START``, ``CONNECT`` or ``WHO`` below. The parser, the environment
-variables, ``--help``, the man page and ``docs/reference/options.md`` are all made from there.
-Values are looked up after parsing, so that nobody's environment leaks into the man page: the
-command line wins over the environment, the environment over the default.
+Every option stands once, in ``hub_options.py`` or ``client_options.py``. The parser, the
+environment variables, ``--help``, the man page, the shell completions and
+``docs/reference/options.md`` are all made from there. Values are looked up after parsing, so that
+nobody's environment leaks into the man page: the command line wins over the environment, the
+environment over the default.
 
 argparse-manpage runs this file outside the package, in a build that has none of our dependencies:
-at its top it may import nothing but the standard library. What the commands do stands in
-``commands.py``.
+what is imported at its top may import nothing but the standard library, and stands for itself, not
+for the package. What the commands do stands in ``commands.py`` and in modules of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+if not __package__ and "broadcast_server" not in sys.modules:
+    # A package of that name in which nothing is run but what is asked for below.
+    _alone = types.ModuleType("broadcast_server")
+    _alone.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    sys.modules["broadcast_server"] = _alone
+
+from broadcast_server import client_options, hub_options, short_help
+from broadcast_server.options import Option
+
 PROG = "broadcast-server"
-MIB = 1024 * 1024
 
-
-def _port(text: str) -> int:
-    number = _whole(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is not between 0 and 65535")
-    return number
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return number
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
-    return text
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in words:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
-        return text
-
-    return check
-
-
-def _flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
-
-
-# What a value stands for says how it is read. An option without one is a flag; only its variable
-# has a value.
-KINDS: dict[str, Callable[[str], Any]] = {
-    "": _flag,
-    "ADDRESS": _text,
-    "BYTES": _whole,
-    "COUNT": _whole,
-    "FILE": _text,
-    "FORMAT": _one_of("text", "json"),
-    "LEVEL": _one_of("debug", "info", "warning", "error"),
-    "NAME": _text,
-    "NETWORK": _text,
-    "ORIGIN": _text,
-    "PATH": _text,
-    "PORT": _port,
-    "SECONDS": _seconds,
+OPTIONS: dict[str, dict[str, list[Option]]] = {
+    "start": hub_options.START,
+    "connect": client_options.CONNECT,
+    "publish": client_options.PUBLISH,
+    "listen": client_options.LISTEN,
+    "who": client_options.WHO,
 }
 
-
-class Option(NamedTuple):
-    """One option of a command."""
-
-    # Its name without dashes, a space, and what its value is: a key of KINDS. Of a flag the name.
-    spec: str
-    default: Any
-    help: str
-    shown: str = ""  # how the default reads, where str() does not say it
-    many: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.spec.partition(" ")[0]
-
-    @property
-    def metavar(self) -> str:
-        return self.spec.partition(" ")[2]
-
-    @property
-    def type(self) -> Callable[[str], Any]:
-        return KINDS[self.metavar]
-
-    @property
-    def dest(self) -> str:
-        return self.name.replace("-", "_")
-
-    def variable(self, command: str) -> str:
-        """The environment variable that sets this option of `command`."""
-        # A shell that runs both wants them apart: the hub listens on 0.0.0.0, no client can
-        # connect there.
-        apart = command != "start" and self.name in ("host", "port")
-        return "BROADCAST_SERVER_" + ("CONNECT_" if apart else "") + self.dest.upper()
-
-    def parse_variable(self, text: str) -> Any:
-        """The value of a variable; a repeatable option takes a list parted by commas or spaces."""
-        if self.many:
-            return [self.type(word) for word in re.split(r"[\s,]+", text.strip()) if word]
-        return self.type(text)
-
-    def full_help(self) -> str:
-        return f"{self.help} (default: {self.shown or self.default})"
-
-    def add_to(self, group: argparse._ArgumentGroup) -> None:
-        """Let a parser take it."""
-        name, text = f"--{self.name}", self.full_help()
-        if not self.metavar:
-            group.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
-            return
-        group.add_argument(
-            name,
-            action="append" if self.many else "store",
-            type=self.type,
-            metavar=self.metavar,
-            default=argparse.SUPPRESS,
-            help=text,
-        )
-
-
-def _logging_options(level: str) -> list[Option]:
-    return [
-        Option(
-            "log-level LEVEL",
-            level,
-            "least serious log records to write to standard error: debug, info, warning or error",
-        ),
-        Option(
-            "log-format FORMAT",
-            "text",
-            "form of the log: text for people, json for one JSON object a line",
-        ),
-    ]
-
-
-START: dict[str, list[Option]] = {
-    "where to listen": [
-        Option(
-            "host ADDRESS",
-            ("127.0.0.1",),
-            "address or host name to listen on; localhost is this machine over IPv4 and IPv6; "
-            "0.0.0.0 lets every machine in that can reach this one; without one of the options "
-            "below everybody may then read and write; may be repeated",
-            shown="127.0.0.1",
-            many=True,
-        ),
-        Option("port PORT", 8765, "TCP port to listen on; 0 takes a free one"),
-        Option(
-            "allow-origin ORIGIN",
-            (),
-            "let web pages of this origin in, too, such as https://example.org, or * for all; may "
-            "be repeated; programs other than browsers always come in",
-            shown="only pages of the hub's own host and port",
-            many=True,
-        ),
-        Option(
-            "allow-host NAME",
-            (),
-            "answer to this host name, too, such as hub.example; a request that calls the hub by "
-            "another name is refused with 421, since a page whose owner controls the name could "
-            "have sent it; may be repeated",
-            shown="only addresses, localhost and the names that --host gives",
-            many=True,
-        ),
-        Option(
-            "trust-proxy NETWORK",
-            (),
-            "believe a proxy at this address or in this network, such as 10.0.0.0/8, when it says "
-            "in X-Forwarded-For or Forwarded for whom it calls; may be repeated",
-            shown="nobody is believed",
-            many=True,
-        ),
-    ],
-    "who may come in": [
-        Option(
-            "token-file FILE",
-            None,
-            "file of tokens, one in each line; who shows one of them may read all rooms, and write "
-            "if there are no publish tokens; nobody else may; a token may also be in the variable "
-            "BROADCAST_SERVER_TOKEN, and none is ever an argument",
-            shown="none",
-        ),
-        Option(
-            "publish-token-file FILE",
-            None,
-            "file of tokens, one in each line, with which all rooms may be read and written; where "
-            "this is the only control everybody may read; also BROADCAST_SERVER_PUBLISH_TOKEN",
-            shown="none",
-        ),
-        Option(
-            "jwt-key-file FILE",
-            None,
-            "file with what verifies JSON Web Tokens that say who may do what: a public key in PEM "
-            "for RS256 or ES256, else a secret of at least 32 bytes for HS256",
-            shown="none",
-        ),
-    ],
-    "encryption": [
-        Option(
-            "tls-cert FILE",
-            None,
-            "speak TLS (https and wss) only, with the certificate in this PEM file, which may also "
-            "hold those between it and its authority",
-            shown="none, no TLS",
-        ),
-        Option(
-            "tls-key FILE",
-            None,
-            "file with the private key of the certificate, in PEM form and without a password",
-            shown="the file of --tls-cert",
-        ),
-    ],
-    "limits": [
-        Option(
-            "max-clients COUNT",
-            10_000,
-            "clients at a time; one more is answered 503; each costs a thread and a descriptor",
-        ),
-        Option(
-            "max-clients-per-address COUNT",
-            2_500,
-            "clients at a time of one IPv4 address or one IPv6 /64, 0 for no limit; one more is "
-            "answered 429",
-        ),
-        Option(
-            "max-handshakes COUNT",
-            1_000,
-            "connections at a time that are no clients: still in their handshake, or publishing; "
-            "for one more, the one that has waited longest of the address with most is cut off",
-        ),
-        Option(
-            "max-rooms COUNT",
-            10_000,
-            "rooms at a time; one more takes the place of the empty room that was opened the "
-            "longest ago, and is answered 503 if none is empty",
-        ),
-        Option(
-            "max-rooms-per-address COUNT",
-            1_000,
-            "rooms at a time that one IPv4 address or one IPv6 /64 has made, 0 for no limit; one "
-            "more takes the place of an empty one of these, and is answered 503 if none is empty",
-        ),
-        Option(
-            "max-message-bytes BYTES",
-            MIB,
-            "largest message taken; the sender of a bigger one is closed with 1009",
-            shown="1048576, 1 MiB",
-        ),
-        Option(
-            "max-fragments COUNT",
-            131_072,
-            "frames that one message may be split into; the sender of more is closed with 1009",
-        ),
-        Option(
-            "max-header-bytes BYTES",
-            16 * 1024,
-            "largest HTTP request head taken; a bigger one is answered 431",
-            shown="16384, 16 KiB",
-        ),
-        Option(
-            "max-rate COUNT",
-            10_000,
-            "messages taken from one client in a second, 0 for no limit; a faster sender is slowed "
-            "down, and nothing is lost",
-        ),
-        Option(
-            "max-control-rate COUNT",
-            10_000,
-            "pings, pongs and fragments below 126 bytes taken from one client in a second, 0 for "
-            "no limit; a faster sender is slowed down",
-        ),
-    ],
-    "memory": [
-        Option("history COUNT", 100, "messages of each room that a newcomer may ask to be shown"),
-        Option(
-            "room-log-bytes BYTES",
-            8 * MIB,
-            "memory for the messages of one room; a client that is more than half of it behind is "
-            "closed with 1013; at least four times --max-message-bytes",
-            shown="8388608, 8 MiB",
-        ),
-        Option(
-            "total-log-bytes BYTES",
-            256 * MIB,
-            "memory for the messages of all rooms; above it empty rooms go first",
-            shown="268435456, 256 MiB",
-        ),
-    ],
-    "times": [
-        Option(
-            "handshake-timeout SECONDS",
-            10,
-            "time for the whole opening handshake; a slower client is answered 408",
-        ),
-        Option(
-            "http-idle-timeout SECONDS",
-            15,
-            "time for which an HTTP connection may wait for its next request",
-        ),
-        Option(
-            "ping-interval SECONDS",
-            20,
-            "silence after which a client is sent a ping; shorter finds dead clients sooner",
-        ),
-        Option("ping-timeout SECONDS", 20, "silence after a ping that closes the client with 1011"),
-        Option(
-            "write-timeout SECONDS",
-            20,
-            "time for which a client may take no byte while data waits for it; then it is closed",
-        ),
-        Option(
-            "close-timeout SECONDS",
-            5,
-            "time for a client to answer a close; then its connection is cut",
-        ),
-        Option(
-            "stop-timeout SECONDS",
-            10,
-            "time to deliver what was accepted and to say goodbye when the hub stops",
-        ),
-        Option(
-            "drain-seconds SECONDS",
-            5,
-            "time over which SIGTERM spreads the goodbyes, so that not all clients come back at "
-            "once; up to 100 clients get them at once, more at 200 in a second or faster",
-        ),
-        Option(
-            "drain-delay SECONDS",
-            0,
-            "time after SIGTERM in which clients are still let in while /healthz says 503 already, "
-            "for a load balancer to notice",
-        ),
-        Option(
-            "restart-on-term",
-            False,
-            "on SIGTERM close with 1012 and the id to resume from, for a hub that will be started "
-            "again, instead of 1001",
-            shown="off",
-        ),
-        Option(
-            "switch-interval SECONDS",
-            0.0001,
-            "time for which one thread may keep the interpreter from the others; shorter keeps "
-            "latency low beside busy threads",
-        ),
-    ],
-    "logging": _logging_options("info"),
+# Those that `--help` describes; the others it names.
+COMMON = {
+    "start": "host port token-file publish-token-file tls-cert tls-key",
+    "connect": "host port room name token-file history no-reconnect",
+    "publish": "host port room name token-file key timeout no-reconnect",
+    "listen": "host port room token-file format exec count timeout since history no-reconnect",
+    "who": "host port room token-file",
 }
-
-TRUST = [
-    Option(
-        "ca-file FILE",
-        None,
-        "for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it",
-        shown="the authorities that the system trusts",
-    ),
-    Option(
-        "insecure",
-        False,
-        "for wss: trust whoever answers, without a look at the certificate; whoever is between can "
-        "read and change everything",
-        shown="off",
-    ),
-]
-
-TOKEN_OPTION = Option(
-    "token-file FILE",
-    None,
-    "file whose first line is the token to show to the hub; it may also be in the variable "
-    "BROADCAST_SERVER_TOKEN",
-    shown="none",
-)
-
-CONNECT: dict[str, list[Option]] = {
-    "where to connect": [
-        Option("host ADDRESS", "127.0.0.1", "address or host name of the hub"),
-        Option("port PORT", 8765, "TCP port of the hub"),
-        Option("room PATH", "/", "room to join, such as /scores"),
-        Option("name NAME", None, "name that the hub shows for this client", shown="none"),
-        TOKEN_OPTION,
-    ],
-    "encryption": TRUST,
-    "logging": _logging_options("warning"),
-}
-
-WHO: dict[str, list[Option]] = {
-    "where to ask": [
-        *CONNECT["where to connect"][:2],
-        Option("room PATH", None, "room to list, such as /scores", shown="every room"),
-        TOKEN_OPTION,
-    ],
-    "encryption": TRUST,
-}
-
-OPTIONS: dict[str, dict[str, list[Option]]] = {"start": START, "connect": CONNECT, "who": WHO}
 
 # Secrets are no options: the arguments of a process can be read by every user of a machine. Each of
 # these comes from BROADCAST_SERVER_ and its name, unless its file is given.
-SECRETS = {"start": ("token", "publish_token"), "connect": ("token",), "who": ("token",)}
+SECRETS = dict.fromkeys(OPTIONS, ("token",)) | {"start": ("token", "publish_token")}
 
 SUMMARIES = {
     "start": "run a hub",
     "connect": "join a room of a hub",
+    "publish": "send messages from a script",
+    "listen": "write messages, or run a command for each",
     "who": "list who is in which room of a hub",
 }
 
@@ -443,19 +65,67 @@ DESCRIPTIONS = {
     "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
     "it listens on as its only line on standard output, and logs to standard error.",
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room and what they send is shown; /who lists who is here, and /quit, Ctrl-D or Ctrl-C "
-    "leaves. Input that is not a terminal is sent line by line, and the command ends when the hub "
-    "has accepted all of it.",
+    "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
+    "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
+    "ends when the hub has accepted all of it.",
+    "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
+    "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
+    "came, is delivered once.",
+    "listen": "Write the messages of a room to standard output, one a line and each at once, or "
+    "run a command for each. A lost connection is taken up again where it has ended.",
     "who": "List the rooms of a hub that have members, how many, and their names; a member without "
     "a name is listed with its id.",
 }
 
-# What the operand of a command is. It says the same as --host, --port and --room.
-URLS = {
-    "connect": "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that "
-    "speaks TLS, instead of --host, --port and --room",
-    "who": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a path, "
-    "for every room; instead of --host, --port and --room",
+_ROOM_URL = (
+    "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that speaks "
+    "TLS, instead of --host, --port and --room"
+)
+
+# What is no option. A URL says the same as --host, --port and --room.
+OPERANDS: dict[str, dict[str, str]] = {
+    "start": {},
+    "connect": {"URL": _ROOM_URL},
+    "publish": {
+        "URL": _ROOM_URL,
+        "TEXT": "the message, or - for each line of standard input; several words are joined by "
+        "blanks; what looks like a URL is one, unless --host, --port or --room is given",
+    },
+    "listen": {"URL": _ROOM_URL},
+    "who": {
+        "URL": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a "
+        "path, for every room; instead of --host, --port and --room"
+    },
+}
+
+USAGES = {
+    "start": "[options]",
+    "connect": "[URL] [options]",
+    "publish": "[URL] [options] (TEXT... | -)",
+    "listen": "[URL] [options]",
+    "who": "[URL] [options]",
+}
+
+EXAMPLES = {
+    "start": (
+        "broadcast-server start --port 8000",
+        "broadcast-server start --host 0.0.0.0 --token-file token",
+    ),
+    "connect": (
+        "broadcast-server connect --room /scores --name ann",
+        "tail -f app.log | broadcast-server connect ws://127.0.0.1:8765/log",
+    ),
+    "publish": (
+        "broadcast-server publish --room /scores 3:1",
+        "broadcast-server publish --room /jobs --key backup-$(date +%F) backup done",
+        "tail -f app.log | broadcast-server publish --room /log -",
+    ),
+    "listen": (
+        "broadcast-server listen --room /log --history 20 | grep ERROR",
+        "broadcast-server listen --format json --count 1 | jq -r .data",
+        "broadcast-server listen --room /jobs --exec 'mail -s \"$BROADCAST_SENDER\" ops'",
+    ),
+    "who": ("broadcast-server who", "broadcast-server who --room /scores"),
 }
 
 
@@ -467,6 +137,39 @@ class _Parser(argparse.ArgumentParser):
 
         streams.complain(self.prog.partition(" ")[2], message)
         raise SystemExit(2)
+
+
+class _CommandParser(_Parser):
+    """The parser of one command: its help is one screen, see ``short_help``."""
+
+    command: str
+
+    def format_help(self) -> str:
+        command = self.command
+        return short_help.page(
+            f"usage: {PROG} {command} {USAGES[command]}",
+            DESCRIPTIONS[command],
+            OPERANDS[command],
+            OPTIONS[command],
+            COMMON[command].split(),
+            EXAMPLES[command],
+            f"All of this at length: --help-all, or man {PROG}. {_variables(command)}",
+            min(80, shutil.get_terminal_size().columns) - 1,
+        )
+
+    def format_long_help(self) -> str:
+        """Return what argparse makes of the options."""
+        return super().format_help()
+
+
+class _HelpAll(argparse.Action):
+    """Describes every option."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from broadcast_server import streams
+
+        assert isinstance(parser, _CommandParser)
+        raise SystemExit(0 if streams.write_stdout(parser.format_long_help()) else 1)
 
 
 class _Version(argparse.Action):
@@ -482,9 +185,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line. It reads nothing and changes nothing."""
     parser = _Parser(
         prog=PROG,
-        usage=f"{PROG} (start | connect [URL] | who [URL]) [options]",
-        description="Run a WebSocket broadcast hub, or join one: what one client sends, all others "
+        usage=f"{PROG} COMMAND [options]",
+        description="Run a WebSocket broadcast hub, or use one: what one client sends, all others "
         "in its room get. The path of a client's URL is its room. Options may stand in any order.",
+        epilog=f"More: {PROG} COMMAND --help, or man {PROG}.",
         allow_abbrev=False,
     )
     parser.add_argument("--start", action="store_true", help="the same as the command start")
@@ -495,34 +199,57 @@ def build_parser() -> argparse.ArgumentParser:
         dest="command",
         metavar="COMMAND",
         required=True,
+        parser_class=_CommandParser,
         prog=PROG,  # else each command would be called by the whole usage line
     )
     for command, groups in OPTIONS.items():
-        *_, (*_, last) = groups.values()
-        operand = " [URL]" if command in URLS else ""
         sub = commands.add_parser(
             command,
-            usage=f"{PROG} {command}{operand} [options]",
+            usage=f"{PROG} {command} {USAGES[command]}",
             help=SUMMARIES[command],
             description=DESCRIPTIONS[command],
-            epilog="Each option can also be set by an environment variable: BROADCAST_SERVER_ and "
-            f"its name, such as {last.variable(command)}. The command line wins. See {PROG}(1).",
+            epilog=f"{_variables(command)} See {PROG}(1).",
             allow_abbrev=False,
         )
+        sub.command = command
         _add_version(sub, argparse.SUPPRESS)
-        if operand:
-            sub.add_argument(
-                "url",
-                metavar="URL",
-                nargs="?",
-                default=argparse.SUPPRESS,
-                help=URLS[command],
-            )
+        sub.add_argument(
+            "--help-all",
+            action=_HelpAll,
+            nargs=0,
+            default=argparse.SUPPRESS,
+            help="describe every option and exit",
+        )
+        _add_operands(sub, OPERANDS[command])
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
                 option.add_to(group)
     return parser
+
+
+def _variables(command: str) -> str:
+    """Return what to know of the environment."""
+    *_, (*_, last) = OPTIONS[command].values()
+    return (
+        "Each option can also be set by an environment variable, such as "
+        f"{last.variable(command)}; the command line wins."
+    )
+
+
+def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
+    for name, text in operands.items():
+        # Of the words of `publish` the first may be a URL: `words_of` tells.
+        many = name == "TEXT"
+        if not many and "TEXT" in operands:
+            continue
+        parser.add_argument(
+            "words" if many else "url",
+            metavar=name,
+            nargs="*" if many else "?",
+            default=argparse.SUPPRESS,
+            help=text,
+        )
 
 
 def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
@@ -532,29 +259,45 @@ def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
 def command_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the command, in either spelling and from any place, in front.
 
+    What is no option comes last, behind ``--``, so that options may stand between words. The words
+    after ``publish`` are its message, whatever they are.
+
     Raises:
         ValueError: there is no command, or more than one.
     """
-    options = [o for groups in OPTIONS.values() for group in groups.values() for o in group]
-    valued = {f"--{option.name}" for option in options if option.metavar}
-    commands, others = [], []
+    valued = {
+        flag
+        for groups in OPTIONS.values()
+        for group in groups.values()
+        for option in group
+        if option.metavar
+        for flag in option.flags
+    }
+    commands: list[str] = []
+    options: list[str] = []
+    operands: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if argument in OPTIONS or argument in ("--start", "--connect"):
+        if argument in ("--start", "--connect"):
             commands.append(argument.lstrip("-"))
-            continue
-        others.append(argument)
-        if argument in valued:  # its value may read like a command: --name start
-            others.extend(value for value in [next(rest, None)] if value is not None)
+        elif argument in OPTIONS and commands != ["publish"]:
+            commands.append(argument)
         elif argument == "--":
-            others.extend(rest)
+            operands.extend(rest)
+        elif argument.startswith("-") and argument != "-":
+            options.append(argument)
+            if argument in valued:  # its value may read like a command: --name start
+                options.extend(value for value in [next(rest, None)] if value is not None)
+        else:
+            operands.append(argument)
     if not commands:
-        for argument in others:
+        for argument in options:
             if argument in ("-h", "--help", "--version"):
                 return [argument]
     if len(commands) != 1:
-        raise ValueError("give one command: start, connect or who (or --start, --connect)")
-    return commands + others
+        *others, last = OPTIONS
+        raise ValueError(f"give one command: {', '.join(others)} or {last} (or --start, --connect)")
+    return [*commands, *options, *(["--", *operands] if operands else [])]
 
 
 class Values(NamedTuple):
@@ -593,13 +336,33 @@ def resolve(command: str, given: Mapping[str, Any], environ: Mapping[str, str]) 
     return found
 
 
+def take_url(given: dict[str, Any]) -> str | None:
+    """Return the URL among the arguments, None if there is none; what is left of `words` is text.
+
+    Raises:
+        ValueError: the room is given twice.
+    """
+    apart = not given.keys().isdisjoint(("host", "port", "room"))
+    url: str | None = given.get("url")
+    words = given.get("words")
+    if (
+        words
+        and not apart
+        and words[0].lower().startswith(("ws://", "wss://", "http://", "https://"))
+    ):
+        url, *given["words"] = words
+    if url is not None and apart:
+        raise ValueError("give a URL or --host, --port and --room, not both")
+    return url
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's) and return its exit status.
 
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
-    from broadcast_server import commands, streams
+    from broadcast_server import commands, listening, publishing, streams
 
     streams.open_standard_streams()
     parser = build_parser()
@@ -613,19 +376,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = given["command"]
         try:
             if unknown:
-                raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
-            if "url" in given and not given.keys().isdisjoint(("host", "port", "room")):
-                raise ValueError("give a URL or --host, --port and --room, not both")
+                told = " ".join(word for word in unknown if word != "--")
+                raise ValueError(f"unrecognized arguments: {told}")
+            url = take_url(given)
             found = resolve(command, given, os.environ)
         except ValueError as error:
             streams.complain(command, str(error))
             return 2
         if command == "start":
             status = commands.start(*found)
+        elif command == "publish":
+            status = publishing.publish(*found, url, given.get("words", []))
+        elif command == "listen":
+            status = listening.listen(*found, url)
         elif command == "connect":
-            status = commands.connect(*found, given.get("url"))
+            status = commands.connect(*found, url)
         else:
-            status = commands.who(*found, given.get("url"))
+            status = commands.who(*found, url)
     except SystemExit as end:  # argparse ends this way, after --help as after an error
         status = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:  # before a command has taken the signals over

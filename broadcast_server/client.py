@@ -55,7 +55,8 @@ class BroadcastClient:
             knows a message that is sent again for ten minutes, and until it restarts.
         max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
             asks for more (``Retry-After``).
-        headers: more header lines for the opening handshake.
+        headers: more header lines for the opening handshake. A ``Sec-WebSocket-Protocol`` takes the
+            place of what the client offers by itself, and an empty one offers nothing.
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
@@ -155,7 +156,7 @@ class BroadcastClient:
 
     @property
     def state(self) -> str:
-        """Return "connecting", "open", "waiting" (for the next attempt) or "closed"."""
+        """One of "connecting", "open", "waiting" (for the next attempt) or "closed"."""
         return self._core.state
 
     @property
@@ -194,6 +195,13 @@ class BroadcastClient:
         """The last 100 refusals of what `send` has queued, oldest first."""
         with self._core.lock:
             return list(self._core.refused)
+
+    @property
+    def unaccepted(self) -> int:
+        """How many messages wait to be sent or, if the client comes back by itself, for their
+        acknowledgement."""
+        with self._core.lock:
+            return self._core.outbox.count
 
     # Connecting and sending. Any thread.
 

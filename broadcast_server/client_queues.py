@@ -125,6 +125,11 @@ class Outbox:
         return bool(self._queue)
 
     @property
+    def count(self) -> int:
+        """How many frames are in it."""
+        return len(self._queue) + len(self._unanswered)
+
+    @property
     def full(self) -> bool:
         """Whether send() has to wait."""
         return self.bytes >= SEND_AHEAD_BYTES

@@ -14,15 +14,17 @@ import os
 import re
 import resource
 import signal
+import sys
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from . import exchanges, logs, service, systemd, tls, tokens, urls
+from . import exchanges, interrupts, logs, service, systemd, targets, tls, urls
 from .access import bearer
 from .deadlines import Deadline
-from .errors import AccessError, ConnectFailed, TlsError, UsageError
-from .streams import complain, warn, write_stdout
+from .errors import AccessError, TlsError, UsageError
+from .messages import Message
+from .streams import complain, write_stdout
 
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
@@ -79,7 +81,7 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
 
 
 def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
-    """Join a room and pass lines both ways until the user or the input ends it.
+    """Join a room: talk at a terminal, or pass lines both ways until the input ends.
 
     Args:
         values: the value of each option by its field name.
@@ -87,43 +89,78 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: that of `Console.run`, 1 if there is no connection, 2 for an address that
-        cannot be one.
+        The exit status: that of `Terminal.run` or `Console.run`, 1 if there is no connection, 2 for
+        an address that cannot be one.
     """
-    from .client import BroadcastClient
-    from .console import SILENCE_SECONDS, Console
-
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
-    if url is None:
-        if values["port"] == 0:
-            complain("connect", f"{sources['port']}: a hub has a port between 1 and 65535")
-            return 2
-        url = room_url(values["host"], values["port"], values["room"])
-    console = Console()
     try:
-        client = BroadcastClient(
+        target = targets.find("connect", values, sources, url)
+        headers = targets.offer(target.headers, values, sources)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return _talk(values, target, headers)
+        return _pass_lines(values, target, headers)
+    except targets.FAILURES as error:
+        return targets.tell("connect", error)
+    except Exception as error:
+        if values["debug"]:
+            raise
+        complain("connect", f"it has failed: {error!r}; --debug shows where")
+        return 1
+
+
+def _pass_lines(
+    values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]
+) -> int:
+    from .client import BroadcastClient
+    from .console import SILENCE_SECONDS, Console
+
+    console = Console()
+    client = BroadcastClient(
+        target.url,
+        **target.trust,
+        name=values["name"],
+        token=target.token,
+        headers=headers,
+        presence=True,
+        reconnect=False,
+        close_timeout=SILENCE_SECONDS,
+        on_error=console.refuse,
+    )
+    client.connect()
+    return console.run(client, interrupts.descriptor())
+
+
+def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]) -> int:
+    from .client import BroadcastClient
+    from .old_messages import fetch_last
+    from .terminal import Terminal
+
+    # Of another room's address the client does not know it any more.
+    token = target.token or urls.parameter(urls.split(target.url, urls.WEBSOCKET), "access_token")
+
+    def make_client(url: str, **more: Any) -> BroadcastClient:
+        parts = urls.split(url, urls.WEBSOCKET)
+        asked = any(urls.parameter(parts, key) for key in ("since", "history"))
+        return BroadcastClient(
             url,
-            **_trust("connect", values, sources, url),
-            name=values["name"],
-            token=_token(values),
+            **target.trust,
+            token=token,
+            headers=headers,
             presence=True,
-            reconnect=False,
-            close_timeout=SILENCE_SECONDS,
-            on_error=console.refuse,
+            history=0 if asked else values["history"],
+            reconnect=not values["no_reconnect"],
+            **more,
         )
-        client.connect()
-    except UsageError as error:
-        complain("connect", str(error))
-        return 2
-    except (AccessError, TlsError) as error:
-        complain("connect", str(error))
-        return 1
-    except ConnectFailed as error:
-        complain("connect", f"{error}{_TRUST_HINT if error.untrusted else ''}")
-        return 1
-    return console.run(client, _signal_descriptor())
+
+    def fetch_old(url: str, room: str, count: int) -> list[Message]:
+        context = tls.context_for(url, **target.trust)
+        return fetch_last(url, room, count, {**target.headers, **bearer(token)}, context)
+
+    return Terminal(make_client, fetch_old=fetch_old, bell=values["bell"]).run(
+        target.url, values["name"]
+    )
 
 
 def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -138,80 +175,30 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
     Returns:
         The exit status: 0 printed, 1 there is no such list, 2 for an address that cannot be one.
     """
-    if url is None:
-        if values["port"] == 0:
-            complain("who", f"{sources['port']}: a hub has a port between 1 and 65535")
-            return 2
-        url = room_url(values["host"], values["port"], values["room"] or "")
-        if values["room"] is None:
-            url = url.removesuffix("/")
-    shown = url.partition("?")[0]  # a query may have a secret in it
     try:
-        parts = urls.split(url)
+        target = targets.find("who", values, sources, url)
+        parts = urls.split(target.url)
+        shown = target.url.partition("?")[0]  # a query may have a secret in it
         room = urllib.parse.unquote(parts.path) or None
-        target = "/-/rooms" if room is None else f"/-/rooms?room={urllib.parse.quote(room)}"
+        query = "" if room is None else f"?room={urllib.parse.quote(room)}"
         deadline = Deadline(WHO_SECONDS)
-        headers = bearer(_token(values) or urls.parameter(parts, "access_token"))
-        context = tls.context_for(url, **_trust("who", values, sources, url))
+        headers = bearer(target.token or urls.parameter(parts, "access_token"))
+        context = tls.context_for(target.url, **target.trust)
         answer = exchanges.exchange(
-            parts, "GET", target, headers, None, deadline, WHO_BYTES, context
+            parts, "GET", f"/-/rooms{query}", headers, None, deadline, WHO_BYTES, context
         )
         text = _who_table(answer, room)
-    except UsageError as error:
-        complain("who", str(error))
-        return 2
-    except (AccessError, TlsError) as error:
-        complain("who", str(error))
-        return 1
+    except targets.FAILURES as error:
+        return targets.tell("who", error)
     except LookupError as error:
         complain("who", f"cannot ask {shown}: {error.args[0]}")
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        hint = _TRUST_HINT if tls.is_untrusted(error) else ""
+        hint = targets.TRUST_HINT if tls.is_untrusted(error) else ""
         complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
-
-
-_TRUST_HINT = " (--ca-file says whom to trust)"
-
-
-def _trust(
-    command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str
-) -> dict[str, Any]:
-    """Return `ca_file` and `insecure` for an address; say so loudly if nobody is asked for proof.
-
-    Raises:
-        UsageError: one of them is given for an address without TLS: somebody would feel safe.
-    """
-    wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
-    if url.partition(":")[0].lower() not in ("wss", "https"):
-        for name in wanted:
-            # A variable is there for all addresses.
-            if sources[name].startswith("-"):
-                raise UsageError(f"{sources[name]} is for addresses that begin with wss://")
-        return {}
-    if len(wanted) == 2:
-        both = " and ".join(sources[name] for name in wanted)
-        raise UsageError(f"{both} contradict each other")
-    if "insecure" in wanted:
-        warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
-        # It was said, and at a level that cannot be turned off.
-        logging.getLogger(tls.__name__).setLevel(logging.ERROR)
-    return wanted
-
-
-def _token(values: Mapping[str, Any]) -> str | None:
-    """Return the token that a client is to show.
-
-    Raises:
-        AccessError: its file has none.
-    """
-    if values["token_file"] is None:
-        token: str | None = values["token"]
-        return token
-    return tokens.read_first_token(values["token_file"])
 
 
 def _who_table(answer: exchanges.Answer, room: str | None) -> str:
@@ -248,27 +235,6 @@ def _who(member: Mapping[str, Any]) -> str:
         return logs.printable(str(member["id"]))
     name = logs.printable(str(name))
     return json.dumps(name, ensure_ascii=False) if "," in name else name
-
-
-def room_url(host: str, port: int, room: str) -> str:
-    """Return the address of a room, its parts given as people write them."""
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
-    return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
-
-
-def _signal_descriptor() -> int:
-    """Return a descriptor that gets a byte for each SIGINT and SIGTERM.
-
-    A handler in Python runs on the main thread, and not before that has stopped waiting for
-    something that the signal has come too early to interrupt.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    return reader
 
 
 def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""``broadcast-server connect`` after it has connected: lines in, lines out.
+"""``broadcast-server connect`` in a pipe, after it has connected: lines in, lines out.
 
 Three threads. The *main* one reads standard input and sends its lines. The *printer* writes what
 others send. The *watcher* waits for a signal and has the connection ended, whatever the other two
 wait for. Each end of the connection ends the printer, which then wakes the main thread.
 
-Only where both standard input and output are a terminal it is shown who says what, and who comes
-and goes. A pipe gets the messages and nothing else.
+Standard output gets the messages and nothing else. Where one of the two is a terminal its user is
+told the rest on standard error; with both terminal.py takes over.
 
 At the end of the input the exit status 0 says that the hub has accepted all of it: it has answered
 our Close, it reads in order, and it has refused nothing.
@@ -27,7 +27,7 @@ from .errors import ConnectionClosed, ProtocolError, SendRefused, UsageError
 from .frames import ABNORMAL
 from .logs import printable
 from .messages import Gap, Member, Message, Presence
-from .streams import complain, write_stdout
+from .streams import Lines, complain, write_stdout
 
 # How long the hub may be silent at the end of the input, and how long leaving may take in all when
 # somebody wants to leave now.
@@ -36,7 +36,6 @@ LEAVE_SECONDS = 2.0
 
 READ_BYTES = 64 * 1024
 WRITE_CHARACTERS = 64 * 1024
-MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Console:
@@ -47,9 +46,6 @@ class Console:
         self._signals: int
         self._typed = sys.stdin.isatty()
         self._shown = sys.stdout.isatty()
-        self._dressed = self._typed and self._shown
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-        self._notice = "-- {}\n" if plain else "\x1b[2m-- {}\x1b[0m\n"
         self._wake_reader, self._wake_writer = os.pipe()
         # The main thread's own.
         self._sent = 0
@@ -81,8 +77,8 @@ class Console:
                 second one when they want so at once.
 
         Returns:
-            The exit status: 0 left, and all input was accepted; 1 no answer, or a standard stream
-            failed; 3 the connection has ended before its time.
+            The exit status: 0 left, and all input was accepted; 1 no answer, a line was refused, or
+            a standard stream failed; 3 the connection has ended before its time.
         """
         self._client, self._signals = client, signals
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -139,7 +135,7 @@ class Console:
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
-        rest = bytearray()  # of a line whose end has not come
+        lines = Lines()
         while self._wake_reader not in dict(poller.poll()):
             try:
                 data = os.read(descriptor, READ_BYTES)
@@ -151,20 +147,14 @@ class Console:
                     return
                 data = b""
             if not data:
-                if rest:
-                    yield bytes(rest)
+                yield from lines.end()
                 return
-            *lines, tail = data.split(b"\n")
-            if lines:
-                lines[0] = bytes(rest) + lines[0]
-                rest.clear()
-            rest += tail
-            for line in lines:
-                yield line.removesuffix(b"\r")
-            if len(rest) > MAX_LINE_BYTES:
-                self._complain_of_input(f"a line has more than {MAX_LINE_BYTES} bytes")
+            try:
+                yield from lines.feed(data)
+            except ValueError as error:
+                self._complain_of_input(str(error))
                 return
-        self._unsent = bool(rest)
+        self._unsent = bool(lines.end())
 
     def _decode(self, line: bytes) -> str:
         try:
@@ -191,7 +181,7 @@ class Console:
         if self._output_failed or self._bad_input:
             return 1
         if self._refused and (not self._typed or client.close_code == 1000):
-            return 0 if self._typed else 3  # each line was told of
+            return 0 if self._typed else 1  # each line was told of
         if accepted:
             if self._unsent:
                 complain("connect", "left before all of the input was sent")
@@ -251,36 +241,18 @@ class Console:
     def _line_of(self, item: Message | Presence | Gap) -> str:
         """Return what standard output shows of it, "" for nothing."""
         if isinstance(item, Message):
-            text = self._text_of(item.data)
-            if not self._dressed or self._client.id is None:  # plain frames do not tell who
-                return text
-            return f"{_called(item.sender)}: {text}"
+            return self._text_of(item.data)
         if isinstance(item, Gap):
             self._hint(
                 f"warning: messages before {item.after} are lost: {item.reason}", always=True
             )
             return ""
-        notice = self._notice_of(item)
-        if self._dressed and notice:
-            return self._notice.format(notice)
-        self._hint(notice)
-        return ""
-
-    def _notice_of(self, presence: Presence) -> str:
-        """Return what a user is told of who comes and goes, "" for nothing."""
-        if presence.kind == "members":
-            if not self._asked:
-                return ""
+        if item.kind == "members" and self._asked:
             self._asked = False
-            names = ", ".join(_called(member) for member in presence.members)
-            more = ", …" if presence.count > len(presence.members) else ""
-            return f"{presence.count} here: {names}{more}"
-        if not self._dressed or presence.member is None:
-            return ""
-        name = _called(presence.member)
-        if presence.kind == "rename":
-            return f"{printable(presence.old or presence.member.id)} is now {name}"
-        return f"{name} has {'joined' if presence.kind == 'join' else 'left'}"
+            names = ", ".join(_called(member) for member in item.members)
+            more = ", …" if item.count > len(item.members) else ""
+            self._hint(f"{item.count} here: {names}{more}")
+        return ""
 
     def _text_of(self, data: str | bytes) -> str:
         if isinstance(data, bytes):
@@ -306,6 +278,6 @@ class Console:
             os._exit(1)
 
 
-def _called(member: Member | None) -> str:
-    """Return what a user sees of who has sent a message: the hub's program has no name."""
-    return "*" if member is None else printable(member.name or member.id or "*")
+def _called(member: Member) -> str:
+    """Return what a user sees of who is here."""
+    return printable(member.name or member.id)

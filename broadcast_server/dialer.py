@@ -39,7 +39,8 @@ class Dialing:
     Args:
         url: the address, complete.
         headers: more header lines.
-        subprotocol: what to offer; header lines that offer something themselves win.
+        subprotocol: what to offer; a header line that offers something itself wins, and an empty
+            one offers nothing.
         timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
             longer than the system can wait counts as ``MAX_SECONDS``.
         shown: what errors call the address, which may have a secret in it.
@@ -59,12 +60,12 @@ class Dialing:
         self._url = url
         self._shown = shown
         # The library would take a server that chooses none of its `subprotocols` for a broken one.
-        self._headers = dict(headers)
-        self._offered = subprotocol
-        if not any(key.lower() == PROTOCOL_HEADER for key in headers):
-            self._headers["Sec-WebSocket-Protocol"] = subprotocol
-        else:
-            self._offered = ""
+        given = {k.lower(): v for k, v in headers.items() if k.lower() == PROTOCOL_HEADER}
+        offered = given.get(PROTOCOL_HEADER, subprotocol)
+        self._headers = {k: v for k, v in headers.items() if k.lower() != PROTOCOL_HEADER}
+        if offered:
+            self._headers["Sec-WebSocket-Protocol"] = offered
+        self._offered = [name.strip() for name in offered.split(",")]
         self._timeout = min(timeout, MAX_SECONDS)
         sslopt = None if context is None else {"context": context}
         self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
@@ -121,7 +122,7 @@ class Dialing:
             raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
         answer = connecting.handshake_response
         chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
-        if chosen is not None and self._offered and chosen != self._offered:
+        if chosen is not None and chosen not in self._offered:
             sock.close()  # RFC 6455 §4.1
             raise ConnectFailed(f"cannot connect to {url}: it chose a subprotocol nobody offered")
         return sock, chosen

@@ -1,4 +1,4 @@
-"""One HTTP request to a hub and its answer, on a connection of their own.
+"""One HTTP request to a hub and its answer, or several, one after the other.
 
 The standard library's ``http.client`` writes the request and reads the answer. Its time-out counts
 for each step, which a slow server could stretch for ever: so it works on a ``_BoundedSocket``,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import select
 import socket
 import ssl
 import urllib.parse
@@ -73,28 +74,89 @@ def exchange(
     Raises:
         OSError, http.client.HTTPException, ValueError: there is no whole answer; `why` tells.
     """
-    connection = _Connection(parts, deadline, context)
+    exchanger = Exchanger(parts, context)
     try:
-        connection.putrequest(method, target)
-        length = {} if body is None else {"Content-Length": str(len(body))}
-        for key, value in {**headers, **length, "Connection": "close"}.items():
-            connection.putheader(key, value)
-        try:
-            connection.endheaders(body)
-        except ConnectionError:
-            if connection.sock is None:
-                raise
-            # A hub that does not want the message answers before it has read all of it.
-        response = connection.getresponse()
-        answer = response.read(max_answer_bytes)
-        if response.length and len(answer) < max_answer_bytes:
-            raise http.client.IncompleteRead(answer)
-        # A head that is cut off has no length either.
-        if response.status == 200 and not answer:
-            raise http.client.IncompleteRead(answer)
-        return Answer(response.status, response.reason, response.headers, answer)
+        return exchanger.exchange(
+            method, target, {**headers, "Connection": "close"}, body, deadline, max_answer_bytes
+        )
     finally:
-        connection.close_socket()
+        exchanger.close()
+
+
+class Exchanger:
+    """Requests to one hub, one after the other, over one connection as long as it lasts.
+
+    Not thread-safe.
+
+    Args:
+        parts, context: as for `exchange`.
+
+    Attributes:
+        connected: whether there has been a connection.
+        is_fresh: whether the last request was the first one of its connection. If not, the hub may
+            have closed it at the very moment, which says nothing about the hub.
+    """
+
+    def __init__(
+        self, parts: urllib.parse.SplitResult, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._parts = parts
+        self._context = context
+        self._connection: _Connection | None = None
+        self.connected = False
+        self.is_fresh = True
+
+    def exchange(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        max_answer_bytes: int,
+    ) -> Answer:
+        """Make one request and return its answer; the arguments and what is raised are those of
+        the function `exchange`."""
+        if self._connection is not None and self._connection.is_over():
+            self.close()
+        self.is_fresh = self._connection is None
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _Connection(self._parts, self._context)
+        connection.set_deadline(deadline)
+        kept = False
+        try:
+            if self.is_fresh:
+                connection.connect()
+                self.connected = True
+            connection.putrequest(method, target)
+            length = {} if body is None else {"Content-Length": str(len(body))}
+            for key, value in {**headers, **length}.items():
+                connection.putheader(key, value)
+            was_sent = True
+            try:
+                connection.endheaders(body)
+            except ConnectionError:
+                # A hub that does not want the message answers before it has read all of it.
+                was_sent = False
+            response = connection.getresponse()
+            answer = response.read(max_answer_bytes)
+            if response.length and len(answer) < max_answer_bytes:
+                raise http.client.IncompleteRead(answer)
+            # A head that is cut off has no length either.
+            if response.status == 200 and not answer:
+                raise http.client.IncompleteRead(answer)
+            kept = was_sent and response.isclosed() and not response.will_close
+            return Answer(response.status, response.reason, response.headers, answer)
+        finally:
+            if not kept:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one; the next request makes another."""
+        if self._connection is not None:
+            self._connection.close_socket()
+            self._connection = None
 
 
 def is_broken(error: Exception) -> bool:
@@ -121,19 +183,27 @@ def why(error: Exception, timeout: float) -> str:
 class _Connection(http.client.HTTPConnection):
     """A connection whose every step is part of one deadline."""
 
-    def __init__(
-        self,
-        parts: urllib.parse.SplitResult,
-        deadline: Deadline,
-        context: ssl.SSLContext | None,
-    ) -> None:
+    def __init__(self, parts: urllib.parse.SplitResult, context: ssl.SSLContext | None) -> None:
         self._is_tls = _TLS[parts.scheme]
         self.default_port = 443 if self._is_tls else 80
         assert parts.hostname is not None
         super().__init__(parts.hostname, parts.port or self.default_port)
-        self._deadline = deadline
+        self._deadline = Deadline(0)
         self._context = context
         self._socket: socket.socket | None = None
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let what follows take until then."""
+        self._deadline = deadline
+        if isinstance(self.sock, _BoundedSocket):
+            self.sock.deadline = deadline
+
+    def is_over(self) -> bool:
+        """Whether the server has ended the connection, or says what nobody has asked for."""
+        poller = select.poll()
+        if self._socket is not None:
+            poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(0))
 
     def connect(self) -> None:
         """Connect to the first of the host's addresses that answers."""
@@ -170,16 +240,16 @@ class _BoundedSocket:
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
-        self._deadline = deadline
+        self.deadline = deadline
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            self._sock.settimeout(_seconds_left(self._deadline))
+            self._sock.settimeout(_seconds_left(self.deadline))
             view = view[self._sock.send(view[:_PIECE_BYTES]) :]
 
     def makefile(self, mode: str, *args: Any) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self._deadline))
+        return io.BufferedReader(_Reader(self._sock, self.deadline))
 
     def close(self) -> None:
         """Do nothing: http.client calls this before it has read the answer."""

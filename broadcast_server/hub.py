@@ -39,7 +39,7 @@ class BroadcastHub(HubLife):
             over IPv4 and IPv6.
         port: the TCP port, the same on all; 0 for any free one, see ``hub.port``.
         on_message: called with each ``Message`` of a client once it is accepted; not for
-        ``broadcast``.
+            ``broadcast``.
         on_join: called with the ``Member`` that has joined.
         filter: called with each ``Message`` of a client or an HTTP publisher before it has an id,
             on that one's thread; returns it, or other data for it, or None to refuse it.
@@ -51,7 +51,8 @@ class BroadcastHub(HubLife):
         authorize: called with an ``AccessRequest`` before anybody is let in, on that one's thread;
             returns a ``Grant``, or a ``Refusal``, or None for a plain 401. If it raises, the answer
             is 500. Takes the place of the settings of tokens and keys.
-        settings: any field of ``Settings``, such as ``max_message_bytes`` or ``ping_interval``.
+        settings: any limit or time in docs/reference/options.md, such as ``max_message_bytes`` or
+            ``ping_interval``; and ``token``, ``publish_token``, ``jwt_key``.
 
     Raises:
         UsageError: a value can never work.

@@ -132,7 +132,7 @@ class HubLife:
 
         Args:
             timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
-            second.
+                second.
         """
         timeout = _bounded(self._settings.stop_timeout if timeout is None else timeout)
         self._finish(timeout, lambda run: None, hurry=True)

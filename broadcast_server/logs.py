@@ -13,7 +13,9 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
+from collections.abc import Callable, Iterator
 
 from .deadlines import Deadline
 
@@ -23,12 +25,21 @@ FLUSH_SECONDS = 1.0
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
+# What str.isprintable() takes for a letter, a mark or a symbol, and nobody sees.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0]")
+
 
 def printable(text: str) -> str:
-    """Return `text` with every character escaped that could steer a terminal or forge a line."""
-    if text.isprintable():
+    """Return `text` with every character escaped that could steer a terminal or forge a line.
+
+    Among them are those that turn the direction of writing and those that have no width. Letters of
+    every script stay as they are.
+    """
+    if text.isprintable() and not _INVISIBLE.search(text):
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(
+        ascii(c)[1:-1] if not c.isprintable() or _INVISIBLE.match(c) else c for c in text
+    )
 
 
 class TextFormatter(logging.Formatter):
@@ -67,11 +78,15 @@ class BackgroundHandler(logging.Handler):
     Args:
         descriptor: where to write; the caller's.
         limit: how many records may wait.
+
+    Attributes:
+        instead: what gets each line in place of the descriptor; None for nothing.
     """
 
     def __init__(self, descriptor: int, limit: int = MAX_WAITING) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self.instead: Callable[[str], object] | None = None
         self._waiting: queue.Queue[bytes | threading.Event | None] = queue.Queue(limit)
         # Guarded by the handler's own lock, which logging holds around emit(): _lost.
         self._lost = 0
@@ -123,6 +138,11 @@ class BackgroundHandler(logging.Handler):
             if isinstance(line, threading.Event):
                 line.set()
                 continue
+            instead = self.instead
+            if instead is not None:
+                for text in line.decode("utf-8", "replace").splitlines():
+                    instead(text)
+                continue
             try:
                 while line:
                     line = line[os.write(self._descriptor, line) :]
@@ -152,6 +172,25 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("broadcast_server").setLevel(level.upper())
     # A closed or full standard error must not become a traceback, which would go there as well.
     logging.raiseExceptions = False
+
+
+@contextlib.contextmanager
+def redirected(write: Callable[[str], object]) -> Iterator[None]:
+    """Have the lines of the log given to a function instead of standard error, on the thread that
+    writes the log.
+
+    For who draws on the terminal: what goes past it would be written into its picture.
+    """
+    handler = _handler
+    if handler is None:
+        yield
+        return
+    handler.instead = write
+    try:
+        yield
+    finally:
+        handler.flush()
+        handler.instead = None
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -17,9 +17,9 @@ from .deadlines import Deadline
 from .errors import PublishFailed, UsageError
 from .settings import MAX_SECONDS
 
-_KEY = re.compile("[!-~]{1,128}")
+KEY = re.compile("[!-~]{1,128}")
 # An answer of a hub has less than 2 KiB.
-_MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
 
 
 def publish(
@@ -63,10 +63,10 @@ def publish(
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
     parts = urls.split(url)
     context = tls.context_for(url, ca_file, insecure)
-    body, content_type = _encode(data)
+    body, content_type = encode(data)
     if key is None:
         key = uuid.uuid4().hex
-    elif not _KEY.fullmatch(key):
+    elif not KEY.fullmatch(key):
         raise UsageError("key must be 1 to 128 visible ASCII characters")
     headers = {
         "Content-Type": content_type,
@@ -89,10 +89,10 @@ def publish(
                 headers,
                 body,
                 deadline,
-                _MAX_ANSWER_BYTES,
+                MAX_ANSWER_BYTES,
                 context,
             )
-            return _read_answer(answer)
+            return read_answer(answer)
         except PublishFailed as error:
             text = f"cannot publish to {shown}: {error.detail}"
             raise PublishFailed(
@@ -109,7 +109,7 @@ def publish(
 # -- The request -------------------------------------------------------------------------------
 
 
-def _encode(data: str | bytes) -> tuple[bytes, str]:
+def encode(data: str | bytes) -> tuple[bytes, str]:
     """Return a message's bytes and its media type."""
     if isinstance(data, bytes):
         return data, "application/octet-stream"
@@ -124,7 +124,7 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
 # -- The answer --------------------------------------------------------------------------------
 
 
-def _read_answer(answer: exchanges.Answer) -> str:
+def read_answer(answer: exchanges.Answer) -> str:
     """Return the id in an answer; raise what the hub says if there is none."""
     if answer.status != 200:
         wait = retries.retry_after(answer.headers["Retry-After"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import select
 import sys
+from typing import TextIO
 
 from . import logs
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 def complain(command: str, text: str) -> None:
@@ -21,9 +24,11 @@ def warn(command: str, text: str) -> None:
 
 def _tell(command: str, text: str) -> None:
     logs.flush()
-    with contextlib.suppress(OSError):
-        prog = f"broadcast-server {command}".rstrip()
-        print(logs.printable(f"{prog}: {text}"), file=sys.stderr)
+    prog = f"broadcast-server {command}".rstrip()
+    try:
+        print(logs.printable(f"{prog}: {text}"), file=sys.stderr, flush=True)
+    except OSError:
+        _lead_nowhere(sys.stderr)
 
 
 def open_standard_streams() -> None:
@@ -50,10 +55,66 @@ def write_stdout(text: str = "") -> bool:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
-            complain("", f"cannot write to standard output: {error.strerror}")
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        _give_up(error)
         return False
     return True
+
+
+def write_bytes(data: bytes) -> bool | None:
+    """Write bytes to standard output at once; return whether they went out, None if nobody reads.
+
+    Whoever has made the stream non-blocking is waited for like any other slow reader.
+    """
+    descriptor = sys.stdout.fileno()
+    view = memoryview(data)
+    try:
+        while view:
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(descriptor, select.POLLOUT)
+                poller.poll()
+    except OSError as error:
+        _give_up(error)
+        return None if isinstance(error, BrokenPipeError) else False
+    return True
+
+
+def _give_up(error: OSError) -> None:
+    """Let nothing that is written later fail again."""
+    if not isinstance(error, BrokenPipeError):  # `| head` knows what it does
+        complain("", f"cannot write to standard output: {error.strerror}")
+    _lead_nowhere(sys.stdout)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+class Lines:
+    """Makes lines of what is read, piece by piece."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that are whole now, without their ends.
+
+        Raises:
+            ValueError: the last line is longer than `MAX_LINE_BYTES`.
+        """
+        *lines, tail = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += tail
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise ValueError(f"a line has more than {MAX_LINE_BYTES} bytes")
+        return [line.removesuffix(b"\r") for line in lines]
+
+    def end(self) -> list[bytes]:
+        """Return the last line, if it has no end."""
+        return [bytes(self._rest)] if self._rest else []

@@ -112,7 +112,7 @@ class Keyring:
         if settings.jwt_key_file is not None:
             name = os.fspath(settings.jwt_key_file)
             # Who writes a file ends its last line, and does not mean that.
-            key = _read_file(settings.jwt_key_file).rstrip(b"\r\n")
+            key = read_file(settings.jwt_key_file).rstrip(b"\r\n")
         return Secrets(
             _read_tokens(settings.token, settings.token_file, "token"),
             _read_tokens(settings.publish_token, settings.publish_token_file, "publish_token"),
@@ -148,7 +148,7 @@ def _read_tokens(
         return ()
     if path is not None:
         name = os.fspath(path)
-        lines = [line.strip() for line in _read_file(path).splitlines()]
+        lines = [line.strip() for line in read_file(path).splitlines()]
     else:
         assert value is not None
         lines = [value.encode("ascii")]  # the settings have looked at it
@@ -161,7 +161,7 @@ def _read_tokens(
     return found
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return what is in a file.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import threading
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .certificates import Certificates
+from .pages import Reader, reading
 from .support import descriptor_count, descriptors, running_hub, thread_count, wait_until
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def hub() -> Iterator[BroadcastHub]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """An authority of the tests' own, and a certificate for this machine from it."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def reader(tmp_path: pathlib.Path) -> Iterator[Reader]:
+    """Somebody who types what a page says, in an empty home."""
+    with reading(tmp_path) as found:
+        yield found
 
 
 def _forbid_skip(report: Any) -> None:

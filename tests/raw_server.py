@@ -87,6 +87,11 @@ class RawServer:
         """Send a Close frame."""
         self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
 
+    def offered(self) -> list[str]:
+        """Return the subprotocols that the opening handshake offers."""
+        found = re.search(r"^Sec-WebSocket-Protocol: (.*)\r$", self.head, re.MULTILINE)
+        return [] if found is None else found[1].split(", ")
+
     def query(self) -> dict[str, str]:
         """Return the query parameters of the opening handshake."""
         target = self.head.split(" ", 2)[1]
@@ -193,7 +198,7 @@ class Listener:
     def accept_events(self, *others: str, after: str = "1000-0", **members: Any) -> RawServer:
         """Accept a connection, choose to speak events, and say welcome."""
         server = self.accept(SUBPROTOCOL)
-        assert f"\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n" in server.head
+        assert SUBPROTOCOL in server.offered()
         server.welcome(*others, after=after, **members)
         return server
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, streams
+from broadcast_server import cli, commands, logs, options, streams
 from broadcast_server.settings import Settings
 
 from .support import (
@@ -111,7 +111,7 @@ def hub_command(
 def test_start_options_are_the_settings() -> None:
     """Every setting of the library is an option of ``start``, with the same default; but secrets
     are never arguments."""
-    options = {o.dest: o.default for group in cli.START.values() for o in group}
+    options = {o.dest: o.default for group in cli.OPTIONS["start"].values() for o in group}
     command_only = {"log_level", "log_format", "restart_on_term"}
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     secrets = {"token", "publish_token", "jwt_key"}
@@ -129,7 +129,7 @@ def test_option_help_is_a_phrase_with_its_default(command: str) -> None:
     for option in (option for group in cli.OPTIONS[command].values() for option in group):
         text = option.full_help()
         assert re.fullmatch(r"[a-zHT][^.]*(\.\w[^.]*)* \(default: [^()]+\)", text), text
-        assert option.metavar in cli.KINDS
+        assert option.metavar in options.KINDS
 
 
 def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +152,14 @@ def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPat
         ("--port 8000 start --host h", "start --port 8000 --host h"),
         ("--connect --name start", "connect --name start"),
         ("--name=start connect", "connect --name=start"),
-        ("ws://h/ connect", "connect ws://h/"),
+        ("ws://h/ connect", "connect -- ws://h/"),
         ("connect -- start", "connect -- start"),
         ("--room who who", "who --room who"),
-        ("ws://h/ who", "who ws://h/"),
+        ("ws://h/ who", "who -- ws://h/"),
+        ("publish start the --room /x car", "publish --room /x -- start the car"),
+        ("-H a:b listen", "listen -H a:b"),
+        ("publish - --name -", "publish --name - -- -"),
+        ("publish -- -x -- y", "publish -- -x -- y"),
         ("--start --help", "start --help"),
         ("--port 1 --version", "--version"),
         ("-h", "-h"),
@@ -168,11 +172,19 @@ def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -
 
 @pytest.mark.parametrize(
     "given",
-    ["", "--port 8000", "--start --connect", "start connect", "--start who", "--name start"],
+    [
+        "",
+        "--port 8000",
+        "--start --connect",
+        "start connect",
+        "--start who",
+        "--name start",
+        "start publish",
+    ],
 )
 def test_command_first_refuses_none_and_two(given: str) -> None:
     """Without exactly one command nothing is guessed."""
-    with pytest.raises(ValueError, match="start, connect or who"):
+    with pytest.raises(ValueError, match="connect, publish, listen or who"):
         cli.command_first(given.split())
 
 
@@ -256,22 +268,6 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--host: it is empty" in capsys.readouterr().err
 
 
-# Addresses.
-
-
-@pytest.mark.parametrize(
-    ("parts", "url"),
-    [
-        (("127.0.0.1", 8765, "/"), "ws://127.0.0.1:8765/"),
-        (("::1", 80, "scores"), "ws://[::1]:80/scores"),
-        (("hub.example", 80, "/a b/ü?#%"), "ws://hub.example:80/a%20b/%C3%BC%3F%23%25"),
-    ],
-)
-def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
-    """A room is quoted, an IPv6 address put in brackets."""
-    assert commands.room_url(*parts) == url
-
-
 # The log.
 
 
@@ -284,6 +280,49 @@ def test_text_log_escapes_what_a_peer_could_have_sent() -> None:
     """A client's name can neither forge a line nor steer the terminal."""
     line = logs.TextFormatter().format(record_of("n\nm\x1b[2J\u202e é"))
     assert line == "1970-01-01T00:00:00.250Z INFO broadcast_server.hub: n\\nm\\x1b[2J\\u202e é"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[2J",
+        "\r\n",
+        "\u202e",
+        "\u2066",
+        "\u200b",
+        "\ufeff",
+        "\u2028",
+        "\u3164",
+        "\u115f",
+        "\u034f",
+    ],
+)
+def test_what_nobody_sees_is_escaped(text: str) -> None:
+    """Control, direction and no width, one by one; letters of all scripts stay."""
+    assert logs.printable(f"a{text}b").isascii() and logs.printable(text).isprintable()
+    assert logs.printable("h\u00f6rst \u05d3\u05d5 \u4f60") == "h\u00f6rst \u05d3\u05d5 \u4f60"
+
+
+def test_log_is_redirected_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who draws on the terminal gets its lines, all of them before it ends."""
+    reader, writer = os.pipe()
+    handler = logs.BackgroundHandler(writer)
+    monkeypatch.setattr(logs, "_handler", handler)
+    shown: list[str] = []
+    try:
+        with logs.redirected(shown.append):
+            for text in ("one", "two\nthree"):
+                handler.handle(logging.LogRecord("n", logging.INFO, "f", 1, text, None, None))
+        handler.handle(logging.LogRecord("n", logging.INFO, "f", 1, "four", None, None))
+        handler.close()
+        assert shown == ["one", "two", "three"]
+        assert os.read(reader, 100) == b"four\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    monkeypatch.setattr(logs, "_handler", None)
+    with logs.redirected(shown.append):
+        pass
 
 
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JSONFormatter()])
@@ -379,15 +418,39 @@ def test_help_has_every_option(command: str) -> None:
     result = run(command, "--help", variables={"BROADCAST_SERVER_PORT": "abc"})
     assert (result.returncode, result.stderr) == (0, "")
     for option in (option for group in cli.OPTIONS[command].values() for option in group):
-        assert f"--{option.name} {option.metavar}" in result.stdout
+        assert f"--{option.name} {option.metavar}".rstrip() in result.stdout
     general = run("--help").stdout
     assert "--start " in general and "--connect " in general and "--version " in general
+
+
+@pytest.mark.parametrize("command", [None, *cli.OPTIONS])
+def test_help_fits_a_screen(command: str | None) -> None:
+    """At most 40 lines of 80 columns, in which there are examples and the way to the rest."""
+    arguments = ["--help"] if command is None else [command, "--help"]
+    for columns in ("80",) if command is None else ("80", "300"):
+        result = run(*arguments, variables={"COLUMNS": columns})
+        lines = result.stdout.splitlines()
+        assert len(lines) <= 40 and max(map(len, lines)) <= 80
+        assert "man broadcast-server" in result.stdout
+        if command is not None:
+            assert f"\n  broadcast-server {command} " in result.stdout.partition("examples:")[2]
+            assert "--help-all" in result.stdout
+
+
+def test_help_all_describes_every_option() -> None:
+    """With its default, as the man page does."""
+    result = run("start", "--help-all", variables={"COLUMNS": "80"})
+    assert (result.returncode, result.stderr) == (0, "")
+    text = " ".join(result.stdout.split())
+    for option in (option for group in cli.OPTIONS["start"].values() for option in group):
+        assert f"--{option.name} {option.metavar}".rstrip() in text
+        assert option.full_help().partition("%")[0] in text.replace("- ", "-")
 
 
 def test_help_names_what_can_be_typed() -> None:
     """Nobody finds a command at the prompt that is told of nowhere."""
     text = run("connect", "--help").stdout
-    assert "/who" in text and "/quit" in text
+    assert "/help" in text and "/quit" in text
 
 
 @pytest.mark.parametrize(
@@ -395,7 +458,7 @@ def test_help_names_what_can_be_typed() -> None:
 )
 def test_without_one_command_it_is_a_usage_error(arguments: list[str]) -> None:
     """One line says what to give."""
-    assert_fails(run(*arguments), 2, "give one command: start, connect or who")
+    assert_fails(run(*arguments), 2, "give one command: start, connect, publish, listen or who")
 
 
 def test_unknown_option_is_a_usage_error() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from broadcast_server import BroadcastClient, BroadcastHub, Gap, MessagesLost, Presence
 
+from .raw_server import event_pair
 from .support import RawClient, running_hub, wait_until
 
 SECONDS = 10.0
@@ -264,3 +265,26 @@ def test_room_above_a_hundred_members_is_counted_and_listed_again() -> None:
         for other in others[20:]:
             other.close()
         assert wait_until(lambda: [m.id for m in client.members] == [client.id], SECONDS)
+
+
+def test_unaccepted_counts_what_waits_for_the_hub() -> None:
+    """Messages without an answer, sent or not; of a client that has ended they stay counted."""
+    with event_pair() as (client, server, listening):
+        assert client.unaccepted == 0
+        client.send("one")
+        client.send("two")
+        first, second = server.recv_event(), server.recv_event()
+        assert client.unaccepted == 2
+        server.ack(first, 1)
+        assert wait_until(lambda: client.unaccepted == 1)
+        server.reset()
+        assert wait_until(lambda: client.state != "open")
+        client.send("three")
+        assert client.unaccepted == 2
+        again = listening.accept_events()
+        with again.sock:
+            for number, key in ((2, second["key"]), (3, None)):
+                event = again.recv_event()
+                assert key in (None, event["key"])
+                again.ack(event, number)
+            assert wait_until(lambda: client.unaccepted == 0)

@@ -1,20 +1,16 @@
-"""``broadcast-server connect`` at a terminal and in a pipe, as the process that it is."""
+"""``broadcast-server connect`` in a pipe, as the process that it is."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
-import pty
 import re
 import select
 import signal
 import socket
 import subprocess
-import termios
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -57,129 +53,6 @@ def end_of(process: subprocess.Popen[bytes], given: bytes | None = None) -> tupl
 def is_joined(hub: BroadcastHub, count: int) -> bool:
     """Wait until so many clients are in the lobby."""
     return wait_until(lambda: len(hub.members("/")) == count, SECONDS)
-
-
-class Terminal:
-    """A terminal with the command in it, and its user.
-
-    Attributes:
-        shown: what the terminal has shown so far.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._master, slave = pty.openpty()
-        self.shown = ""
-        attributes = termios.tcgetattr(slave)
-        attributes[3] &= ~termios.ECHO  # so that what is shown is what the command writes
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        # A session of its own, whose terminal this is: Ctrl-C then is what it is for a user.
-        self.process = subprocess.Popen(
-            [PYTHON, "-m", "broadcast_server", "connect", url],
-            env=environment(),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )
-        os.close(slave)
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self._master, keys.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Wait until the terminal has shown a text."""
-        deadline = time.monotonic() + SECONDS
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert select.select([self._master], [], [], max(0, left))[0], self.shown
-            self.shown += os.read(self._master, 1 << 16).decode()
-
-    def end(self) -> int:
-        """Return the exit status; what was shown until then is in `shown`."""
-        status = self.process.wait(SECONDS)
-        with contextlib.suppress(OSError):  # the terminal's end
-            while select.select([self._master], [], [], 0)[0]:
-                self.shown += os.read(self._master, 1 << 16).decode()
-        return status
-
-    def close(self) -> None:
-        """Hang up."""
-        if self._master >= 0:
-            os.close(self._master)
-            self._master = -1
-
-
-@contextlib.contextmanager
-def terminal(url: str) -> Iterator[Terminal]:
-    """Run the command in a terminal."""
-    found = Terminal(url)
-    try:
-        found.wait_for("Connected to")
-        yield found
-    finally:
-        found.close()
-        found.process.kill()
-        found.process.wait(SECONDS)
-
-
-# -- At a terminal -----------------------------------------------------------------------------
-
-
-def test_line_and_enter_is_sent_and_what_others_send_is_shown() -> None:
-    """The main use: two terminals and a script in one room."""
-    with running_hub() as hub, terminal(hub.url) as ann, terminal(hub.url) as bob:
-        with RawClient.connect(port=hub.port) as script:
-            ann.type("hello, h\u00f6rst du?\n")
-            bob.wait_for("hello, h\u00f6rst du?\r\n")
-            assert script.recv_message() == "hello, h\u00f6rst du?"
-            script.send("1:0")
-            ann.wait_for("1:0\r\n")
-            bob.wait_for("1:0\r\n")
-            bob.type("\n/quit\n")
-            assert bob.end() == 0
-            assert is_joined(hub, 2)
-            ann.type("\x04")
-            assert ann.end() == 0
-            script.sync()  # and the empty line was not sent
-        assert "hello" not in ann.shown
-
-
-def test_ctrl_c_leaves_in_order() -> None:
-    """A proper Close, exit status 0, nothing on the terminal but what was there."""
-    with running_hub() as hub, terminal(hub.url) as ann:
-        before = ann.shown
-        ann.type("\x03")
-        assert ann.end() == 0
-        assert ann.shown.replace("^C", "") == before
-        assert is_joined(hub, 0)
-
-
-def test_what_steers_a_terminal_is_escaped() -> None:
-    """Nobody in the room can clear another one's screen or write another one's lines."""
-    with running_hub() as hub, terminal(hub.url) as ann:
-        hub.broadcast("\x1b[2J\x07\u202e a\tb\nroot: no")
-        ann.wait_for("\\x1b[2J\\x07\\u202e a\tb\\nroot: no\r\n")
-        hub.broadcast(b"\x1b[2J")
-        ann.wait_for("[binary message, 4 bytes]\r\n")
-
-
-def test_hub_that_stops_ends_the_session_in_peace() -> None:
-    """The user learns why; it is no error."""
-    with running_hub() as hub, terminal(hub.url) as ann:
-        hub.stop()
-        assert ann.end() == 0
-        assert "closed the connection: 1001 the hub stops" in ann.shown
-        assert "error" not in ann.shown
-
-
-def test_terminal_that_hangs_up_ends_the_session() -> None:
-    """No process is left behind when its window is closed."""
-    with running_hub() as hub, terminal(hub.url) as ann:
-        ann.close()
-        ann.process.wait(SECONDS)
-        assert is_joined(hub, 0)
 
 
 # -- In a pipe ---------------------------------------------------------------------------------
@@ -308,9 +181,8 @@ def test_line_above_the_hubs_limit_is_an_error() -> None:
     """The hub's reason is told, and the exit status is not 0."""
     with running_hub(max_message_bytes=1000) as hub, console(hub.url) as process:
         status, _, errors = end_of(process, b"fine\n" + b"x" * 1001 + b"\nlost\n")
-        assert status == 3
-        why = "closed the connection: 1009|did not take a line: too_big"
-        assert re.fullmatch(rf".*error: the hub ({why}).*\n", errors)
+        assert status == 1
+        assert re.fullmatch(r".*error: the hub did not take a line: too_big.*\n", errors)
 
 
 def test_line_without_an_end_is_bounded() -> None:
@@ -390,18 +262,7 @@ def test_listener_that_falls_behind_is_told_so() -> None:
         assert re.search(r"1013 .*since=", errors) and errors.count("\n") == 1
 
 
-# -- Who says what -----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def terminal_of_event_server() -> Iterator[tuple[Terminal, RawServer]]:
-    """Connect the command in a terminal to a server of events that the test plays."""
-    with listener() as listening, ThreadPoolExecutor(1) as pool:
-        accepting = pool.submit(listening.accept_events, "c2")
-        with terminal(listening.url) as ann:
-            server = accepting.result(SECONDS)
-            with server.sock:
-                yield ann, server
+# -- Events -----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -411,77 +272,6 @@ def console_of_event_server() -> Iterator[tuple[subprocess.Popen[bytes], RawServ
         server = listening.accept_events("c2")
         with server.sock:
             yield process, server
-
-
-def test_terminal_shows_who_says_what() -> None:
-    """A name, or else the id; the hub's program and who has neither is a star."""
-    with terminal_of_event_server() as (ann, server):
-        server.message(1, "one")
-        server.message(2, "two", **{"from": {"id": "c9", "name": None}})
-        server.message(3, "three", **{"from": None})
-        server.message(4, "four", **{"from": {"id": None, "name": None}})
-        server.message(5, "five", **{"from": {"id": None, "name": "\x1b[2J"}})
-        ann.wait_for("five\r\n")
-        lines = ann.shown.splitlines()[1:]
-        assert lines == ["bob: one", "c9: two", "*: three", "*: four", "\\x1b[2J: five"]
-
-
-def test_terminal_shows_who_comes_and_goes() -> None:
-    """One dim line each, apart from the messages; a mere number is not worth one."""
-    with terminal_of_event_server() as (ann, server):
-        server.send_event("join", member={"id": "c3", "name": "\x07eve"}, count=3)
-        server.send_event("rename", member={"id": "c2", "name": "bob"}, old=None, count=3)
-        server.send_event("leave", member={"id": "c2", "name": "bob"}, count=2)
-        server.send_event("count", count=200)
-        server.message(1)
-        ann.wait_for("bob: 1\r\n")
-        assert ann.shown.splitlines()[1:-1] == [
-            "\x1b[2m-- \\x07eve has joined\x1b[0m",
-            "\x1b[2m-- c2 is now bob\x1b[0m",
-            "\x1b[2m-- bob has left\x1b[0m",
-        ]
-
-
-def test_who_lists_who_is_here() -> None:
-    """The hub is asked; its answer is shown, with a sign when it is not all."""
-    with terminal_of_event_server() as (ann, server):
-        ann.type("/who\n")
-        event = server.recv_event()
-        assert event["type"] == "who"
-        members = [{"id": "c1", "name": None}, {"id": "c2", "name": "bob"}]
-        server.send_event("members", members=members, count=2, ref=event["ref"])
-        ann.wait_for("-- 2 here: c1, bob\x1b[0m\r\n")
-        ann.type("/who\n")
-        server.send_event("members", members=members, count=1204, ref=server.recv_event()["ref"])
-        ann.wait_for("-- 1204 here: c1, bob, …\x1b[0m\r\n")
-        server.send_event("members", members=members, count=2)
-        server.message(1)
-        ann.wait_for("bob: 1\r\n")
-        assert ann.shown.count(" here: ") == 2
-
-
-def test_who_of_a_plain_server_is_told_not_to_be() -> None:
-    """No name, no list; the line is not sent as a message."""
-    with listener() as listening, ThreadPoolExecutor(1) as pool:
-        accepting = pool.submit(listening.accept)
-        with terminal(listening.url) as ann, accepting.result(SECONDS).sock:
-            ann.type("/who\n")
-            ann.wait_for("does not tell who is here\r\n")
-            ann.type("x\n")
-            assert accepting.result().recv_frame() == (TEXT, b"x")
-
-
-def test_line_that_is_refused_is_told_at_a_terminal() -> None:
-    """The user sees why, and goes on."""
-    with terminal_of_event_server() as (ann, server):
-        ann.type("rude\n")
-        assert server.recv_event() == {"type": "send", "data": "rude"}
-        server.send_event("error", code="refused", detail="not here", ref=None)
-        ann.wait_for("did not take a line: refused: not here\r\n")
-        ann.type("polite\n\x04")
-        assert server.recv_event() == {"type": "send", "data": "polite"}
-        assert server.accept_close()[0] == 1000
-        assert ann.end() == 0
 
 
 def test_pipe_of_events_gets_messages_as_they_are() -> None:
@@ -517,7 +307,7 @@ def test_gap_is_told_on_standard_error() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_line_that_is_refused_ends_a_pipe(late: bool) -> None:
-    """With one word and exit status 3, while lines are read or when all were sent."""
+    """With one word and exit status 1, while lines are read or when all were sent."""
     with console_of_event_server() as (process, server):
         assert process.stdin is not None
         process.stdin.write(b"a\n")
@@ -535,7 +325,7 @@ def test_line_that_is_refused_ends_a_pipe(late: bool) -> None:
         else:
             server.accept_close()
         status, _, errors = end_of(process)
-        assert status == 3
+        assert status == 1
         assert errors.endswith("error: the hub did not take a line: refused: no\n")
         assert errors.count("\n") == 1
 

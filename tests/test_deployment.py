@@ -74,7 +74,9 @@ def test_units_start_a_command_line_that_is_one() -> None:
     assert accepted(arguments) == {
         "start": False, "connect": False, "command": "start", "restart_on_term": True,
     }  # fmt: skip
-    port = {option.name: option.default for option in cli.START["where to listen"]}["port"]
+    port = {option.name: option.default for option in cli.OPTIONS["start"]["where to listen"]}[
+        "port"
+    ]
     assert values(SOCKET, "ListenStream") == [str(port)]
 
 

@@ -6,7 +6,6 @@ import email
 import os
 import pathlib
 import re
-import runpy
 import subprocess
 import sys
 import tarfile
@@ -22,6 +21,12 @@ from .support import PYTHON, ROOT, code_blocks, python_environment
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
+# Where shells look for what completes the command.
+COMPLETIONS = {
+    "share/bash-completion/completions/broadcast-server": "bash/broadcast-server",
+    "share/zsh/site-functions/_broadcast-server": "zsh/_broadcast-server",
+    "share/fish/vendor_completions.d/broadcast-server.fish": "fish/broadcast-server.fish",
+}
 SECONDS = 280  # bound of every process that builds or installs
 
 
@@ -83,6 +88,17 @@ def test_module_and_script_are_the_same_command() -> None:
         assert run(*command, "--version") == f"broadcast-server {broadcast_server.__version__}\n"
 
 
+def test_library_imports_nothing_of_the_console() -> None:
+    """Who embeds a hub or a client pays neither for prompt_toolkit nor for an event loop."""
+    program = """
+import sys
+import broadcast_server
+broadcast_server.BroadcastHub, broadcast_server.BroadcastClient
+assert not {"prompt_toolkit", "wcwidth", "asyncio"} & set(sys.modules)
+"""
+    run(PYTHON, "-c", program)
+
+
 # Pages made from the code.
 
 
@@ -128,12 +144,6 @@ def test_man_page_is_clean_troff() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_option_reference_is_fresh() -> None:
-    """The committed page is what the option table gives (make docs)."""
-    page = runpy.run_path(os.fspath(ROOT / "docs" / "reference" / "make_options.py"))["page"]()
-    assert page == (ROOT / "docs" / "reference" / "options.md").read_text(encoding="utf-8")
-
-
 def test_changelog_begins_with_this_version() -> None:
     """A release has its notes."""
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -157,14 +167,6 @@ def test_readme_python_runs(number: int) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     for shown in re.findall(r"# prints: (.*)", program):
         assert shown in result.stdout
-
-
-def test_readme_links_lead_somewhere() -> None:
-    """Every relative link of the pages for people names a file that exists."""
-    for page in ["README.md", "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
-        path = ROOT / page
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
-            assert (path.parent / target).exists(), f"{page}: {target}"
 
 
 # Wheel and sdist.
@@ -206,11 +208,14 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "websocket-client",
         "h11",
         "prometheus-client",
+        "prompt_toolkit",
     }
     assert "broadcast_server/py.typed" in names
     web = {f"broadcast_server/web/{path.name}" for path in (PACKAGE / "web").iterdir()}
     assert len(web) > 5 and web <= set(names)
     assert any(name.endswith("scripts/broadcast-server") for name in names)
+    for place in COMPLETIONS:
+        assert any(name.endswith(f".data/data/{place}") for name in names), place
     assert {name.split("/")[0].split("-")[0] for name in names} == {"broadcast_server"}
 
 
@@ -227,6 +232,9 @@ def test_installs_into_an_empty_environment(
     assert run(binaries / "broadcast-server", "--version", cwd=tmp_path) == version
     page = tmp_path / "share" / "man" / "man1" / "broadcast-server.1"
     assert page.read_bytes() == MAN_PAGE.read_bytes()
+    for place, source in COMPLETIONS.items():
+        text = (ROOT / "docs" / "completions" / source).read_text(encoding="utf-8")
+        assert (tmp_path / place).read_text(encoding="utf-8") == text
     program = """
 from urllib.request import urlopen
 from broadcast_server import BroadcastHub, BroadcastClient

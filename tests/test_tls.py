@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -511,11 +512,29 @@ def test_connect_and_who_over_tls(certificates: Certificates) -> None:
             assert (result.returncode, result.stderr) == (0, "") and "ann" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["connect", "who"])
+def test_publish_and_listen_over_tls(certificates: Certificates) -> None:
+    """Over one connection each; what was published is heard."""
+    ca = ("--ca-file", str(certificates.ca))
+    with certificates.hub() as hub:
+        result = run("publish", hub.url, *ca, "-", stdin=None, input="one\ntwo\n")
+        assert (result.returncode, result.stderr) == (0, "")
+        result = run("listen", hub.url, *ca, "--history", "2", "--count", "2")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "one\ntwo\n", "")
+
+
+CLIENT_COMMANDS = ["connect", "who", "listen", "publish"]
+
+
+def ask(command: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a client command, which publishes something if it publishes."""
+    return run(command, *arguments, *(["hello"] if command == "publish" else []), **options)
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
 def test_stranger_is_one_line_and_exit_1(command: str, certificates: Certificates) -> None:
     """It says what is wrong with the certificate, and what to do."""
     with certificates.hub() as hub:
-        assert_fails(run(command, hub.url), 1, "its certificate is not valid: ", "--ca-file")
+        assert_fails(ask(command, hub.url), 1, "its certificate is not valid: ", "--ca-file")
 
 
 @pytest.mark.parametrize("level", ["error", "warning"])
@@ -531,16 +550,16 @@ def test_insecure_says_so_every_time(level: str, certificates: Certificates) -> 
         assert "INSECURE" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["connect", "who"])
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
 def test_options_of_tls_want_tls(command: str, certificates: Certificates) -> None:
     """Given for an address without it they are a mistake; a variable is for all addresses."""
     ca = str(certificates.ca)
-    assert_fails(run(command, "ws://127.0.0.1:1/", "--ca-file", ca), 2, "--ca-file", "wss://")
-    assert_fails(run(command, "--port", "1", "--insecure"), 2, "--insecure", "wss://")
+    assert_fails(ask(command, "ws://127.0.0.1:1/", "--ca-file", ca), 2, "--ca-file", "wss://")
+    assert_fails(ask(command, "--port", "1", "--insecure"), 2, "--insecure", "wss://")
     variables = {"BROADCAST_SERVER_CA_FILE": ca, "BROADCAST_SERVER_INSECURE": "yes"}
-    assert_fails(run(command, "ws://127.0.0.1:1/", variables=variables), 1, "refused")
-    both = run(command, "wss://127.0.0.1:1/", variables=variables)
+    assert_fails(ask(command, "ws://127.0.0.1:1/", variables=variables), 1, "refused")
+    both = ask(command, "wss://127.0.0.1:1/", variables=variables)
     assert_fails(both, 2, "BROADCAST_SERVER_CA_FILE and BROADCAST_SERVER_INSECURE")
-    assert_fails(run(command, "wss://127.0.0.1:1/", "--ca-file", os.devnull), 1, os.devnull)
+    assert_fails(ask(command, "wss://127.0.0.1:1/", "--ca-file", os.devnull), 1, os.devnull)
     bad = {"BROADCAST_SERVER_INSECURE": "maybe"}
-    assert_fails(run(command, "wss://127.0.0.1:1/", variables=bad), 2, "neither 1 nor 0")
+    assert_fails(ask(command, "wss://127.0.0.1:1/", variables=bad), 2, "neither 1 nor 0")

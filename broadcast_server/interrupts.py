@@ -1,0 +1,32 @@
+"""Signals of a command whose main thread waits for something else."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import logs
+
+
+def descriptor() -> int:
+    """Return a descriptor that gets a byte, its number, for each SIGINT and SIGTERM.
+
+    A handler in Python runs on the main thread, and not before that has stopped waiting for
+    something that the signal has come too early to interrupt.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return reader
+
+
+def die(number: int) -> None:
+    """End the process as a signal would that nobody has caught, so that a shell stops as well.
+
+    It belongs on the main thread.
+    """
+    logs.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,0 +1,72 @@
+"""A terminal that can do nothing but show lines, and the system's own line editing.
+
+For ``TERM=dumb``, and where prompt_toolkit is missing. What comes is written where the cursor is,
+also into a line that is being typed: there is no help for that without steering the terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+import threading
+from collections.abc import Sequence
+
+from .streams import write_stdout
+from .terminal_screen import Host
+from .terminal_view import Line
+
+READ_BYTES = 64 * 1024
+
+
+class LineScreen:
+    """A `Screen` of plain lines.
+
+    Args:
+        host: whose screen it is.
+    """
+
+    keeps_typed = True
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._wake_reader, self._wake_writer = os.pipe()
+        # Guards standard output: lines of two threads do not mix.
+        self._output = threading.Lock()
+
+    def run(self) -> None:
+        """Take lines until the end of the input."""
+        poller = select.poll()
+        poller.register(sys.stdin.fileno(), select.POLLIN)
+        poller.register(self._wake_reader, select.POLLIN)
+        rest = b""  # of a line whose end has not come
+        while self._wake_reader not in dict(poller.poll()):
+            try:
+                data = os.read(sys.stdin.fileno(), READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EIO:  # which says that the terminal has gone
+                    raise
+                return
+            if not data:
+                return
+            self._host.take_key()
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._host.enter(line.removesuffix(b"\r").decode("utf-8", "replace"))
+
+    def leave(self) -> None:
+        """Have `run` return."""
+        os.write(self._wake_writer, b"!")
+
+    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+        """Write lines without any style."""
+        text = "".join("".join(piece for _, piece in line) + "\n" for line in lines)
+        with self._output:
+            if not write_stdout("\a" * bell + text):
+                self.leave()
+
+    def update(self) -> None:
+        """Do nothing: there is no status to be seen."""

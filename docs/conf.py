@@ -1,0 +1,89 @@
+"""The site of the documentation: how Sphinx builds it. ``make docs`` does, into build/site/.
+
+The source directory is the whole checkout, not docs/: so a link means the same here as on GitHub,
+also one into the code, and the README is the site's first page. Which pages there are is found,
+not listed; they are in the four folders of the navigation, and those of ``FIRST`` come first.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+from pygments.lexers.special import TextLexer
+
+from broadcast_server import __version__
+
+project = "broadcast-server"
+release = version = __version__
+author = "The broadcast-server maintainers"
+project_copyright = f"the maintainers of {project}"
+
+extensions = ["myst_parser"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**/*.md"]
+# What is never looked into: folders that may be large, and what is in none of the pages.
+exclude_patterns = ["build", "dist", "tests", "broadcast_server", "bin", "*.egg-info", ".*"]
+
+# Anchors of headings as GitHub makes them; <img> of the README as a picture that is copied.
+myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]
+
+# The examples of the protocol leave things out with "…", which is no JSON.
+suppress_warnings = ["misc.highlighting_failure"]
+highlight_language = "none"
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_favicon = "../broadcast_server/web/icon.svg"
+# Nothing that differs from build to build, and no copies of the sources.
+html_last_updated_fmt = None
+html_show_sphinx = False
+html_copy_source = False
+html_show_sourcelink = False
+html_use_index = False
+
+NAVIGATION = {
+    "Tutorials": "docs/tutorials/",
+    "How to": "docs/howto/",
+    "Reference": "docs/reference/",
+    "Topics": "docs/topics/",
+    "Examples": "docs/examples/",
+    "Project": "",
+}
+FIRST = (
+    "docs/tutorials/first-chat",
+    "docs/howto/many-publishers",
+    "docs/howto/tokens",
+    "docs/reference/library",
+    "docs/reference/options",
+    "docs/reference/protocol",
+    "docs/reference/errors",
+    "docs/topics/design",
+    "docs/topics/threads-and-locks",
+)
+
+
+def add_navigation(app: Any, name: str, source: list[str]) -> None:
+    """Give the first page the navigation, which GitHub would show as a code block."""
+    if name != root_doc:
+        return
+    for caption, folder in NAVIGATION.items():
+        first = [page for page in FIRST if folder and page.startswith(folder)]
+        pages = "\n".join([*first, f"{folder}*"])
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{pages}\n```\n"
+
+
+def copy_first_page(app: Any, failure: Exception | None) -> None:
+    """Let the site's address alone lead to its first page."""
+    if failure is None and app.builder.name == "html":
+        folder = pathlib.Path(app.outdir)
+        shutil.copyfile(folder / f"{root_doc}.html", folder / "index.html")
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.add_lexer("layers", TextLexer)  # CONTRIBUTING.md; a test reads it
+    app.connect("source-read", add_navigation)
+    app.connect("build-finished", copy_first_page)

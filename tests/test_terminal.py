@@ -1,0 +1,658 @@
+"""``broadcast-server connect`` in a real terminal, as its user sees it.
+
+A tmux of its own is the terminal. Where it says so, a test is a complaint about another client that
+must not be one about this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+import socket
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timezone
+
+import pytest
+
+from broadcast_server import BroadcastHub, publish, terminal_commands
+
+from .hub_process import hub_process
+from .raw_server import Listener, RawServer, listener
+from .support import ROOT, RawClient, code_blocks, running_hub, wait_until
+from .tmux import PROMPT, Tmux, terminal
+
+SECONDS = 20.0
+GREETING = "-- you are ann in /; /help lists the commands"
+
+
+@contextlib.contextmanager
+def joined(
+    hub: BroadcastHub, options: str = "", *, columns: int = 60, rows: int = 16, **environ: str
+) -> Iterator[Tmux]:
+    """Run the command in a terminal, as ann in the lobby of a hub."""
+    with terminal(columns, rows, **environ) as ann:
+        ann.start(f"broadcast-server connect {hub.url} --name ann {options}", "connected")
+        yield ann
+
+
+@contextlib.contextmanager
+def joined_raw(options: str = "", **environ: str) -> Iterator[tuple[Tmux, RawServer, Listener]]:
+    """Run the command in a terminal, connected to a server of events that the test plays."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal(**environ) as ann:
+        accepting = pool.submit(listening.accept_events, "c2")
+        ann.start(f"broadcast-server connect {listening.url} --name ann {options}", "connected")
+        server = accepting.result(SECONDS)
+        with server.sock:
+            yield ann, server, listening
+
+
+# -- Typing while others talk ------------------------------------------------------------------
+
+
+def test_what_comes_does_not_break_the_line_being_typed() -> None:
+    """wscat #46: messages were written into the middle of the line."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.see(GREETING, "-- 1 here: ann", ">", " / · 1 here · connected")
+        ann.type("half a sen")
+        ann.wait_for("> half a sen")
+        publish(hub.url, "first", name="bob")
+        publish(hub.url, "second", name="bob")
+        ann.see(
+            GREETING,
+            "-- 1 here: ann",
+            "HH:MM bob: first",
+            "HH:MM bob: second",
+            "> half a sen",
+            " / · 1 here · connected · 2 new",
+        )
+        with RawClient.connect(port=hub.port) as bob:
+            ann.key("Home")
+            ann.type("not ")
+            ann.key("End")
+            ann.type("tence\n")
+            assert bob.recv_message() == "not half a sentence"
+            ann.wait_for("ann: not half a sentence")
+        ann.wait_for("has left")
+        screen = ann.talk()
+        assert screen[2:5] == ["HH:MM bob: first", "HH:MM bob: second", "-- c2 has joined"]
+        assert screen[5:] == [
+            "HH:MM ann: not half a sentence",
+            "-- c2 has left",
+            ">",
+            " / · 1 here · connected",
+        ]
+
+
+def test_every_message_of_a_flood_is_shown_and_the_line_stays() -> None:
+    """websocat #50: what came faster than the output was dropped."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.type("typed before")
+        with RawClient.connect(port=hub.port) as bob:
+            for number in range(5000):
+                bob.send(f"number {number}")
+            ann.wait_for("number 4999")
+            ann.type(", and after")
+            screen = ann.wait_for("> typed before, and after")
+            assert screen[-1].startswith(" / · 2 here · connected")
+        shown = re.findall(r"number (\d+)$", "\n".join(ann.screen(all=True)), re.MULTILINE)
+        assert [int(number) for number in shown] == list(range(5000))
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+def test_narrower_and_wider_window_keeps_the_line() -> None:
+    """The rows that the terminal breaks anew leave nothing behind; ten columns are enough."""
+    with running_hub() as hub, joined(hub) as ann:
+        line = "a line that is long enough to be broken in between"
+        ann.type(line)
+        ann.wait_for(line)
+        ann.resize(30, 12)
+        # tmux may move rows into what has scrolled out, so the last ones are looked at.
+        ann.wait_for(
+            lambda screen: (
+                screen[-4:]
+                == [
+                    "-- 1 here: ann",
+                    "> a line that is long enough t",
+                    "o be broken in between",
+                    " / · 1 here · connected",
+                ]
+            )
+        )
+        publish(hub.url, "now", name="bob")
+        ann.wait_for("bob: now")
+        ann.resize(10, 12)
+        rows = ["> a line t", "hat is lon", "g enough t", "o be broke", "n in betwe", "en"]
+        ann.wait_for(lambda screen: screen[-7:] == [*rows, " 1 new"])
+        ann.resize(60, 16)
+        ann.wait_for(f"> {line}")
+        ann.wait_for(lambda screen: screen[-1] == " / · 1 here · connected · 1 new")
+        for text in (f"> {line}", "1 here ·"):
+            assert sum(text in row for row in ann.screen()) == 1
+        whole = "".join(ann.screen(all=True, joined=True))
+        for text in (GREETING, "-- 1 here: ann", "bob: now"):
+            assert whole.count(text) == 1
+        ann.resize(60, 2)
+        ann.wait_for(lambda screen: screen[-1].startswith("> a line"))
+        ann.key("C-c")
+        ann.resize(60, 16)
+        assert ann.status() == 0
+
+
+def test_paste_of_several_lines_is_one_question() -> None:
+    """As one message, line by line, or not at all; one line is just put in."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
+        ann.paste("one line\n")
+        ann.wait_for("> one line")
+        ann.key("C-u")
+        question = "3 lines: o = send as one, l = line by line, c = cancel"
+        text = "alpha\n/quit\ngamma\n"
+        ann.paste(text)
+        ann.wait_for(question)
+        ann.type("x")
+        ann.key("c")
+        ann.wait_for(lambda screen: screen[-2] == ">" and question not in screen)
+        ann.paste(text)
+        ann.wait_for(question)
+        ann.type("o")
+        assert bob.recv_message() == "alpha\n/quit\ngamma"
+        ann.wait_for("    | gamma")
+        ann.type("so: ")
+        ann.paste(text)
+        ann.wait_for(question)
+        ann.type("l")
+        assert [bob.recv_message() for _ in range(3)] == ["so: alpha", "/quit", "gamma"]
+        ann.wait_for("ann: gamma")
+
+
+def test_lines_are_kept_between_runs(tmp_path: pathlib.Path) -> None:
+    """wscat #128: no history. Up brings the last line of the last run back, Ctrl-R finds others."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.type("the first line\nthe second line\n")
+        ann.wait_for("ann: the second line")
+        ann.type("/quit\n")
+        assert ann.status() == 0
+        kept = ann.folder / "broadcast-server" / "history"
+        assert kept.read_text() == "the first line\nthe second line\n/quit\n"
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        ann.start(f"broadcast-server connect {hub.url} --name ann", "connected")
+        ann.key("Up", "Up")
+        ann.wait_for("> the second line")
+        ann.key("C-u", "C-r")
+        ann.type("first")
+        ann.wait_for("> the first line")
+        ann.key("Enter", "Enter")
+        ann.wait_for("ann: the first line")
+
+
+# -- What is shown -----------------------------------------------------------------------------
+
+
+def test_messages_have_the_local_time() -> None:
+    """websocat #71: no times. They are those of the messages, in the user's zone."""
+    with running_hub() as hub:
+        hub.broadcast("old")
+        moment = hub.history("/")[0].time.astimezone(timezone.utc)
+        with joined(hub, TZ="XXX-05:30") as ann:
+            ann.wait_for("old")
+            (shown,) = [line for line in ann.screen() if line.endswith("*: old")]
+        hour, minute = map(int, re.findall(r"\d\d", shown)[:2])
+        minutes = moment.hour * 60 + moment.minute + 330
+        assert (hour * 60 + minute) % 1440 == minutes % 1440
+
+
+def test_last_messages_are_shown_on_joining_and_again_when_asked() -> None:
+    """As many as `--history` says; `/history N` asks the hub once more."""
+    with running_hub() as hub:
+        for number in range(5):
+            publish(hub.url, f"old {number}", name="bob")
+        with joined(hub, "--history 2") as ann:
+            ann.see(
+                GREETING,
+                "-- 1 here: ann",
+                "HH:MM bob: old 3",
+                "HH:MM bob: old 4",
+                ">",
+                " / · 1 here · connected",
+            )
+            ann.type("/history 3\n")
+            ann.wait_for("so far the old messages")
+            assert ann.talk()[4:9] == [
+                "-- the last 3 messages of /",
+                *(f"HH:MM bob: old {number}" for number in (2, 3, 4)),
+                "-- so far the old messages",
+            ]
+
+
+def test_who_comes_goes_and_changes_the_name_is_told() -> None:
+    """One line each; `/who` lists who is here, `/name` changes one's own name."""
+    with running_hub() as hub, joined(hub) as ann:
+        with joined(hub, "--history 0") as bob:
+            bob.type("/name bob\n")
+            bob.wait_for("you are now bob")
+            ann.type("/who\n")
+            ann.wait_for("2 here: ann, bob")
+            bob.type("/quit\n")
+            assert bob.status() == 0
+        ann.wait_for("bob has left")
+        assert ann.talk()[2:6] == [
+            "-- ann has joined",
+            "-- ann is now bob",
+            "-- 2 here: ann, bob",
+            "-- bob has left",
+        ]
+
+
+def test_tricks_of_others_are_escaped() -> None:
+    """No clearing, no turned direction, nothing unseen, no line that looks like somebody else's."""
+    with running_hub() as hub, joined(hub) as ann:
+        publish(hub.url, "\x1b[2J\x1b]0;x\x07\u202egnp.exe\u200b\u3164.", name="eve")
+        publish(hub.url, "a\n12:00 bob: forged\r\x9b1A", name="eve")
+        publish(hub.url, "\U0001f469\u200d\U0001f4bb \u05e9\u05dc\u05d5\u05dd", name="ev\u00e9")
+        ann.wait_for("ev\u00e9: ")
+        screen = ann.talk()[2:-2]
+        joined_up = "".join(screen)
+        assert "\\x1b[2J\\x1b]0;x\\x07\\u202egnp.exe\\u200b\\u3164." in joined_up
+        assert "    | 12:00 bob: forged\\r\\x9b1A" in screen
+        assert not ann.rang()
+
+
+def test_names_have_colours_unless_they_are_not_wanted() -> None:
+    """The same name has the same one everywhere; `NO_COLOR` takes them all."""
+    with running_hub() as hub:
+        publish(hub.url, "x", name="bob")
+        publish(hub.url, "x", name="cem")
+        with joined(hub) as ann, joined(hub, NO_COLOR="1") as plain:
+            colours = [
+                re.search(rf"\x1b\[([0-9;]*)m{name}: ", "\n".join(ann.screen(styles=True)))
+                for name in ("bob", "cem")
+            ]
+            assert all(colours) and len({found[1] for found in colours if found}) == 2
+            shown = "\n".join(plain.screen(styles=True))
+            assert "bob: x" in shown
+            assert not re.search(r"\x1b\[[0-9;]*[34]\d[;m]", shown)
+
+
+def test_unread_messages_are_counted_until_the_user_looks() -> None:
+    """Since the last key, or since the window has lost the focus where the terminal tells that."""
+    with running_hub() as hub, joined(hub) as ann:
+        publish(hub.url, "one")
+        ann.wait_for("connected · 1 new")
+        ann.type("x")
+        ann.wait_for(lambda screen: screen[-1].endswith("connected"))
+        ann.type("\x1b[I")  # as a terminal tells that its window has the focus
+        publish(hub.url, "two")
+        ann.wait_for("*: two")
+        assert ann.screen()[-1].endswith("connected")
+        ann.type("\x1b[O")
+        publish(hub.url, "three")
+        publish(hub.url, "four")
+        ann.wait_for("connected · 2 new")
+        ann.type("\x1b[I")
+        ann.wait_for(lambda screen: screen[-1].endswith("connected"))
+        assert ann.screen()[-2] == "> x"
+
+
+def test_bell_rings_for_ones_own_name_only_when_asked() -> None:
+    """Not for other words, not for old messages, and never without `--bell`."""
+    with running_hub() as hub:
+        publish(hub.url, "ann is old news")
+        with joined(hub, "--bell") as ann, joined(hub) as quiet:
+            publish(hub.url, "annual meeting")
+            ann.wait_for("annual meeting")
+            assert not ann.rang()
+            publish(hub.url, "@Ann: your turn")
+            quiet.wait_for("your turn")
+            assert wait_until(ann.rang)
+            assert not quiet.rang()
+
+
+# -- Commands ----------------------------------------------------------------------------------
+
+
+def test_commands_names_and_slashes() -> None:
+    """Tab completes both; two slashes send one; what is no command stays to be changed."""
+    with running_hub() as hub, RawClient.connect(port=hub.port, path="/?name=Barbara") as other:
+        with joined(hub) as ann:
+            ann.type("ba")
+            ann.key("Tab")
+            ann.type("hi\n")
+            assert other.recv_message() == "Barbara: hi"
+            ann.type("/h")
+            ann.key("Tab")
+            ann.wait_for("-- /help  /history")
+            ann.type("e")
+            ann.key("Tab", "Enter")
+            ann.wait_for("list the commands")
+            ann.type("//usr/bin\n")
+            assert other.recv_message() == "/usr/bin"
+            ann.type("/usr/bin\n")
+            ann.wait_for("-- /usr/bin is no command")
+            ann.wait_for("> /usr/bin")
+            ann.key("Home")
+            ann.type("/")
+            ann.key("Enter")
+            assert other.recv_message() == "/usr/bin"
+
+
+def test_room_is_changed_without_leaving() -> None:
+    """The old room is left, the new one's last messages are shown; one that cannot be is told."""
+    with running_hub() as hub, joined(hub) as ann:
+        publish(hub.url + "scores", "3:1", name="referee")
+        ann.type("/room scores\n")
+        ann.wait_for("referee: 3:1")
+        assert [member.name for member in hub.members("/scores")] == ["ann"]
+        assert wait_until(lambda: hub.members("/") == [])
+        ann.wait_for(" /scores · 1 here · connected")
+        ann.type("/room /healthz\n")
+        ann.wait_for("still in /scores")
+        ann.type("here\n")
+        assert wait_until(lambda: [m.data for m in hub.history("/scores")] == ["3:1", "here"])
+        assert hub.history("/") == []
+
+
+def test_how_to_is_what_there_is() -> None:
+    """Its command works as it stands, but for the port, and its table has every command."""
+    page = "docs/howto/terminal.md"
+    (command,) = code_blocks(page, "sh")
+    with running_hub() as hub, terminal() as ann:
+        ann.start(command.strip().replace("8765", str(hub.port)), " /team · 1 here · connected")
+        ann.key("C-c")
+        assert ann.status() == 0
+    told = re.findall(r"^\| `/(\w+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert told == list(terminal_commands.COMMANDS)
+
+
+# -- Connections that end ----------------------------------------------------------------------
+
+
+def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
+    """ntfy #1895: lost messages. The hub is killed and started anew; nothing is sent twice."""
+    with terminal(70) as ann:
+        with (
+            pytest.raises(RuntimeError, match="ended with -9"),
+            hub_process(history=100) as (process, url),
+        ):
+            ann.start(f"broadcast-server connect {url} --name ann", "connected")
+            process.kill()
+            ann.wait_for("-- connection lost, trying again")
+            ann.type("typed meanwhile\n")
+            ann.wait_for("1 not sent yet")
+            ann.type("half")
+        port = int(re.findall(r":(\d+)/", url)[0])
+        with hub_process(port=port) as (_, url):
+            ann.wait_for("-- messages are missing here")
+            ann.wait_for(lambda screen: screen[-1] == " / · 1 here · connected")
+            assert ann.talk()[2:] == [
+                "-- connection lost, trying again",
+                "HH:MM ann: typed meanwhile",
+                "-- connected again",
+                "-- messages are missing here: the hub was started anew",
+                "> half",
+                " / · 1 here · connected",
+            ]
+            with RawClient.connect(port=port, path="/?history=100") as late:
+                assert late.recv_message() == "typed meanwhile"
+                late.sync()
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+def test_message_without_an_answer_is_sent_again_with_its_key() -> None:
+    """The connection breaks before the ack: the same key goes out on the next connection."""
+    with joined_raw() as (ann, server, listening):
+        ann.type("once\n")
+        first = server.recv_event()
+        server.reset()
+        with listening.accept_events("c2").sock as sock:
+            second = RawServer(sock, "").recv_event()
+            assert second["key"] == first["key"] and second["data"] == "once"
+            RawServer(sock, "").ack(second, 1)
+            ann.wait_for("connected again")
+            ann.wait_for(lambda screen: screen[-1].endswith("connected"))
+
+
+def test_hub_that_is_down_is_not_asked_all_the_time() -> None:
+    """websocat #186: it span. A hub that asks to wait is not asked again before."""
+    with joined_raw() as (ann, server, listening):
+        server.reset()
+        listening.refuse(503, "3600")
+        ann.wait_for("connection lost, trying again")
+        listening.sock.settimeout(3)
+        with pytest.raises(socket.timeout):
+            listening.sock.accept()
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
+    """wscat #50: no pings. They are answered whatever the user does."""
+    with joined_raw() as (ann, server, _):
+        ann.type("half a line")
+        ann.wait_for("> half a line")
+        server.ping(b"there?")
+        ann.key("C-c")
+        server.accept_close()
+        assert ann.status() == 0
+
+
+def test_broken_connection_is_no_crash() -> None:
+    """wscat #4 and #126: it died of EPIPE. With `--no-reconnect` one line says why it ends."""
+    with joined_raw("--no-reconnect") as (ann, server, _):
+        server.reset()
+        ann.wait_for("error: the connection was lost")
+        assert ann.status() == 3
+        assert not any("Traceback" in line for line in ann.screen())
+
+
+@pytest.mark.parametrize("code, status", [(1008, 1), (1000, 0), (1009, 3)])
+def test_close_that_says_not_to_come_back_is_obeyed(code: int, status: int) -> None:
+    """A line says why, and the exit status says what it means."""
+    with joined_raw() as (ann, server, _):
+        server.send_close(code, "go away")
+        ann.wait_for(f"the hub closed the connection: {code} go away")
+        assert ann.status() == status
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_refusal_to_let_the_client_back_is_obeyed(code: int) -> None:
+    """A token has expired meanwhile: no more attempts."""
+    with joined_raw() as (ann, server, listening):
+        server.reset()
+        listening.refuse(code)
+        ann.wait_for("error: the hub does not let us come back")
+        assert ann.status() == 1
+
+
+def test_no_connection_at_all_is_told_in_one_line() -> None:
+    """The terminal was never touched."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with terminal(120) as ann:
+        ann.start(f"broadcast-server connect ws://127.0.0.1:{port}/", "error: cannot connect")
+        assert ann.status() == 1
+
+
+def test_message_that_the_hub_refuses_is_told() -> None:
+    """With its beginning, so that the user knows which."""
+    with running_hub(filter=lambda message: None) as hub, joined(hub) as ann:
+        ann.type("rude\n")
+        ann.wait_for("the hub did not take 'rude'")
+
+
+# -- Leaving -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("typed", ["", "half a line"])
+def test_ctrl_c_leaves_the_terminal_as_it_was(typed: str) -> None:
+    """Its modes, and what it was asked to report; the hub gets a proper Close."""
+    with running_hub() as hub, terminal() as ann:
+        before = ann.settings()
+        ann.start(f"broadcast-server connect {hub.url} --name ann", "connected")
+        ann.type(typed)
+        ann.key("C-c")
+        assert ann.status() == 0
+        assert ann.screen()[0] == GREETING and not any("connected" in x for x in ann.screen())
+        assert ann.settings() == before
+        assert wait_until(lambda: hub.members("/") == [])
+        written = ann.raw.read_text()
+        for mode in ("1004", "2004"):
+            assert written.rindex(f"\x1b[?{mode}h") < written.rindex(f"\x1b[?{mode}l")
+
+
+def test_ctrl_c_ends_it_although_nobody_answers() -> None:
+    """A hub that hangs holds nobody: what it has not accepted is told, with exit status 1."""
+    with terminal() as ann, listener() as listening, ThreadPoolExecutor(1) as pool:
+        before = ann.settings()
+        accepting = pool.submit(listening.accept_events, "c2")
+        ann.start(f"broadcast-server connect {listening.url}", "connected")
+        with accepting.result(SECONDS).sock:
+            ann.type("never taken\n")
+            ann.wait_for("1 not sent yet")
+            ann.key("C-c")
+            ann.wait_for("left before the hub had accepted 1 message")
+            assert ann.status() == 1
+        assert ann.settings() == before
+
+
+def test_ctrl_c_ends_it_while_another_room_is_gone_to() -> None:
+    """An errand that takes its time holds nobody."""
+    with joined_raw() as (ann, server, listening):
+        ann.type("/room /elsewhere\n")
+        sock, _ = listening.read_head()
+        with sock:
+            ann.type("/room /other\n")
+            ann.wait_for("wait, still going to /elsewhere")
+            ann.key("C-c")
+            server.accept_close()
+            assert ann.status() == 0
+
+
+def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
+    """websocat #245: confusion at the end of file. Within a line it deletes a character."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.type("ab")
+        ann.key("Left", "C-d")
+        ann.wait_for(lambda screen: screen[-2] == "> a")
+        ann.key("C-u", "C-d")
+        assert ann.status() == 0
+
+
+def test_window_that_is_closed_ends_it() -> None:
+    """No process is left behind, and the hub gets a proper Close."""
+    with running_hub() as hub, joined(hub) as ann:
+        assert len(hub.members("/")) == 1
+        ann.close_window()
+        assert wait_until(lambda: hub.members("/") == [])
+
+
+def test_job_control_gives_the_terminal_back() -> None:
+    """Ctrl-Z stops it with the terminal as the shell wants it; fg goes on with the line."""
+    with running_hub() as hub, terminal() as ann:
+        ann.type("clear; set -m\n")
+        ann.start(f"broadcast-server connect {hub.url} --name ann", "connected")
+        ann.type("half")
+        ann.key("C-z")
+        ann.wait_for(lambda screen: screen[-1] == PROMPT)
+        ann.type("fg\n")
+        ann.wait_for("> half")
+        publish(hub.url, "on we go")
+        ann.wait_for("*: on we go")
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+# -- Terminals that can do less ----------------------------------------------------------------
+
+
+def test_dumb_terminal_talks_in_plain_lines() -> None:
+    """No escape sequence at all; the commands are there."""
+    with running_hub() as hub, terminal() as ann:
+        ann.start(f"TERM=dumb broadcast-server connect {hub.url} --name ann")
+        written = len(ann.raw.read_bytes())
+        with RawClient.connect(port=hub.port) as bob:
+            ann.type("hello\n")
+            assert bob.recv_message() == "hello"
+            bob.send("\x1b[2Jhow are you?")
+            ann.wait_for("\\x1b[2Jhow are you?")
+            ann.type("/who\n")
+            ann.wait_for("2 here: ann, ")
+            assert b"\x1b" not in ann.raw.read_bytes()[written:]
+            ann.type("/quit\n")
+            assert ann.status() == 0
+
+
+def test_without_prompt_toolkit_one_line_says_so(tmp_path: pathlib.Path) -> None:
+    """The library does not need it, and the command can do without."""
+    (tmp_path / "prompt_toolkit.py").write_text(
+        "raise ModuleNotFoundError('gone', name='prompt_toolkit')"
+    )
+    with running_hub() as hub, terminal(100) as ann:
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"broadcast-server connect {hub.url} --name ann")
+        assert ann.screen()[0].startswith("-- prompt_toolkit is not installed")
+        publish(hub.url, "all the same")
+        ann.wait_for("*: all the same")
+        ann.key("C-d")
+        assert ann.status() == 0
+
+
+def test_plain_server_is_talked_to_without_names() -> None:
+    """Any WebSocket server: one's own lines and others' are told apart."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal(100) as ann:
+        accepting = pool.submit(listening.accept)
+        ann.start(f"broadcast-server connect {listening.url}", "tells no names")
+        server = accepting.result(SECONDS)
+        with server.sock:
+            ann.type("to you\n")
+            assert server.recv_frame()[1] == b"to you"
+            server.send_frame(1, "to me")
+            ann.wait_for("to me")
+            assert ann.talk()[1:] == [
+                "HH:MM you: to you",
+                "HH:MM to me",
+                ">",
+                " /room · connected · 1 new",
+            ]
+            ann.type("/who\n/history\n")
+            ann.wait_for("this server has no old messages")
+            ann.wait_for("the server does not speak")
+            ann.key("C-u", "C-d")
+            server.accept_close()
+            assert ann.status() == 0
+
+
+@pytest.mark.parametrize("option", ["", "--debug"])
+def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -> None:
+    """With `--debug` it is a traceback; the terminal is as it was in either case."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import terminal_view\n"
+        "def who(*_):\n    raise ZeroDivisionError('boom')\n"
+        "terminal_view.who = who\n"
+    )
+    with running_hub() as hub, terminal(100, 40) as ann:
+        before = ann.settings()
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"broadcast-server connect {hub.url} {option}", "boom")
+        assert ann.status() == 1
+        shown = "\n".join(ann.screen())
+        assert ("Traceback" in shown) is bool(option)
+        assert ("--debug shows where" in shown) is not bool(option)
+        assert ann.settings() == before
+
+
+def test_log_is_drawn_above_the_line() -> None:
+    """What the library has to say does not break the line either."""
+    with joined_raw("--log-level info") as (ann, server, listening):
+        ann.type("half a line")
+        ann.wait_for("> half a line")
+        server.reset()
+        with listening.accept_events("c2").sock:
+            ann.wait_for("connected again")
+            ann.wait_for("INFO broadcast_server.client_life")
+            ann.wait_for(lambda screen: screen[-2] == "> half a line")
+            ann.key("C-c")
+            ann.status()
