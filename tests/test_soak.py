@@ -215,6 +215,21 @@ def test_gap_is_right_where_the_ring_is_too_small(case: Case) -> None:
     finish(case)
 
 
+def test_referee_may_see_later_what_has_filled_the_ring(case: Case) -> None:
+    """But what was sent after the gap has not filled it."""
+    case.order.ring_bytes = 3 * 2048
+    case.track.gap(case.id(4), 7, 0.0)
+    case.order.settle(1.0)
+    case.see(5)
+    case.order.settle(math.inf)
+    other = begun()
+    other.order.ring_bytes = 3 * 2048
+    other.track.gap(other.id(4), 5, 0.0)
+    other.see(5)
+    with pytest.raises(Violation):
+        other.order.settle(math.inf)
+
+
 # -- What comes over the wire ------------------------------------------------------------------
 
 
