@@ -11,8 +11,13 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
+.PHONY: help .venv chromium run test stress soak conformance fuzz check lint types coverage package \
+	bench guard man docs screenshots clean
+=======
 .PHONY: help .venv chromium shells tmux run test stress conformance fuzz check lint types coverage package bench \
 	guard man reference site docs screenshots clean
+>>>>>>> main
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -30,6 +35,9 @@ test: .venv $(NODE_MODULES) chromium shells tmux ## install what the tests need 
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
 	$(BIN)/python -m pytest -m stress --timeout 600 $(ARGS)
+
+soak: .venv ## use and abuse a hub at random for half an hour (ARGS="--minutes 30 --clients 1000")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 conformance: .venv ## run every case of the Autobahn suite against the hub and the client
 	$(BIN)/python -m tests.conformance.run --role server $(ARGS)

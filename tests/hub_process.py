@@ -11,19 +11,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from .support import PYTHON, ROOT, python_environment
 
 
 @contextlib.contextmanager
-def hub_process(**settings: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a hub with these settings elsewhere; gives the process and the hub's URL."""
+def hub_process(
+    *, log: IO[str] | None = None, **settings: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a hub with these settings elsewhere; gives the process and the hub's URL.
+
+    Args:
+        log: takes what the process writes to its standard error.
+    """
     command = [PYTHON, "-m", "tests.hub_process", json.dumps(settings)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
         cwd=ROOT,
         env=python_environment(),
