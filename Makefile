@@ -11,13 +11,8 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help .venv chromium run test stress soak conformance fuzz check lint types coverage package \
-	bench guard man docs screenshots clean
-=======
-.PHONY: help .venv chromium shells tmux run test stress conformance fuzz check lint types coverage package bench \
+.PHONY: help .venv chromium shells tmux run test stress soak conformance fuzz check lint types coverage package bench \
 	guard man reference site docs screenshots clean
->>>>>>> main
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
