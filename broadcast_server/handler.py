@@ -173,7 +173,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         elif len(data) < MIN_RECV_BYTES:
             self._recv_bytes = MIN_RECV_BYTES
         if client.ended or client.form.is_stream:
-            self.keep_alive = self._reader.discard(len(data))
+            # Who is cut off but sends all the time would be read on: a socket that is shut down
+            # says so only when it has nothing more.
+            self.keep_alive = self._reader.discard(len(data)) and not client.dropped
         else:
             self._reader.take(data)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub
+from broadcast_server.connection import Connection
 from broadcast_server.handler import MAX_RECV_BYTES, MIN_RECV_BYTES, HubHandler
 
 from .support import (
@@ -78,3 +79,17 @@ def test_callbacks_come_in_the_order_of_a_clients_life() -> None:
         (b"b", "ann"),
         ("leave", "ann", 4000, "enough"),
     ]
+
+
+def test_client_that_is_cut_off_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that is shut down still gives what the peer goes on sending."""
+    monkeypatch.setattr(Connection, "abort", lambda self: None)  # as if there always were more
+    with running_hub(close_timeout=0.1) as hub, RawClient.connect(port=hub.port) as client:
+        client.sync()
+        connection = handler_of(hub).client
+        assert connection is not None
+        assert hub.disconnect(connection.member.id)
+        assert client.recv_close()[0] == 1000
+        assert wait_until(lambda: connection.dropped)
+        client.send("more")
+        assert wait_until(lambda: hub.stats()["clients"] == 0)
