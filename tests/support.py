@@ -14,6 +14,7 @@ import pathlib
 import re
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -406,3 +407,15 @@ def command_environment(*folders: pathlib.Path, **variables: str) -> dict[str, s
     path = [*map(str, folders), str(ROOT / "bin"), os.path.dirname(PYTHON), os.environ["PATH"]]
     own = {k: v for k, v in python_environment().items() if not k.startswith("BROADCAST_SERVER_")}
     return own | {"PATH": os.pathsep.join(path)} | variables
+
+
+def run_parent(program: str) -> None:
+    """Run a Python program that forks; it must say that the parent is well, and nothing else."""
+    finished = subprocess.run(
+        [PYTHON, "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from broadcast_server import ProtocolError
 
 from .raw_server import SECONDS, connected_pair
-from .support import PYTHON, TEXT, python_environment, wait_until
+from .support import TEXT, run_parent, wait_until
 from .test_client import in_thread
-
-
-def run_program(program: str) -> None:
-    """Run a program that says that the parent is well."""
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")
 
 
 def test_endless_timeout_is_one() -> None:
@@ -94,7 +80,7 @@ from broadcast_server import BroadcastClient, BroadcastHub, ConnectionClosed
 
 def test_forked_child_has_no_connection() -> None:
     """It has none of the threads, and may have inherited a lock: nothing is sent or waited for."""
-    run_program(
+    run_parent(
         FORK
         + """
 with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
@@ -129,7 +115,7 @@ print("parent is well")
 
 def test_forked_children_may_connect_a_client_of_their_parent() -> None:
     """One that was not connected; and no message of one is taken for a message of another."""
-    run_program(
+    run_parent(
         FORK
         + """
 seen = []
@@ -154,7 +140,7 @@ print("parent is well")
 
 def test_callback_that_forks_ends_its_child_in_peace() -> None:
     """The child's copy of the client's own thread leaves its loop; the parent's goes on."""
-    run_program(
+    run_parent(
         FORK
         + """
 import threading

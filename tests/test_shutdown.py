@@ -26,6 +26,7 @@ from .support import (
     descriptors,
     http_request,
     python_environment,
+    run_parent,
     running_hub,
     thread_count,
     wait_until,
@@ -649,14 +650,7 @@ with broadcast_server.BroadcastHub(port=0) as hub:
     assert hub.broadcast("still mine").id
 print("parent is well")
 """
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")
+    run_parent(program)
 
 
 def test_forked_child_does_not_wait_for_a_lock_of_the_parent() -> None:
@@ -680,14 +674,7 @@ with broadcast_server.BroadcastHub(port=0) as hub:
     assert hub.broadcast("still mine").id
 print("parent is well")
 """
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (finished.stdout, finished.stderr) == ("parent is well\n", "")
+    run_parent(program)
 
 
 def test_interpreter_ends_although_nobody_stopped_the_hub() -> None:
