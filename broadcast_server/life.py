@@ -7,6 +7,7 @@ parts of one run are in ``run.py``; here is decided which thread ends it, and wh
 
 from __future__ import annotations
 
+import abc
 import atexit
 import logging
 import os
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 Hub = TypeVar("Hub", bound="HubLife")
 
 
-class HubLife:
+class HubLife(abc.ABC):
     """What begins and ends. All methods may be called from any thread, also in callbacks.
 
     Args:
@@ -41,18 +42,18 @@ class HubLife:
         self._settings = settings
         self._begin_empty()
 
+    @abc.abstractmethod
     def _make_run(self) -> Run:
         """Make the parts of a run.
 
         Raises:
             OSError: the address cannot be listened on.
         """
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def urls(self) -> tuple[str, ...]:
         """The URL of the lobby at each address."""
-        raise NotImplementedError
 
     def _begin_empty(self) -> None:
         """Be a hub that does not run. Also in a forked child at its first start: what it has
