@@ -429,7 +429,7 @@ class FanOut:
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
         if connection.cursor < room.base <= connection.skips_to:
-            connection.cursor = room.base  # old messages of which it was promised none
+            connection.begin_later(room.base, format_id(*room.id_before(room.base)))
         elif connection.cursor < room.base and connection.form is RAW:
             self.writer.evict_slow(connection, connection.joined_after)
         elif connection.cursor < room.base:
@@ -440,7 +440,7 @@ class FanOut:
             connection.cursor = room.base
             gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
             connection.queue_second(connection.form.event(gap, "gap"))
-        connection.joined_after = None
+        connection.joined_after = connection.rewelcome = None
         self.writer.attend(connection)
 
     def _do_attend(self, connection: Connection) -> None:

@@ -12,6 +12,7 @@ waits for anybody, and not for a slow client.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -131,15 +132,18 @@ class Room(Presence):
             connection.skips_to = head if since is None else connection.cursor
             replaced, told = self._enter_locked(connection)
             first = b""
+            again: Callable[[str], bytes] | None = None
             if welcome is not None:
                 members = [member.member for member in self.members.values()]
                 newest = format_id(*self.id_before(head))
                 first = welcome(members, newest, format_id(*after))
+                if connection.cursor < connection.skips_to:
+                    again = functools.partial(welcome, members, newest)
             if gap is not None:
                 body = events.gap(gap, since_text, format_id(*after))
                 first += connection.form.event(body, "gap")
             if first:
-                connection.queue_first(first)
+                connection.queue_first(first, again)
             return Joined(told, replaced)
 
     def _position_after(self, since: Id) -> int:
