@@ -247,10 +247,12 @@ class Connection:
 
     def _queue_locked(self, frame: bytes, is_close: bool) -> None:
         assert self.lock.locked()
+        item, cost = (self.room.head, frame, is_close), _cost(frame)
         if self.personal is None:
             self.personal = deque()
-        self.personal.append((self.room.head, frame, is_close))
-        self.personal_bytes += _cost(frame)
+        # With no call in between: a thread of the program may be interrupted.
+        self.personal += (item,)
+        self.personal_bytes += cost
         self.plain = False
 
     def queue_urgent(self, frame: bytes) -> bool:

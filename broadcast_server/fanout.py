@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
-from . import events
+from . import events, frames
 from .batches import Batch
 from .connection import Connection
 from .forms import RAW, Form
@@ -78,7 +78,8 @@ class FanOut:
         self._sleeping = False
         self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
         self._finish_by: float | None = None
-        self._ended = False
+        self._ended = False  # read without the lock, too
+        self._begun = False  # set once, by start()
 
         # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
         # has taken and not yet done, so that none is lost if one fails.
@@ -97,11 +98,13 @@ class FanOut:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._begun = True
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs. Not as ``Thread.is_alive`` tells it: in CPython up to 3.12 that
+        takes a running thread for an ended one from then on if Ctrl-C comes in the middle."""
+        return self._begun and not self._ended
 
     def notify(self, room: Room) -> None:
         """Tell that a room's log has grown."""
@@ -122,6 +125,7 @@ class FanOut:
                 self._posts.append((self._do_activate, connection))
             wakes_by = self._wakes_by
         if ended:
+            connection.end(frames.ABNORMAL, "")  # its reader must wait for nothing
             connection.abort()
             connection.release()
             return
@@ -189,10 +193,18 @@ class FanOut:
 
     def _rouse(self) -> None:
         """Wake the thread if it sleeps."""
-        with self._lock:
-            wake, self._sleeping = self._sleeping, False
-        if wake:
-            self._wake()
+        wake = False
+        try:
+            with self._lock:
+                wake, self._sleeping = self._sleeping, False
+            if wake:
+                self._wake()
+        except BaseException:
+            # Ctrl-C in a thread of the program: nobody else would wake it, as it does not seem to
+            # sleep any more.
+            if wake:
+                self._wake()
+            raise
 
     def _wake(self) -> None:
         # Who was about to wake a thread that has ended must not write to a descriptor that the

@@ -11,7 +11,7 @@ import pytest
 from broadcast_server.errors import HubBusy
 from broadcast_server.forms import RAW
 from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
-from broadcast_server.rooms import Room
+from broadcast_server.rooms import Place, Room
 
 RING = 64 * 1024
 SECONDS = 10.0
@@ -201,6 +201,41 @@ def test_waiting_publisher_gives_up() -> None:
     gone.set()
     waiting.join(SECONDS)
     assert done == [False]
+
+
+def test_batch_of_who_is_no_member_is_not_appended() -> None:
+    """Nobody hears of it after they were told that its sender has left; its place stays reserved
+    until it is given back."""
+    r = room()
+    c = client(7)
+    assert r.join(c, 0, None)
+    batch = [Draft(7, bytes(10)), Draft(7, bytes(20))]
+    assert r.reserve(cost_of(batch), None, never)
+    assert r.append(batch, 10, 1)
+    assert r.reserve(cost_of(batch), None, never)
+    r.leave(c)
+    assert not r.append(batch, 10, 3)
+    assert (r.head, r._reserved) == (2, cost_of(batch))
+    r.release(cost_of(batch))
+    assert r._reserved == 0
+    publish(r, drafts(1), 11)  # of nobody: of the program, or over HTTP
+    assert r.head == 3
+
+
+def test_place_knows_what_of_it_is_still_to_be_given_back() -> None:
+    """Whoever was interrupted looks there."""
+    r = room()
+    used, unused = Place(), Place()
+    batch = drafts(1)
+    for place in (used, unused):
+        assert place.room is None
+        assert r.reserve(cost_of(batch), None, never, place)
+        assert (place.room, place.path, place.cost) == (r, "/r", cost_of(batch))
+    assert used.append(batch, 10, 1)
+    assert (used.cost, unused.cost, r._reserved) == (0, cost_of(batch), cost_of(batch))
+    for _ in range(2):
+        unused.release(unused.cost)
+        assert (unused.cost, r._reserved) == (0, 0)
 
 
 def test_publishers_together_overshoot_by_one_batch() -> None:
