@@ -19,7 +19,7 @@ from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
 from broadcast_server.timers import MIN_SKIPPED, NEVER
 
-from .support import RawClient, running_hub, wait_until
+from .support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
 
 
 def fanout_of(hub: BroadcastHub) -> FanOut:
@@ -140,6 +140,26 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
         assert "the fan-out has failed" in caplog.text
+
+
+def test_client_that_joins_after_the_failure_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader would wait for ever until somebody writes what it has sent."""
+    with running_hub(max_message_bytes=1000, room_log_bytes=8000) as hub:
+        fanout = fanout_of(hub)
+        server = hub._server
+        assert server is not None
+
+        def fail(room: Any) -> bool:
+            raise RuntimeError("made up")
+
+        monkeypatch.setattr(fanout, "_pass", fail)
+        hub.broadcast("x")
+        assert wait_until(lambda: not fanout.is_alive)
+        burst = client_frame(TEXT, "x") * 20 + client_frame(PING)
+        with RawClient.connect(port=hub.port, extra=burst * 2) as client:
+            with pytest.raises((EOFError, OSError)):
+                client.recv_exact(1)
+            assert wait_until(lambda: server.client_count == 0)
 
 
 class Bench:
