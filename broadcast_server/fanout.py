@@ -176,11 +176,15 @@ class FanOut:
 
     def _close_locked(self) -> None:
         assert self._pipe_lock.locked()
-        if not self._closed:
-            self._closed = True
-            self._selector.close()
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+        self._closed = True
+        self._selector.close()
+        # A number is forgotten before it is closed, so an interrupted call may be made again.
+        writer, self._wake_writer = self._wake_writer, -1
+        if writer >= 0:
+            os.close(writer)
+        reader, self._wake_reader = self._wake_reader, -1
+        if reader >= 0:
+            os.close(reader)
 
     def _post(self, action: Callable[[Connection], None], connection: Connection) -> bool:
         """Leave something to do for the thread; return False if it has ended."""

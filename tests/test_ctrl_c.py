@@ -22,19 +22,26 @@ from broadcast_server.core import Core
 from broadcast_server.messages import parse_id
 
 from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
+from .test_shutdown import is_listening
 from .test_subprotocol import Peer
 from .test_threads import core_of
 
 
-def interrupted(call: Callable[[], object], after: int) -> bool:
-    """Make a call, and interrupt it after so many of the points where it can be; return False if it
-    has fewer."""
+def interrupted(
+    call: Callable[[], object],
+    after: int,
+    modules: tuple[str, ...] = ("broadcast_server", "threading"),
+) -> bool:
+    """Make a call, and interrupt it after so many of the points where it can be, in these modules;
+    return False if it has fewer."""
     left = after
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal left
-        # Not where it would be swallowed, such as in what is called when an object goes.
-        ours = frame.f_globals.get("__name__", "").startswith(("broadcast_server", "threading"))
+        # Not where it would be swallowed, such as in what is called when an object goes, or in a
+        # generator that is not read to its end.
+        ours = frame.f_globals.get("__name__", "").startswith(modules)
+        ours = ours and frame.f_code.co_name != "<genexpr>"
         if ours and event in ("call", "c_return"):
             left -= 1
             if left < 0:
@@ -247,6 +254,23 @@ def test_disconnect_is_done_or_not(hub: BroadcastHub) -> None:
             if done:
                 assert after > 20
                 return
+
+
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.stress)])
+def test_stop_is_done_by_the_next_one_at_the_latest(step: int) -> None:
+    """Wherever it was interrupted. Not in the standard library's own waits: ``Event.wait`` may keep
+    its lock then, and ``socketserver`` and ``threading`` use it."""
+    for after in itertools.count(0, step):
+        hub = BroadcastHub(port=0, close_timeout=0.2).start()
+        port = hub.port
+        with RawClient.connect(port=port), RawClient.open(port=port):
+            has_more = interrupted(hub.stop, after, ("broadcast_server",))
+            hub.stop()
+        assert not is_listening(port)
+        assert hub._run is None and hub._stopper is None
+        if not has_more:
+            assert after > 50
+            return
 
 
 PROGRAM = """
