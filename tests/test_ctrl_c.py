@@ -275,8 +275,9 @@ def test_stop_is_done_by_the_next_one_at_the_latest(step: int) -> None:
 
 PROGRAM = """
 import os, random, signal, sys, threading
+
 from broadcast_server import BroadcastHub
-from tests.support import RawClient, wait_until
+from tests.support import RawClient
 
 armed = False
 count = int(sys.argv[1])
@@ -295,11 +296,13 @@ def bother(enough):
 
 signal.signal(signal.SIGINT, interrupt)
 enough = threading.Event()
-with BroadcastHub(port=0, max_message_bytes=1000, room_log_bytes=40_000, history=100_000) as hub:
+# The client answers no ping.
+settings = dict(max_message_bytes=1000, room_log_bytes=40_000, ping_interval=3600)
+with BroadcastHub(port=0, **settings) as hub:
     with RawClient.connect(port=hub.port, path="/r") as client:
         client.sync()
         room = hub._core.rooms.open("/r")
-        bothering = threading.Thread(target=bother, args=(enough,))
+        bothering = threading.Thread(target=bother, args=(enough,), daemon=True)
         bothering.start()
         tried = received = 0
         while interruptions < count:
@@ -325,7 +328,7 @@ print("well", flush=True)
 """
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.stress)])
 def test_hub_outlives_real_signals(count: int) -> None:
     """Whenever they come."""
     finished = subprocess.run(
@@ -333,6 +336,6 @@ def test_hub_outlives_real_signals(count: int) -> None:
         env=python_environment(),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=300,
     )
     assert (finished.stdout, finished.stderr) == ("well\n", "")
