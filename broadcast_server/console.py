@@ -24,6 +24,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 from .client import BroadcastClient
@@ -45,6 +46,9 @@ SILENCE_SECONDS = 60.0
 # Ctrl-C it is over within a second.
 LEAVE_SECONDS = 0.7
 WRITE_SECONDS = 0.2
+
+# How often to look whether there is room for a line that cannot be sent.
+PAUSE_SECONDS = 0.25
 
 READ_BYTES = 64 * 1024
 WRITE_CHARACTERS = 64 * 1024
@@ -150,10 +154,13 @@ class Console:
             try:
                 self._client.send(text)
             except TimeoutError:
-                continue  # nobody reads standard output, and the hub's answers are behind that
+                # Nobody reads standard output, and the hub's answers are behind that. So nobody is
+                # written to either, until somebody reads, or does not want to go on.
+                time.sleep(PAUSE_SECONDS)
             except ConnectionClosed:
                 return False
-            return True
+            else:
+                return True
 
     def _ask(self) -> None:
         """Have the printer tell who is here."""

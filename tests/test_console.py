@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,10 +34,17 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def console(url: str, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``broadcast-server connect URL`` with pipes for what the options do not name."""
+def console(
+    url: str, *arguments: str, program: str | None = None, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``broadcast-server connect URL`` with pipes for what the options do not name.
+
+    Args:
+        program: runs the command instead.
+    """
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    command = [PYTHON, "-m", "broadcast_server", "connect", url, *arguments]
+    python = ["-m", "broadcast_server"] if program is None else ["-c", program]
+    command = [PYTHON, *python, "connect", url, *arguments]
     with subprocess.Popen(command, env=environment(), **pipes | options) as process:
         try:
             yield process
@@ -276,6 +284,37 @@ def test_listener_that_falls_behind_misses_nothing_in_silence(arguments: list[st
             assert re.search(r"1013 .*since=", errors) and errors.count("\n") == 1
         else:
             assert (len(numbers), status, errors) == (count, 0, "")
+
+
+def test_lines_wait_until_somebody_reads_the_output() -> None:
+    """The hub's answers are behind messages that nobody takes: however long that lasts, what is
+    read is not thrown away."""
+    program = """
+import sys, time
+from broadcast_server import cli, console
+console.SILENCE_SECONDS = 0.2
+def pause(seconds, sleep=time.sleep):
+    print("pause", seconds, file=sys.stderr, flush=True)
+    sleep(seconds)
+time.sleep = pause
+sys.exit(cli.main())
+"""
+    lines = [b"%d " % number + b"." * 1000 + b"\n" for number in range(3000)]
+    with running_hub(room_log_bytes=1 << 26, write_timeout=300) as hub:
+        with console(hub.url, program=program) as process, ThreadPoolExecutor(1) as pool:
+            assert is_joined(hub, 1)
+            for number in range(400):
+                hub.broadcast(f"{number} ".ljust(1 << 16, "."))
+            feeding = pool.submit(write, process, b"".join(lines))
+            assert process.stderr is not None and process.stdout is not None
+            assert process.stderr.readline() == b"pause 0.25\n"
+            for number in range(400):
+                assert process.stdout.readline().startswith(b"%d " % number)
+            feeding.result(SECONDS)
+            status, output, errors = end_of(process)
+            assert (status, output) == (0, b"") and set(errors.split()) <= {"pause", "0.25"}
+        assert hub.history("/")[-1].data == lines[-1].decode().rstrip()
+        assert hub.stats()["messages"] == 400 + len(lines)
 
 
 def test_old_messages_come_first_if_asked_for() -> None:
