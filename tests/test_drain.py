@@ -426,7 +426,7 @@ def test_drain_does_not_wait_for_a_fan_out_that_has_failed(
         with in_thread(hub.drain):
             assert wait_until(lambda: drains(hub))
             nobody: Any = None
-            fanout._post(fail, nobody)
+            fanout._mailbox.post(fail, nobody)
         assert hub._stopped.is_set()
     assert "the fan-out has failed" in caplog.text
 
