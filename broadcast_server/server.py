@@ -19,13 +19,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from . import answers
 from .addresses import parse_network
 from .admission import Admission
 from .connection import Connection
 from .core import Core
 from .decisions import Refusal
 from .handler import HubHandler, WebsocketServer
-from .handshake import HttpConnection, busy
+from .handshake import HttpConnection
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
 from .tls_stream import TlsStream
@@ -161,7 +162,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                         pass  # the peer was faster
         if not admitted:
             try:
-                request.send(busy(), socket.MSG_DONTWAIT)
+                request.send(answers.busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted
