@@ -1,6 +1,6 @@
 """Every tunable of a hub with its default, checked once when the hub is made.
 
-The sentence that explains each one to a user stands in ``cli.build_parser()``, from which the help,
+The sentence that explains each one to a user stands in ``hub_options.py``, from which the help,
 the man page and the reference are made; a test keeps the defaults here and there the same.
 """
 

@@ -14,7 +14,7 @@ from .soak.track import Track
 from .soak.wire import Events, Frames, Head, key_of, payload_of
 from .support import TEXT
 
-READER, SENDER, OTHER = 1, 2, 3
+SENDER, OTHER = 2, 3
 
 
 class Case:

@@ -64,11 +64,6 @@ class Member(Peer):
         return f"<{self.kind}{sender}, {where}, in {self.order.path}>"
 
     @property
-    def leaves(self) -> bool:
-        """Whether it has said that it goes."""
-        return self._leaving
-
-    @property
     def is_up_to_date(self) -> bool:
         """Whether it is here and has got all that there is."""
         return self.here and self.track.is_up_to_date
