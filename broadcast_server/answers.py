@@ -6,7 +6,7 @@ import email.utils
 import http
 import json
 
-from .decisions import Headers, Join, Refusal, Response
+from .decisions import RETRY, Headers, Join, Refusal, Response
 
 _PROBLEM = "application/problem+json"
 
@@ -83,8 +83,7 @@ def stream_head(headers: Headers) -> bytes:
 def busy() -> bytes:
     """Return the answer to a connection for which there is no thread, and so no request that could
     be looked at."""
-    headers = (("Retry-After", "5"), ("Content-Length", "0"), ("Connection", "close"))
-    return _head(503, headers)
+    return _head(503, (*RETRY, ("Content-Length", "0"), ("Connection", "close")))
 
 
 def _head(status: int, headers: Headers) -> bytes:
