@@ -406,13 +406,18 @@ def command_environment(*folders: pathlib.Path, **variables: str) -> dict[str, s
     return own | {"PATH": os.pathsep.join(path)} | variables
 
 
-def run_parent(program: str) -> None:
-    """Run a Python program that forks; it must say that the parent is well, and nothing else."""
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
+def run_python(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program to its end, with these options of the interpreter."""
+    return subprocess.run(
+        [PYTHON, *options, "-c", program],
         env=python_environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
+
+
+def run_parent(program: str) -> None:
+    """Run a Python program that forks; it must say that the parent is well, and nothing else."""
+    finished = run_python(program)
     assert (finished.stdout, finished.stderr) == ("parent is well\n", "")

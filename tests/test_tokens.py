@@ -8,7 +8,6 @@ import hmac
 import json
 import logging
 import pathlib
-import subprocess
 import time
 from typing import Any
 
@@ -25,7 +24,7 @@ from broadcast_server.tokens import (
     read_key,
 )
 
-from .support import PYTHON, needs_module, python_environment
+from .support import needs_module, run_python
 
 jwt = needs_module("jwt")
 serialization = needs_module("cryptography.hazmat.primitives.serialization")
@@ -300,9 +299,7 @@ try:
 except AccessError as error:
     print(error)
 """
-    done = subprocess.run(
-        [PYTHON, "-c", code], env=python_environment(), capture_output=True, text=True, timeout=30
-    )
+    done = run_python(code)
     expected = "jwt_key needs PyJWT and cryptography: pip install 'broadcast-server[jwt]'\n"
     assert (done.stdout, done.stderr) == (expected, "")
 
