@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from . import addresses, hosts
+from .deadlines import MAX_SECONDS
 from .errors import UsageError
-
-# No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
-# wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
-MAX_SECONDS = 1_000_000
 
 _VISIBLE = re.compile("[!-~]+")
 
