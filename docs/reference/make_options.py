@@ -1,4 +1,4 @@
-"""Writes ``docs/reference/options.md`` from the option table of ``broadcast_server/cli.py``.
+"""Writes ``docs/reference/options.md`` from the options and operands of the commands.
 
 Run it as ``make docs``; a test fails when the committed page differs.
 """
@@ -10,7 +10,8 @@ import pathlib
 from broadcast_server import cli
 
 HEAD = """\
-<!-- Made by make_options.py from broadcast_server/cli.py: edit that, then run `make docs`. -->
+<!-- Made by make_options.py from broadcast_server/*_options.py and cli.py: edit those, then run
+`make docs`. -->
 # Options
 
 Each option can be given on the command line or by its environment variable; the command line wins.
@@ -29,14 +30,18 @@ def page() -> str:
     """Return the page as Markdown."""
     parts = [HEAD]
     for command, groups in cli.OPTIONS.items():
-        parts.append(f"\n## `broadcast-server {command}`\n\n{cli.DESCRIPTIONS[command]}\n")
+        parts.append(f"\n## `{cli.PROG} {command}`\n\n{cli.DESCRIPTIONS[command]}\n")
+        parts.append(f"\n    {cli.PROG} {command} {cli.USAGES[command]}\n")
+        operands = cli.OPERANDS[command]
+        parts += ["\n"] * bool(operands)
+        parts += [f"- `{name}`: {text}\n" for name, text in operands.items()]
         for title, options in groups.items():
             parts.append(f"\n### {title.capitalize()}\n\n")
             parts.append("| option | what it sets | default | variable |\n|---|---|---|---|\n")
             for option in options:
                 default = option.shown or f"`{option.default}`"
                 parts.append(
-                    f"| `--{option.spec}` | {option.help} | {default} "
+                    f"| `{option.shown_flags}` | {option.help} | {default} "
                     f"| `{option.variable(command)}` |\n"
                 )
     return "".join(parts)
