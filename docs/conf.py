@@ -7,10 +7,13 @@ not listed; they are in the four folders of the navigation, and those of ``FIRST
 
 from __future__ import annotations
 
+import html
 import pathlib
+import re
 import shutil
 from typing import Any
 
+from docutils import nodes
 from pygments.lexers.special import TextLexer
 
 from broadcast_server import __version__
@@ -33,10 +36,14 @@ myst_enable_extensions = ["html_image"]
 # The examples of the protocol leave things out with "…", which is no JSON.
 suppress_warnings = ["misc.highlighting_failure"]
 highlight_language = "none"
+# Two dashes are an option, not a long one.
+smartquotes = False
 
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_favicon = "../broadcast_server/web/icon.svg"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 # Nothing that differs from build to build, and no copies of the sources.
 html_last_updated_fmt = None
 html_show_sphinx = False
@@ -45,21 +52,29 @@ html_show_sourcelink = False
 html_use_index = False
 
 NAVIGATION = {
-    "Tutorials": "docs/tutorials/",
-    "How to": "docs/howto/",
-    "Reference": "docs/reference/",
-    "Topics": "docs/topics/",
-    "Examples": "docs/examples/",
+    "Tutorials": "docs/tutorials",
+    "How to": "docs/howto",
+    "Reference": "docs/reference",
+    "Topics": "docs/topics",
+    "Examples": "docs/examples",
     "Project": "",
 }
 FIRST = (
     "docs/tutorials/first-chat",
+    "docs/howto/terminal",
+    "docs/howto/scripts",
     "docs/howto/many-publishers",
     "docs/howto/tokens",
-    "docs/reference/library",
+    "docs/howto/tls",
+    "docs/howto/systemd",
+    "docs/howto/containers",
     "docs/reference/options",
+    "docs/reference/library",
     "docs/reference/protocol",
     "docs/reference/errors",
+    "docs/reference/limits",
+    "docs/topics/reliability",
+    "docs/topics/performance",
     "docs/topics/design",
     "docs/topics/threads-and-locks",
 )
@@ -70,9 +85,29 @@ def add_navigation(app: Any, name: str, source: list[str]) -> None:
     if name != root_doc:
         return
     for caption, folder in NAVIGATION.items():
-        first = [page for page in FIRST if folder and page.startswith(folder)]
-        pages = "\n".join([*first, f"{folder}*"])
-        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{pages}\n```\n"
+        found = [page for page in app.env.found_docs if page.rpartition("/")[0] == folder]
+        pages = [page for page in FIRST if page in found]
+        pages += sorted(set(found) - {*pages, root_doc})
+        lines = ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"]
+        source[0] += "\n\n" + "\n".join(lines) + "\n"
+
+
+def let_long_names_break(app: Any, doctree: nodes.document, name: str) -> None:
+    """Mark where a name in a table may be broken, so that the table need not be wider than a page.
+
+    A test's or a variable's name has no blanks. What is marked is copied and found like any text.
+    """
+    if app.builder.format != "html":
+        return
+    for entry in doctree.findall(nodes.entry):
+        for literal in list(entry.findall(nodes.literal)):
+            text = literal.astext()
+            if text.startswith("-"):
+                literal["classes"].append("option")
+            elif len(text) > 20 and " " not in text:
+                marked = re.sub(r"(::|[_/.=])", r"\1<wbr>", html.escape(text))
+                code = f'<code class="literal">{marked}</code>'
+                literal.replace_self(nodes.raw("", code, format="html"))
 
 
 def copy_first_page(app: Any, failure: Exception | None) -> None:
@@ -86,4 +121,5 @@ def setup(app: Any) -> None:
     """Sphinx calls this."""
     app.add_lexer("layers", TextLexer)  # CONTRIBUTING.md; a test reads it
     app.connect("source-read", add_navigation)
+    app.connect("doctree-resolved", let_long_names_break)
     app.connect("build-finished", copy_first_page)
