@@ -124,8 +124,8 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     page = MAN_PAGE.read_text().replace("\\-", "-")
     sections = re.findall(r"^\.SH\s+(.*)", page, re.MULTILINE)
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS"]
-    wanted += ["AT A TERMINAL", "SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES", "EXAMPLES"]
-    wanted += ["SEE ALSO", "AUTHOR"]
+    wanted += ["AT A TERMINAL", "IN A PIPE", "SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES"]
+    wanted += ["EXAMPLES", "SEE ALSO", "AUTHOR"]
     assert sections == wanted
     from broadcast_server import cli
 
