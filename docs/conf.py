@@ -90,22 +90,22 @@ def add_navigation(app: Any, name: str, source: list[str]) -> None:
         source[0] += "\n\n" + "\n".join(lines) + "\n"
 
 
-def let_long_names_break(app: Any, doctree: nodes.document, name: str) -> None:
-    """Mark where a name in a table may be broken, so that the table need not be wider than a page.
+def break_names_well(app: Any, doctree: nodes.document, name: str) -> None:
+    """Keep options whole, which would be broken behind their dashes, and let long names break.
 
-    A test's or a variable's name has no blanks. What is marked is copied and found like any text.
+    In a table the name of a test or a variable, which has no blanks, would make the table wider
+    than a page. What is marked is copied and found like any text.
     """
     if app.builder.format != "html":
         return
-    for entry in doctree.findall(nodes.entry):
-        for literal in list(entry.findall(nodes.literal)):
-            text = literal.astext()
-            if text.startswith("-"):
-                literal["classes"].append("option")
-            elif len(text) > 20 and " " not in text:
-                marked = re.sub(r"(::|[_/.=])", r"\1<wbr>", html.escape(text))
-                code = f'<code class="literal">{marked}</code>'
-                literal.replace_self(nodes.raw("", code, format="html"))
+    for literal in list(doctree.findall(nodes.literal)):
+        text = literal.astext()
+        if text.startswith("-") and len(text) <= 30:
+            literal["classes"].append("option")
+        elif len(text) > 20 and " " not in text and isinstance(literal.parent.parent, nodes.entry):
+            marked = re.sub(r"(::|[_/.=])", r"\1<wbr>", html.escape(text))
+            code = f'<code class="literal">{marked}</code>'
+            literal.replace_self(nodes.raw("", code, format="html"))
 
 
 def copy_first_page(app: Any, failure: Exception | None) -> None:
@@ -121,5 +121,5 @@ def setup(app: Any) -> None:
     for language in ("layers", "crontab"):
         app.add_lexer(language, TextLexer)
     app.connect("source-read", add_navigation)
-    app.connect("doctree-resolved", let_long_names_break)
+    app.connect("doctree-resolved", break_names_well)
     app.connect("build-finished", copy_first_page)
