@@ -203,8 +203,8 @@ class Refusal:
         status: the HTTP status.
         text: one sentence for who made the request.
         headers: more header lines.
-        reason: what it is counted as (``Core.count_refusal``); empty for a mistake of whoever asks,
-            which is not counted.
+        reason: what it is counted as, in ``broadcast_refusals_total``; empty for what is not
+            counted, such as a mistake of whoever asks.
     """
 
     status: int

@@ -111,7 +111,7 @@ class HubLife:
         """Start if need be, then block until ``stop()`` is called elsewhere.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError, AccessError, TlsError: as for ``start``.
         """
         if self._run is None or self._pid != os.getpid():
             self.start()
