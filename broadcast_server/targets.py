@@ -17,6 +17,7 @@ from .errors import AccessError, ConnectFailed, TlsError, UsageError
 from .streams import complain, warn
 
 TRUST_HINT = " (--ca-file says whom to trust)"
+TOKEN_HINT = " (--token-file says which to show)"
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 # What we say ourselves; anything else there would be another protocol.
@@ -131,10 +132,20 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
 def tell(command: str, error: Exception) -> int:
     """Tell why a command has not come to its target; return its exit status."""
     if isinstance(error, ConnectFailed):
-        complain(command, f"{error}{TRUST_HINT if error.untrusted else ''}")
+        complain(command, f"{error}{hint(error.status, error.untrusted)}")
         return 1
     complain(command, str(error))
     return 2 if isinstance(error, UsageError) else 1
+
+
+def hint(status: int | None, untrusted: bool) -> str:
+    """Return what to add to an error: the option that would put it right.
+
+    Args:
+        status: the HTTP status of the answer; None for none.
+        untrusted: whether the certificate of the server is not valid.
+    """
+    return TRUST_HINT if untrusted else TOKEN_HINT if status == 401 else ""
 
 
 # What `tell` is for.

@@ -830,9 +830,12 @@ def test_connect_without_a_hub_is_one_line() -> None:
 
 
 def test_connect_refused_by_http_is_one_line() -> None:
-    """A path that is no room."""
+    """A path that is no room; the address is what was typed, and not what we have added."""
     with running_hub() as hub:
-        assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+        for command in ("connect", "listen"):
+            result = run(command, f"{hub.url}healthz", "--history", "3", "--name", "ann")
+            told = f"cannot connect to {hub.url}healthz: the answer is HTTP status 404 (there is "
+            assert_fails(result, 1, told)
 
 
 @pytest.mark.parametrize("command", ["connect", "who"])
@@ -860,7 +863,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         ):
             assert (result.returncode, result.stderr) == (0, "")
         refused = run(command, url)
-        assert_fails(refused, 1, "a token is needed here")
+        assert_fails(refused, 1, "a token is needed here", "--token-file")
         refused = run(command, f"{url}?access_token=s3cret")
         assert_fails(refused, 1, "the token is not valid")
         assert "s3cret" not in refused.stderr
