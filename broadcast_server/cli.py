@@ -67,7 +67,7 @@ DESCRIPTIONS = {
     "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
     "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
     "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
-    "ends when the hub has accepted all of it.",
+    "ends when the hub has accepted all of it. A lost connection is taken up again.",
     "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
     "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
     "came, is delivered once.",

@@ -74,17 +74,23 @@ CONNECT: dict[str, list[Option]] = {
         NAME,
         TOKEN_OPTION,
     ],
-    "at a terminal": [
+    "what to do": [
         Option(
             "history COUNT",
-            20,
+            None,
             "old messages of the room to show first, as far as the hub keeps them",
+            shown="20 at a terminal, else 0",
         ),
-        Option("bell", False, "ring the bell when somebody says your name", shown="off"),
         Option(
             "no-reconnect",
             False,
             "end when the connection is lost, instead of coming back",
+            shown="off",
+        ),
+        Option(
+            "bell",
+            False,
+            "at a terminal, ring the bell when somebody says your name",
             shown="off",
         ),
     ],

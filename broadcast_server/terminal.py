@@ -25,15 +25,14 @@ from typing import Any
 
 from . import logs, terminal_commands, urls
 from .client import BroadcastClient
+from .endings import ending
 from .errors import (
     BroadcastServerError,
     ConnectFailed,
     ConnectionClosed,
-    ProtocolError,
     SendRefused,
     UsageError,
 )
-from .frames import ABNORMAL
 from .messages import Gap, Message, Presence, parse_id
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
@@ -385,19 +384,3 @@ class Terminal:
                 self._lost.discard(client)
             if was_lost:
                 self._log.tell("connected again")
-
-
-def ending(error: BroadcastServerError) -> tuple[str, int]:
-    """Return what to tell of the end of a connection for good, and the exit status."""
-    if isinstance(error, ConnectFailed):
-        return f"the hub does not let us come back: {error}", 1
-    if isinstance(error, ProtocolError):
-        return f"the hub broke the protocol: {error}", 3
-    if not isinstance(error, ConnectionClosed):
-        return str(error), 3
-    if error.code == ABNORMAL:
-        return f"the connection was lost: {error.reason}", 3
-    text = f"the hub closed the connection: {error.code} {error.reason}".rstrip()
-    if error.code in (1000, 1001):
-        return text, 0
-    return text, 1 if error.code == 1008 else 3  # which says that it is not allowed

@@ -8,10 +8,17 @@ import pty
 import select
 import signal
 import subprocess
+import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from broadcast_server.terminal_lines import LineScreen
 
 from .raw_server import listener
 from .support import PYTHON, RawClient, command_environment, running_hub, wait_until
@@ -120,6 +127,27 @@ def test_signal_leaves_in_order() -> None:
             assert wait_until(lambda hub=hub: hub.members("/") == [])
 
 
+def test_signal_is_not_overslept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the waiting itself, also if its handler in Python has not run when that begins."""
+    reader, writer = os.pipe()
+    host = Mock()
+    screen = LineScreen(host)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    typist = threading.Timer(0, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        with open(reader) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            os.write(writer, b"a line\n")
+            host.enter.side_effect = lambda line: typist.start()
+            screen.run()
+        host.enter.assert_called_once_with("a line")
+    finally:
+        typist.join(SECONDS)
+        signal.signal(signal.SIGUSR1, before)
+        for descriptor in (writer, screen._wake_reader, screen._wake_writer):
+            os.close(descriptor)
+
+
 def test_terminal_that_hangs_up_ends_it() -> None:
     """No process is left behind when its window is closed."""
     with running_hub() as hub, terminal(hub.url) as ann:
@@ -160,3 +188,16 @@ def test_terminal_whose_output_is_a_pipe_is_told_on_standard_error() -> None:
             assert output.readline() == b"for the file\n"
             ann.type("/quit\n")
             assert ann.end() == 0
+
+
+def test_who_types_into_a_pipe_is_told_of_a_lost_connection() -> None:
+    """On standard error, once, and when it is there again."""
+    with listener() as listening, terminal(listening.url, stdout=subprocess.DEVNULL) as ann:
+        with listening.accept_events("c2").sock:
+            ann.wait_for("Connected to")
+        ann.wait_for("the connection is lost, trying again\r\n")
+        with listening.accept_events("c2").sock as sock:
+            ann.wait_for("connected again\r\n")
+            ann.type("/quit\n")
+            assert sock.recv(1)  # the Close
+        assert ann.shown.count("lost") == 1
