@@ -35,11 +35,12 @@ from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
 from .terminal_screen import Host
-from .terminal_view import STYLES, Line, notice, visible
+from .terminal_view import STYLES, Line, columns, notice, visible
 
 PROMPT = "> "
 # What is drawn before keys are looked at again, and what waits before who brings it has to wait.
@@ -401,7 +402,7 @@ class PromptScreen:
             self._buffer.delete_before_cursor(found.length)
             self._buffer.insert_text(found.insert)
         elif len(found.candidates) > 1:
-            self.show([notice("  ".join(found.candidates))])
+            self.show(columns(found.candidates, self._output.get_size().columns, get_cwidth))
 
     def _paste(self, text: str) -> None:
         """Put a pasted line into the line; ask about several."""
