@@ -31,6 +31,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, HSplit, Layout, Window
 from prompt_toolkit.layout.containers import AnyContainer, ConditionalContainer
 from prompt_toolkit.layout.controls import FormattedTextControl
+from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -303,11 +304,16 @@ class PromptScreen:
                 search_buffer_control=search.control,
                 preview_search=True,
             ),
+            # What comes is to be seen, too, also while somebody types a page.
+            height=lambda: Dimension(max=max(3, self._output.get_size().rows // 2)),
             wrap_lines=True,
             dont_extend_height=True,
         )
         question = Window(
-            FormattedTextControl(self._question_text), height=1, style="class:question"
+            FormattedTextControl(self._question_text),
+            style="class:question",
+            wrap_lines=True,
+            dont_extend_height=True,
         )
         status = Window(FormattedTextControl(self._status_text), height=1)
         # In fewer rows nothing but the line fits.

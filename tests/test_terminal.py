@@ -142,6 +142,39 @@ def test_narrower_and_wider_window_keeps_the_line() -> None:
         assert ann.status() == 0
 
 
+def test_small_window_shows_the_whole_question_and_what_comes() -> None:
+    """The question is broken into rows, and a line as long as a book leaves room for messages."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.resize(20, 6)
+        ann.paste("a\nb\nc\n")
+        question = ["3 lines: o = send as", " one, l = line by li", "ne, c = cancel", ">"]
+        ann.wait_for(lambda screen: screen[-5:-1] == question)
+        ann.type("c")
+        ann.paste("x" * 100_000)
+        ann.type("end")
+        publish(hub.url, "seen", name="bob")
+        ann.wait_for(
+            lambda screen: (
+                screen[-5:-4] and screen[-5].endswith("bob: seen") and screen[-2].endswith("xend")
+            )
+        )
+
+
+def test_paste_of_five_thousand_lines_is_sent_in_order() -> None:
+    """All of them are shown, none is lost, and the line works meanwhile."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
+        lines = [f"line {number}" for number in range(5000)]
+        ann.paste("\n".join(lines))
+        ann.wait_for("5000 lines: ")
+        ann.type("l")
+        ann.type("more")
+        assert [bob.recv_message() for _ in lines] == lines
+        ann.wait_for("ann: line 4999")
+        ann.wait_for("> more")
+        shown = re.findall(r"ann: (line \d+)$", "\n".join(ann.screen(all=True)), re.MULTILINE)
+        assert shown == lines
+
+
 def test_paste_of_several_lines_is_one_question() -> None:
     """As one message, line by line, or not at all; one line is just put in."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
