@@ -341,11 +341,14 @@ def test_refusal_that_will_pass_is_tried_again(status: int) -> None:
 def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``Retry-After`` holds for the next pause and no further one; the user's limit wins."""
+    """``Retry-After`` holds for the next pause and no further one; the user's limit wins. Each
+    attempt that fails makes the pauses longer."""
+    gone_before: list[int] = []
     asked: list[float] = []
     pauses: list[float] = []
 
     def noted(attempts: int, limit: float, chance: float, at_least: float) -> float:
+        gone_before.append(attempts)
         asked.append(at_least)
         pauses.append(back_off(attempts, limit, chance, at_least))
         return pauses[-1]
@@ -358,6 +361,7 @@ def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
         with listening.accept_events().sock:
             assert wait_until(lambda: client.state == "open")
         assert asked[:3] == [0, 7, 0]
+        assert gone_before[:3] == [0, 1, 2]
         assert pauses[1] == SOON and max(pauses) <= SOON
 
 
