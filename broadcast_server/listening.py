@@ -20,7 +20,8 @@ from typing import Any
 
 from . import interrupts, logs, message_forms, targets
 from .deadlines import Deadline
-from .errors import BroadcastServerError, ConnectionClosed, MessagesLost, UsageError
+from .endings import ending
+from .errors import BroadcastServerError, MessagesLost, UsageError
 from .executor import Executor
 from .messages import Message
 from .streams import complain, warn, write_bytes
@@ -41,8 +42,9 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: 0 done; 1 no connection, too few messages in time, or a command or standard
-        output has failed; 2 a value that cannot be; 3 the connection was lost for good.
+        The exit status: 0 done; 1 no connection, or it was refused, too few messages in time, or a
+        command or standard output has failed; 2 a value that cannot be; 3 the connection was lost
+        for good.
     """
     from .client import BroadcastClient
 
@@ -182,10 +184,10 @@ class Listener:
                 )
                 return 1
         elif failure is not None:
-            said_bye = isinstance(failure, ConnectionClosed) and failure.code in (1000, 1001)
-            if not said_bye or self._wanted is not None:
-                complain("listen", f"the connection was lost: {failure}")
-                return 3
+            text, status = ending(failure)
+            if status or self._wanted is not None:
+                complain("listen", text)
+                return status or 3
         return 1 if failures else 0
 
     # The watcher.

@@ -236,6 +236,7 @@ class Run:
                     return True
             except BaseException:
                 core.fanout.attend(connection)  # Ctrl-C: it may be queued
+                core.fanout.wake()
                 raise
             if queued is None:
                 continue  # it ends just now; a newer one may have taken its place

@@ -70,7 +70,8 @@ def everywhere(call: Callable[[], object]) -> Iterator[None]:
 def assert_unlocked(core: Core, *paths: str) -> None:
     """Check that no lock is held for ever, and no place in a room is kept."""
     rooms = [room for path in paths if (room := core.rooms.find(path)) is not None]
-    locks = [core.rooms._lock, core.backplane._lock, core.fanout._lock, core.fanout._pipe_lock]
+    locks = [core.rooms._lock, core.backplane._lock, core.fanout._end_lock]
+    locks += [core.fanout._mailbox._lock, core.fanout._mailbox._pipe_lock]
     locks += [core._count_lock, *(room.lock for room in rooms)]
     for lock in locks:
         assert lock.acquire(timeout=10), "a lock is held for ever"
@@ -80,7 +81,7 @@ def assert_unlocked(core: Core, *paths: str) -> None:
 
 def sleeps(core: Core) -> bool:
     """Tell whether the fan-out waits in its selector, or is about to."""
-    return core.fanout._sleeping
+    return core.fanout._mailbox._sleeping
 
 
 def test_broadcast_is_whole_or_not_there(hub: BroadcastHub) -> None:
