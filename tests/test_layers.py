@@ -32,9 +32,9 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 # These only compute: bytes and values in, bytes and values out.
 PURE = [
     "terminal_status", "terminal_view", "terminal_commands",
-    "registry", "rooms", "bells", "presence", "plain_request", "policies", "access", "origins", "queries",
-    "media_types", "rates", "decisions", "batches", "messages", "frames", "urls", "settings",
-    "errors",
+    "registry", "rooms", "presence", "plain_request", "policies", "access", "origins", "queries",
+    "media_types", "rates", "decisions", "bells", "batches", "messages", "frames", "urls",
+    "settings", "errors",
 ]  # fmt: skip
 DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
 
