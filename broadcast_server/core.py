@@ -21,9 +21,10 @@ from .decisions import Decision, Refusal, Request
 from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from .places import Place
 from .rates import AddressRates
 from .registry import Rooms
-from .rooms import Place, Room
+from .rooms import Room
 from .sessions import Sessions
 from .settings import Settings
 from .tls import Certificate

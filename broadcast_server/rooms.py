@@ -28,6 +28,7 @@ from .presence import Presence
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .places import Place
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
@@ -44,43 +45,6 @@ class Joined(NamedTuple):
 
     told: list[Connection]
     replaced: Connection | None
-
-
-class Place:
-    """A place that a publisher has in a room's log until its message is there: a ``Log`` of one
-    message, for a thread that Ctrl-C may interrupt anywhere.
-
-    What is reserved, used or given back is noted here in the same moment as in the room: no call
-    stands between the two, and it is at calls and loops that Python looks for signals.
-
-    Attributes:
-        room: where it is; None before it is reserved.
-        cost: what is reserved and neither used nor given back.
-    """
-
-    __slots__ = ("cost", "room")
-
-    def __init__(self) -> None:
-        self.room: Room | None = None
-        self.cost = 0
-
-    @property
-    def path(self) -> str:
-        """The room's path."""
-        return self._room.path
-
-    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> bool:
-        """Use the place; see ``Room.append``."""
-        return self._room.append(drafts, ms, first_seq, self)
-
-    def release(self, cost: int) -> None:
-        """Give back so much of it."""
-        self._room.release(cost, self)
-
-    @property
-    def _room(self) -> Room:
-        assert self.room is not None
-        return self.room
 
 
 class Room(Presence):
@@ -262,7 +226,7 @@ class Room(Presence):
             for seq, draft in enumerate(drafts, first_seq):
                 end += len(draft.frame)
                 new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
-            # In one step, as `Place` says.
+            # In one step, as `places` says.
             entries += new
             self._reserved -= cost
             if place is not None:

@@ -11,7 +11,7 @@ import pytest
 from broadcast_server.errors import HubBusy
 from broadcast_server.forms import RAW
 from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
-from broadcast_server.rooms import Place, Room
+from broadcast_server.rooms import Room
 
 RING = 64 * 1024
 SECONDS = 10.0
@@ -220,22 +220,6 @@ def test_batch_of_who_is_no_member_is_not_appended() -> None:
     assert r._reserved == 0
     publish(r, drafts(1), 11)  # of nobody: of the program, or over HTTP
     assert r.head == 3
-
-
-def test_place_knows_what_of_it_is_still_to_be_given_back() -> None:
-    """Whoever was interrupted looks there."""
-    r = room()
-    used, unused = Place(), Place()
-    batch = drafts(1)
-    for place in (used, unused):
-        assert place.room is None
-        assert r.reserve(cost_of(batch), None, never, place)
-        assert (place.room, place.path, place.cost) == (r, "/r", cost_of(batch))
-    assert used.append(batch, 10, 1)
-    assert (used.cost, unused.cost, r._reserved) == (0, cost_of(batch), cost_of(batch))
-    for _ in range(2):
-        unused.release(unused.cost)
-        assert (unused.cost, r._reserved) == (0, 0)
 
 
 def test_publishers_together_overshoot_by_one_batch() -> None:
