@@ -14,7 +14,7 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -73,7 +73,7 @@ class Running:
         assert process.stdout
         self.process = process
         self.line = process.stdout.readline()
-        found = re.fullmatch(r"Listening on ws://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
+        found = re.fullmatch(r"Listening on wss?://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
         assert found, (self.line, process.poll())
         self.host, self.port = found[1], int(found[2])
 
@@ -91,13 +91,17 @@ def hub_command(
     **options: Any,
 ) -> Iterator[Running]:
     """Run a hub as a process."""
+    command = [PYTHON, "-m", "broadcast_server", *arguments]
+    with hub_program(command, env=environment(variables), **options) as hub:
+        yield hub
+
+
+@contextlib.contextmanager
+def hub_program(command: Sequence[str], **options: Any) -> Iterator[Running]:
+    """Run a program that is a hub in the end."""
+    options = {"env": environment(), "text": True} | options
     with subprocess.Popen(
-        [PYTHON, "-m", "broadcast_server", *arguments],
-        env=environment(variables),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     ) as process:
         try:
             yield Running(process)
