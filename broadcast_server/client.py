@@ -156,7 +156,7 @@ class BroadcastClient:
 
     @property
     def state(self) -> str:
-        """One of "connecting", "open", "waiting" (for the next attempt) or "closed" (also before)."""
+        """One of "closed" (also at first), "connecting", "open", "waiting" for the next attempt."""
         return self._core.state
 
     @property
