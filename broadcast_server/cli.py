@@ -28,7 +28,7 @@ if not __package__ and "broadcast_server" not in sys.modules:
     sys.modules["broadcast_server"] = _alone
 
 from broadcast_server import client_options, hub_options, short_help
-from broadcast_server.options import Option
+from broadcast_server.options import Option, did_you_mean
 
 PROG = "broadcast-server"
 
@@ -81,17 +81,18 @@ _ROOM_URL = (
     "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that speaks "
     "TLS, instead of --host, --port and --room"
 )
+_SHORT_URL = f"{_ROOM_URL}; so is that of its web page, and a mere 127.0.0.1:8765/scores or :8765"
 
 # What is no option. A URL says the same as --host, --port and --room.
 OPERANDS: dict[str, dict[str, str]] = {
     "start": {},
-    "connect": {"URL": _ROOM_URL},
+    "connect": {"URL": _SHORT_URL},
     "publish": {
         "URL": _ROOM_URL,
         "TEXT": "the message, or - for each line of standard input; several words are joined by "
         "blanks; what looks like a URL is one, unless --host, --port or --room is given",
     },
-    "listen": {"URL": _ROOM_URL},
+    "listen": {"URL": _SHORT_URL},
     "who": {
         "URL": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a "
         "path, for every room; instead of --host, --port and --room"
@@ -296,6 +297,13 @@ def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help=text)
 
 
+def _flags(command: str) -> list[str]:
+    """Return what the options of a command are called."""
+    groups = OPTIONS[command].values()
+    own = ["--help", "--help-all", "--version"]
+    return [flag for group in groups for option in group for flag in option.flags] + own
+
+
 def command_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the command, in either spelling and from any place, in front.
 
@@ -336,7 +344,10 @@ def command_first(arguments: Sequence[str]) -> list[str]:
                 return [argument]
     if len(commands) != 1:
         *others, last = OPTIONS
-        raise ValueError(f"give one command: {', '.join(others)} or {last} (or --start, --connect)")
+        meant = "" if commands else did_you_mean(operands[:1], OPTIONS)
+        raise ValueError(
+            f"give one command: {', '.join(others)} or {last} (or --start, --connect){meant}"
+        )
     return [*commands, *options, *(["--", *operands] if operands else [])]
 
 
@@ -415,8 +426,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = given["command"]
         try:
             if unknown:
-                told = " ".join(word for word in unknown if word != "--")
-                raise ValueError(f"unrecognized arguments: {told}")
+                wrong = [word for word in unknown if word.startswith("-") and word != "--"]
+                told = " ".join(wrong or [word for word in unknown if word != "--"])
+                meant = did_you_mean(wrong, _flags(command))
+                raise ValueError(f"unrecognized arguments: {told}{meant}")
             url = take_url(given)
             found = resolve(command, given, os.environ)
         except ValueError as error:

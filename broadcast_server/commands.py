@@ -205,7 +205,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        hint = targets.TRUST_HINT if tls.is_untrusted(error) else ""
+        hint = targets.hint(None, tls.is_untrusted(error))
         complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
@@ -218,7 +218,7 @@ def _who_table(answer: exchanges.Answer, room: str | None) -> str:
         LookupError: it is no such list; the text says what came instead.
     """
     if answer.status != 200:
-        raise LookupError(answer.detail())
+        raise LookupError(answer.detail() + targets.hint(answer.status, False))
     lines = [("ROOM", "COUNT", "MEMBERS")]
     try:
         for entry in answer.fields()["rooms"]:

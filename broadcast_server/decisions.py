@@ -16,6 +16,9 @@ Id = tuple[int, int]
 # After every id that can be given out: for an id that the hub cannot have given out.
 NEVER_GIVEN: Id = (2**63, 0)
 
+# Said to whom the hub turns away for now: come back in so many seconds.
+RETRY: Headers = (("Retry-After", "5"),)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:

@@ -20,10 +20,11 @@ from typing import TypeVar
 
 from .access import is_loopback
 from .core import Core
+from .deadlines import MAX_SECONDS
 from .errors import HubStopped, UsageError
 from .run import Run
 from .server import HubServer
-from .settings import MAX_SECONDS, Settings
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ imported.
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 
@@ -184,3 +185,16 @@ def logging_options(level: str) -> list[Option]:
             "form of the log: text for people, json for one JSON object a line",
         ),
     ]
+
+
+def did_you_mean(typed: Sequence[str], known: Collection[str]) -> str:
+    """Return what to put behind an error about a word that is not known: the one it is like, if
+    there is any.
+
+    Args:
+        typed: the words; only the first one counts, up to a ``=``.
+        known: all that there are.
+    """
+    word = typed[0].partition("=")[0] if typed else ""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f" (did you mean {found[0]}?)" if found else ""

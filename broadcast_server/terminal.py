@@ -247,11 +247,15 @@ class Terminal:
                 self._screen.show([notice(line) for line in terminal_commands.HELP])
             elif name == "quit":
                 self._screen.leave()
+            elif client.id is None and (name == "who" or (name == "name" and argument)):
+                self._log.tell("this server knows no names")
             elif name == "who":
                 self._log.expect_members()
                 client.who()
+                self._tell_later(client)
             elif name == "name" and argument:
                 client.rename(argument)
+                self._tell_later(client)
             elif name == "name":
                 self._log.tell(f"you are {visible(client.name or client.id or 'without a name')}")
             elif name == "room" and argument:
@@ -268,6 +272,11 @@ class Terminal:
             self._log.tell("there is no connection for that now")
             return False
         return True
+
+    def _tell_later(self, client: BroadcastClient) -> None:
+        """Tell that what was asked for has to wait, if it has to."""
+        if client.state != "open":
+            self._log.tell("there is no connection now; this waits until it is there again")
 
     # An errand thread.
 
@@ -319,7 +328,7 @@ class Terminal:
         except LookupError as error:
             self._log.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
             return
-        self._log.add_old(client.room, messages)
+        self._log.add_old(client, messages)
 
     # Clients.
 

@@ -31,15 +31,17 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, HSplit, Layout, Window
 from prompt_toolkit.layout.containers import AnyContainer, ConditionalContainer
 from prompt_toolkit.layout.controls import FormattedTextControl
+from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
 from .terminal_screen import Host
-from .terminal_view import STYLES, Line, notice, visible
+from .terminal_view import STYLES, Line, columns, notice, visible
 
 PROMPT = "> "
 # What is drawn before keys are looked at again, and what waits before who brings it has to wait.
@@ -302,11 +304,16 @@ class PromptScreen:
                 search_buffer_control=search.control,
                 preview_search=True,
             ),
+            # What comes is to be seen, too, also while somebody types a page.
+            height=lambda: Dimension(max=max(3, self._output.get_size().rows // 2)),
             wrap_lines=True,
             dont_extend_height=True,
         )
         question = Window(
-            FormattedTextControl(self._question_text), height=1, style="class:question"
+            FormattedTextControl(self._question_text),
+            style="class:question",
+            wrap_lines=True,
+            dont_extend_height=True,
         )
         status = Window(FormattedTextControl(self._status_text), height=1)
         # In fewer rows nothing but the line fits.
@@ -401,7 +408,7 @@ class PromptScreen:
             self._buffer.delete_before_cursor(found.length)
             self._buffer.insert_text(found.insert)
         elif len(found.candidates) > 1:
-            self.show([notice("  ".join(found.candidates))])
+            self.show(columns(found.candidates, self._output.get_size().columns, get_cwidth))
 
     def _paste(self, text: str) -> None:
         """Put a pasted line into the line; ask about several."""

@@ -483,7 +483,26 @@ def test_without_one_command_it_is_a_usage_error(arguments: list[str]) -> None:
 
 def test_unknown_option_is_a_usage_error() -> None:
     """Options are not abbreviated: a later one might make the short form mean another."""
-    assert_fails(run("start", "--max-client", "5"), 2, "error: ", "--max-client 5")
+    told = "error: unrecognized arguments: --max-client (did you mean --max-clients?)"
+    assert_fails(run("start", "--max-client", "5"), 2, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["connect", "--romm", "/x", "ws://h/"], "arguments: --romm (did you mean --room?)"),
+        (["listen", "--fromat=json"], "arguments: --fromat=json (did you mean --format?)"),
+        (["who", "--xyzzy"], "arguments: --xyzzy"),
+        (["connect", "a", "b"], "arguments: b"),
+        (["conect", "ws://h/"], "(did you mean connect?)"),
+        (["xyzzy"], "(or --start, --connect)"),
+    ],
+)
+def test_typing_mistake_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:
+    """What is like something that there is; what stands beside it is no mistake."""
+    result = run(*arguments)
+    assert_fails(result, 2)
+    assert result.stderr.rstrip().endswith(told)
 
 
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
@@ -827,6 +846,18 @@ def test_connect_takes_a_url_and_a_name() -> None:
         assert [(member.name, member.room) for member in joined] == [("ann", "/den")]
 
 
+def test_connect_completes_a_short_url() -> None:
+    """Host and port, a mere port, and the address of the room's web page."""
+    with running_hub() as hub:
+        port = hub.port
+        for number, url in enumerate(
+            (f"127.0.0.1:{port}/n", f":{port}/n", f"http://127.0.0.1:{port}/n")
+        ):
+            result = run("connect", url, stdin=None, input=f"{number}\n")
+            assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/n")] == ["0", "1", "2"]
+
+
 def test_connect_takes_its_port_from_the_environment() -> None:
     """The client has variables of its own."""
     joined: list[Any] = []
@@ -850,9 +881,12 @@ def test_connect_without_a_hub_is_one_line() -> None:
 
 
 def test_connect_refused_by_http_is_one_line() -> None:
-    """A path that is no room."""
+    """A path that is no room; the address is what was typed, and not what we have added."""
     with running_hub() as hub:
-        assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+        for command in ("connect", "listen"):
+            result = run(command, f"{hub.url}healthz", "--history", "3", "--name", "ann")
+            told = f"cannot connect to {hub.url}healthz: the answer is HTTP status 404 (there is "
+            assert_fails(result, 1, told)
 
 
 @pytest.mark.parametrize("command", ["connect", "who"])
@@ -880,7 +914,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         ):
             assert (result.returncode, result.stderr) == (0, "")
         refused = run(command, url)
-        assert_fails(refused, 1, "a token is needed here")
+        assert_fails(refused, 1, "a token is needed here", "--token-file")
         refused = run(command, f"{url}?access_token=s3cret")
         assert_fails(refused, 1, "the token is not valid")
         assert "s3cret" not in refused.stderr
@@ -893,7 +927,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["http://127.0.0.1/"], "http://127.0.0.1/"),
+        (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),

@@ -210,14 +210,14 @@ def test_counters_are_exact(hub: BroadcastHub) -> None:
         # What was received is counted a moment later, but before the fan-out sleeps again.
         assert hub._core is not None
         fanout = hub._core.fanout
-        assert wait_until(lambda: fanout._sleeping)
+        assert wait_until(lambda: fanout._mailbox._sleeping)
         before = hub.stats()
         hub.broadcast("from the hub")
         for client in (a, b):
             assert client.recv_message() == "from the hub"
         a.send("from a")
         assert b.recv_message() == "from a"
-        assert wait_until(lambda: fanout._sleeping)
+        assert wait_until(lambda: fanout._mailbox._sleeping)
         after = hub.stats()
         changed = {key: after[key] - before[key] for key in after}
     assert changed == {

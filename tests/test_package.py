@@ -17,7 +17,7 @@ import pytest
 
 import broadcast_server
 
-from .support import PYTHON, ROOT, code_blocks, python_environment
+from .support import PYTHON, ROOT, code_blocks, run_python
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
@@ -171,13 +171,7 @@ def test_changelog_begins_with_this_version() -> None:
 def test_readme_python_runs(number: int) -> None:
     """Each Python example of the README runs as it stands, but on a free port."""
     program = code_blocks("README.md", "python")[number].replace("8765", "0")
-    result = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program],
-        env=python_environment(),
-        text=True,
-        capture_output=True,
-        timeout=30,
-    )
+    result = run_python(program, "-W", "error")
     assert (result.returncode, result.stderr) == (0, "")
     for shown in re.findall(r"# prints: (.*)", program):
         assert shown in result.stdout

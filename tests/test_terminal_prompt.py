@@ -167,7 +167,7 @@ def test_completion_takes_the_place_of_the_word(tmp_path: pathlib.Path) -> None:
     with typed(tmp_path, drawn) as screen:
         screen.user.completion = Completion(2, "be", ["Bert", "Berta"])
         assert screen.run(f"be\t\r{CTRL_C}").lines == ["complete be", "be"]
-    assert "-- Bert  Berta" in drawn.getvalue()
+    assert "-- Bert   Berta" in drawn.getvalue()
 
 
 def test_focus_is_told(tmp_path: pathlib.Path) -> None:

@@ -389,7 +389,7 @@ def test_client_tells_tls_from_none(certificates: Certificates) -> None:
         assert "it does not speak TLS" in str(error) and not error.untrusted
     with certificates.hub() as hub:
         error = refused(hub.url.replace("wss:", "ws:"))
-        assert error.status == 400
+        assert error.status == 400 and "this port speaks TLS: use https or wss" in str(error)
 
 
 def test_redirect_is_not_followed_over_tls(certificates: Certificates) -> None:
