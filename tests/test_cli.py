@@ -496,7 +496,7 @@ def test_unknown_option_is_a_usage_error() -> None:
         (["listen", "--fromat=json"], "arguments: --fromat=json (did you mean --format?)"),
         (["who", "--xyzzy"], "arguments: --xyzzy"),
         (["connect", "a", "b"], "arguments: b"),
-        (["conect", "ws://h/"], "(did you mean connect?)"),
+        (["connekt", "ws://h/"], "(did you mean connect?)"),
         (["xyzzy"], "(or --start, --connect)"),
     ],
 )
