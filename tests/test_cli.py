@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, options, streams
+from broadcast_server import cli, cli_words, commands, logs, options, streams
 from broadcast_server.settings import Settings
 
 from .support import (
@@ -465,10 +465,12 @@ def test_help_all_without_a_command_describes_all_of_them() -> None:
 @pytest.mark.parametrize("command", cli.OPTIONS)
 def test_help_tells_what_is_no_option(command: str) -> None:
     """Each name in the usage line is explained below it, in the short help and in the long one."""
-    assert set(re.findall(r"[A-Z]{3,}", cli.USAGES[command])) == set(cli.OPERANDS[command])
+    assert set(re.findall(r"[A-Z]{3,}", cli_words.USAGES[command])) == set(
+        cli_words.OPERANDS[command]
+    )
     for spelling in ("--help", "--help-all"):
         told = run(command, spelling).stdout
-        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli.OPERANDS[command])
+        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli_words.OPERANDS[command])
 
 
 def test_help_names_what_can_be_typed() -> None:

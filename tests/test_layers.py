@@ -155,7 +155,7 @@ def test_top_of_cli_needs_only_the_standard_library() -> None:
                     waiting.append(own)
                 else:
                     assert package in sys.stdlib_module_names, f"{module}: {name}"
-    assert found == {"cli", "client_options", "hub_options", "options", "short_help"}
+    assert found == {"cli", "cli_words", "client_options", "hub_options", "options", "short_help"}
 
 
 def test_websocket_server_classes_are_the_running_ones() -> None:
