@@ -107,19 +107,29 @@ USAGES = {
     "who": "[URL] [options]",
 }
 
+DESCRIPTION = (
+    "Run a WebSocket broadcast hub, or use one: what one client sends, all others in its room get. "
+    "The path of a client's URL is its room."
+)
+ANY_ORDER = "Options may stand in any order."
+
 EXAMPLES = {
+    "": (
+        "broadcast-server start",
+        "broadcast-server connect --name ann",
+    ),
     "start": (
         "broadcast-server start --port 8000",
         "broadcast-server start --host 0.0.0.0 --token-file token",
     ),
     "connect": (
         "broadcast-server connect --room /scores --name ann",
-        "tail -f app.log | broadcast-server connect ws://127.0.0.1:8765/log",
+        "tail -F app.log | broadcast-server connect ws://127.0.0.1:8765/log",
     ),
     "publish": (
         "broadcast-server publish --room /scores 3:1",
         "broadcast-server publish --room /jobs --key backup-$(date +%F) backup done",
-        "tail -f app.log | broadcast-server publish --room /log -",
+        "tail -F app.log | broadcast-server publish --room /log -",
     ),
     "listen": (
         "broadcast-server listen --room /log --history 20 | grep ERROR",
@@ -155,12 +165,44 @@ class _CommandParser(_Parser):
             COMMON[command].split(),
             EXAMPLES[command],
             f"All of this at length: --help-all, or man {PROG}. {_variables(command)}",
-            min(80, shutil.get_terminal_size().columns) - 1,
+            _help_width(),
         )
 
     def format_long_help(self) -> str:
         """Return what argparse makes of the options."""
         return super().format_help()
+
+
+class _ProgramParser(_Parser):
+    """The parser of all commands."""
+
+    # By their names.
+    commands: dict[str, _CommandParser]
+
+    def format_help(self) -> str:
+        own = {
+            ", ".join(action.option_strings): action.help or ""
+            for action in self._actions
+            if action.option_strings
+        }
+        return short_help.overview(
+            f"usage: {self.usage}",
+            f"{DESCRIPTION} {ANY_ORDER}",
+            {"commands": SUMMARIES, "options": own},
+            EXAMPLES[""],
+            f"All of this at length: --help-all, or man {PROG}. Each command has its own --help.",
+            _help_width(),
+        )
+
+    def format_long_help(self) -> str:
+        """Return the long help of every command, too."""
+        pages = [self.format_help()]
+        pages += [parser.format_long_help() for parser in self.commands.values()]
+        return "\n\n".join(pages)
+
+
+def _help_width() -> int:
+    return min(80, shutil.get_terminal_size().columns) - 1
 
 
 class _HelpAll(argparse.Action):
@@ -169,7 +211,7 @@ class _HelpAll(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from broadcast_server import streams
 
-        assert isinstance(parser, _CommandParser)
+        assert isinstance(parser, (_CommandParser, _ProgramParser))
         raise SystemExit(0 if streams.write_stdout(parser.format_long_help()) else 1)
 
 
@@ -184,16 +226,15 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line. It reads nothing and changes nothing."""
-    parser = _Parser(
+    parser = _ProgramParser(
         prog=PROG,
         usage=f"{PROG} COMMAND [options]",
-        description="Run a WebSocket broadcast hub, or use one: what one client sends, all others "
-        "in its room get. The path of a client's URL is its room. Options may stand in any order.",
-        epilog=f"More: {PROG} COMMAND --help, or man {PROG}.",
+        description=f"{DESCRIPTION} {ANY_ORDER}",
         allow_abbrev=False,
     )
     parser.add_argument("--start", action="store_true", help="the same as the command start")
     parser.add_argument("--connect", action="store_true", help="the same as the command connect")
+    _add_help_all(parser, "describe every option of every command and exit")
     _add_version(parser, "show the version and exit")
     commands = parser.add_subparsers(
         title="commands",
@@ -214,18 +255,13 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.command = command
         _add_version(sub, argparse.SUPPRESS)
-        sub.add_argument(
-            "--help-all",
-            action=_HelpAll,
-            nargs=0,
-            default=argparse.SUPPRESS,
-            help="describe every option and exit",
-        )
+        _add_help_all(sub, "describe every option and exit")
         _add_operands(sub, OPERANDS[command])
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
                 option.add_to(group)
+    parser.commands = commands.choices
     return parser
 
 
@@ -240,10 +276,8 @@ def _variables(command: str) -> str:
 
 def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
     for name, text in operands.items():
-        # Of the words of `publish` the first may be a URL: `words_of` tells.
+        # What is behind a URL: the first of the words may be one, `take_url` tells.
         many = name == "TEXT"
-        if not many and "TEXT" in operands:
-            continue
         parser.add_argument(
             "words" if many else "url",
             metavar=name,
@@ -251,6 +285,12 @@ def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) 
             default=argparse.SUPPRESS,
             help=text,
         )
+
+
+def _add_help_all(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=text
+    )
 
 
 def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
@@ -300,7 +340,7 @@ def command_first(arguments: Sequence[str]) -> list[str]:
             operands.append(argument)
     if not commands:
         for argument in options:
-            if argument in ("-h", "--help", "--version"):
+            if argument in ("-h", "--help", "--help-all", "--version"):
                 return [argument]
     if len(commands) != 1:
         *others, last = OPTIONS
@@ -355,13 +395,12 @@ def take_url(given: dict[str, Any]) -> str | None:
     """
     apart = not given.keys().isdisjoint(("host", "port", "room"))
     url: str | None = given.get("url")
-    words = given.get("words")
-    if (
-        words
-        and not apart
-        and words[0].lower().startswith(("ws://", "wss://", "http://", "https://"))
-    ):
-        url, *given["words"] = words
+    schemes = ("ws://", "wss://", "http://", "https://")
+    # Where there is a text, its first word stands in the place of a URL that is not given.
+    has_text = "TEXT" in OPERANDS[given["command"]]
+    if url is not None and has_text and (apart or not url.lower().startswith(schemes)):
+        given["words"] = [url, *given.get("words", [])]
+        url = None
     if url is not None and apart:
         raise ValueError("give a URL or --host, --port and --room, not both")
     return url

@@ -35,7 +35,6 @@ TOKEN_OPTION = Option(
 
 HOST = Option("host ADDRESS", "127.0.0.1", "address or host name of the hub")
 PORT = Option("port PORT", 8765, "TCP port of the hub")
-NAME = Option("name NAME", None, "name that the hub shows for this client", shown="none")
 
 HEADER = Option(
     "header HEADER",
@@ -66,14 +65,21 @@ OTHERS = [
     ),
 ]
 
-CONNECT: dict[str, list[Option]] = {
-    "where to connect": [
+
+def _place(room: str, name: str = "name that the hub shows for this client") -> list[Option]:
+    """Return the options that say where a room is and who is there; the texts tell of two of
+    them."""
+    return [
         HOST,
         PORT,
-        Option("room PATH", "/", "room to join, such as /scores"),
-        NAME,
+        Option("room PATH", "/", f"{room}, such as /scores"),
+        Option("name NAME", None, name, shown="none"),
         TOKEN_OPTION,
-    ],
+    ]
+
+
+CONNECT: dict[str, list[Option]] = {
+    "where to connect": _place("room to join"),
     "what to do": [
         Option(
             "history COUNT",
@@ -108,13 +114,7 @@ CONNECT: dict[str, list[Option]] = {
 }
 
 PUBLISH: dict[str, list[Option]] = {
-    "where to publish": [
-        HOST,
-        PORT,
-        Option("room PATH", "/", "room to publish to, such as /scores"),
-        Option("name NAME", None, "name that others see as the sender", shown="none"),
-        TOKEN_OPTION,
-    ],
+    "where to publish": _place("room to publish to", "name that others see as the sender"),
     "how": [
         Option(
             "key KEY",
@@ -142,13 +142,7 @@ PUBLISH: dict[str, list[Option]] = {
 }
 
 LISTEN: dict[str, list[Option]] = {
-    "where to listen": [
-        HOST,
-        PORT,
-        Option("room PATH", "/", "room to listen to, such as /scores"),
-        NAME,
-        TOKEN_OPTION,
-    ],
+    "where to listen": _place("room to listen to"),
     "what to do with messages": [
         Option(
             "format FORM",

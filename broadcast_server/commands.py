@@ -98,6 +98,8 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
     try:
+        if values["history"] is not None and values["history"] < 0:
+            raise UsageError(f"{sources['history']} must be at least 0")
         target = targets.find("connect", values, sources, url)
         headers = targets.offer(target.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():

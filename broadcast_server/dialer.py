@@ -12,9 +12,8 @@ from collections.abc import Mapping
 import websocket
 
 from . import retries, tls
-from .deadlines import Deadline
+from .deadlines import MAX_SECONDS, Deadline
 from .errors import ConnectFailed, UsageError
-from .settings import MAX_SECONDS
 
 # What is longer is no sentence.
 MAX_DETAIL_CHARACTERS = 200

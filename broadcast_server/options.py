@@ -1,7 +1,8 @@
 """What an option of the command is: its name, its default, how its value is read.
 
-The tables are in ``cli.py`` and ``client_options.py``. argparse-manpage makes the man page from
-them in a build that has none of our dependencies, so nothing but the standard library is imported.
+The tables are in ``hub_options.py`` and ``client_options.py``. argparse-manpage makes the man page
+from them in a build that has none of our dependencies, so nothing but the standard library is
+imported.
 """
 
 from __future__ import annotations
@@ -121,6 +122,11 @@ class Option(NamedTuple):
     @property
     def metavar(self) -> str:
         return self.spec.partition(" ")[2]
+
+    @property
+    def shown_flags(self) -> str:
+        """All that it is called, and what its value is: ``-H, --header HEADER``."""
+        return f"{', '.join(self.flags)} {self.metavar}".rstrip()
 
     @property
     def type(self) -> Callable[[str], Any]:

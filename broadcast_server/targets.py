@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import tls, tokens
+from . import secret_files, tls
 from .errors import AccessError, ConnectFailed, TlsError, UsageError
 from .streams import complain, warn
 
@@ -113,7 +113,7 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
     for text in given:
         if text.startswith("@"):
             name = text[1:]
-            read = tokens.read_file(name).decode("utf-8", "surrogateescape")
+            read = secret_files.read_file(name).decode("utf-8", "surrogateescape")
             lines += [(f"{name}, line {n}", line) for n, line in enumerate(read.splitlines(), 1)]
         else:
             lines.append((source, text))
@@ -193,7 +193,7 @@ def _token(values: Mapping[str, Any]) -> str | None:
     if values["token_file"] is None:
         token: str | None = values["token"]
         return token
-    return tokens.read_first_token(values["token_file"])
+    return secret_files.read_first_token(values["token_file"])
 
 
 def _trust(

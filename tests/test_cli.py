@@ -447,6 +447,26 @@ def test_help_all_describes_every_option() -> None:
         assert option.full_help().partition("%")[0] in text.replace("- ", "-")
 
 
+def test_help_all_without_a_command_describes_all_of_them() -> None:
+    """So that one can search through all of it, within 80 columns."""
+    result = run("--help-all", variables={"COLUMNS": "80"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(run("--help").stdout)
+    for command in cli.OPTIONS:
+        assert result.stdout.count(f"\nusage: broadcast-server {command} ") == 1
+        assert run(command, "--help-all", variables={"COLUMNS": "80"}).stdout in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", cli.OPTIONS)
+def test_help_tells_what_is_no_option(command: str) -> None:
+    """Each name in the usage line is explained below it, in the short help and in the long one."""
+    assert set(re.findall(r"[A-Z]{3,}", cli.USAGES[command])) == set(cli.OPERANDS[command])
+    for spelling in ("--help", "--help-all"):
+        told = run(command, spelling).stdout
+        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli.OPERANDS[command])
+
+
 def test_help_names_what_can_be_typed() -> None:
     """Nobody finds a command at the prompt that is told of nowhere."""
     text = run("connect", "--help").stdout
@@ -910,6 +930,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
+        (["--history", "-1"], "--history must be at least 0"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),
         (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
     ],

@@ -6,9 +6,8 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -26,19 +25,11 @@ from broadcast_server import (
 from broadcast_server.deadlines import Deadline
 from broadcast_server.retries import back_off
 
+from .beside import in_thread
 from .raw_server import SECONDS, SUBPROTOCOL, Listener, RawServer, connected_pair, event_pair
 from .support import PING, PONG, TEXT, wait_until
 
-T = TypeVar("T")
 SOON = 0.01  # the longest pause before coming back, in most of these tests
-
-
-def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
-    """Call a function on a thread of its own."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *arguments, **options)
-    pool.shutdown(wait=False)
-    return future
 
 
 @contextlib.contextmanager

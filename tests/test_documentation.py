@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 
 from broadcast_server import errors
 
-from .support import PYTHON, ROOT, code_blocks, python_environment
+from .support import ROOT, code_blocks, run_python
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGE = ROOT / "broadcast_server"
@@ -108,13 +107,7 @@ def test_logging_example_logs_what_it_says() -> None:
     """The page's program runs as it stands, but on a free port."""
     (program,) = code_blocks("docs/reference/logging.md", "python")
     (shown,) = re.findall(r"# logs: (.*)", program)
-    done = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program.replace("8765", "0")],
-        env=python_environment(),
-        text=True,
-        capture_output=True,
-        timeout=60,
-    )
+    done = run_python(program.replace("8765", "0"), "-W", "error")
     assert done.returncode == 0, done.stderr
     assert shown.partition("127")[0] in done.stderr
 

@@ -100,6 +100,23 @@ def test_imports_go_downwards(module: str) -> None:
     assert {name for name in own if RANK[name] <= RANK[module]} == set()
 
 
+def test_hub_and_client_do_not_import_each_other() -> None:
+    """What both use is below them, so that either can change without a look at the other."""
+
+    def needed(module: str) -> set[str]:
+        found, waiting = set(), {module}
+        while waiting:
+            module = waiting.pop()
+            found.add(module)
+            waiting |= {n[1:] for n in imports_of(module) if n.startswith(".")} - found
+        return found
+
+    hub, client = needed("hub"), needed("client")
+    assert "core" in hub and "client_core" in client
+    assert {module for module in hub if module.startswith("client")} == set()
+    assert client & {"hub", "core", "rooms", "connection", "settings", "handshake"} == set()
+
+
 @pytest.mark.parametrize("library", OWNERS)
 def test_library_is_imported_only_by_its_owner(library: str) -> None:
     """What we take from a library goes through one place."""

@@ -7,7 +7,6 @@ import http.client
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -24,12 +23,11 @@ from broadcast_server import BroadcastHub, metrics, publish, site
 from broadcast_server.core import Core
 
 from .support import (
-    PYTHON,
     ROOT,
     HandshakeRefused,
     RawClient,
     http_request,
-    python_environment,
+    run_python,
     running_hub,
     upgrade_request,
     wait_until,
@@ -552,7 +550,5 @@ with BroadcastHub(port=0) as hub:
         assert b"broadcast_messages_total 1.0" in answer.read()
     assert "prometheus_client" in sys.modules
 """
-    result = subprocess.run(
-        [PYTHON, "-c", program], env=python_environment(), capture_output=True, timeout=30
-    )
-    assert result.returncode == 0, result.stderr.decode()
+    result = run_python(program)
+    assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ import pytest
 
 import broadcast_server
 
-from .support import PYTHON, ROOT, code_blocks, python_environment
+from .support import PYTHON, ROOT, code_blocks, run_python
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
@@ -124,8 +124,9 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     page = MAN_PAGE.read_text().replace("\\-", "-")
     sections = re.findall(r"^\.SH\s+(.*)", page, re.MULTILINE)
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS"]
-    wanted += ["SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
-    assert [section for section in sections if section in wanted] == wanted
+    wanted += ["AT A TERMINAL", "IN A PIPE", "SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES"]
+    wanted += ["EXAMPLES", "SEE ALSO", "AUTHOR"]
+    assert sections == wanted
     from broadcast_server import cli
 
     for groups in cli.OPTIONS.values():
@@ -144,6 +145,19 @@ def test_man_page_is_clean_troff() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_man_page_fits_its_terminal(columns: int) -> None:
+    """No line is longer, commands included, and no name is broken by a hyphen."""
+    command = ["man", "-E", "UTF-8", "-l", os.fspath(MAN_PAGE)]
+    width = {"MANWIDTH": str(columns), "MANPAGER": "cat", "MAN_KEEP_FORMATTING": ""}
+    result = subprocess.run(
+        command, env={**os.environ, **width}, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert result.returncode == 0 and len(result.stdout.splitlines()) > 300
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\N{HYPHEN}" not in result.stdout
+
+
 def test_changelog_begins_with_this_version() -> None:
     """A release has its notes."""
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -157,13 +171,7 @@ def test_changelog_begins_with_this_version() -> None:
 def test_readme_python_runs(number: int) -> None:
     """Each Python example of the README runs as it stands, but on a free port."""
     program = code_blocks("README.md", "python")[number].replace("8765", "0")
-    result = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program],
-        env=python_environment(),
-        text=True,
-        capture_output=True,
-        timeout=30,
-    )
+    result = run_python(program, "-W", "error")
     assert (result.returncode, result.stderr) == (0, "")
     for shown in re.findall(r"# prints: (.*)", program):
         assert shown in result.stdout

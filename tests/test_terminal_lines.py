@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
 import termios
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -20,73 +15,17 @@ import pytest
 
 from broadcast_server.terminal_lines import LineScreen
 
+from .pseudo_terminal import PseudoTerminal
 from .raw_server import listener
 from .support import PYTHON, RawClient, command_environment, running_hub, wait_until
 
 SECONDS = 20.0
 
 
-class Terminal:
-    """A terminal with the command in it, and its user.
-
-    Attributes:
-        shown: what the terminal has shown so far.
-    """
-
-    def __init__(self, url: str, **streams: Any) -> None:
-        self.master, slave = pty.openpty()
-        self.shown = ""
-        attributes = termios.tcgetattr(slave)
-        attributes[3] &= ~termios.ECHO  # so that what is shown is what the command writes
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        self.attributes = attributes
-        # A session of its own, whose terminal this is: Ctrl-C then is what it is for a user.
-        self.process = subprocess.Popen(
-            [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"],
-            env=command_environment(TERM="dumb"),
-            **{"stdin": slave, "stdout": slave, "stderr": slave} | streams,
-            start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )
-        os.close(slave)
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self.master, keys.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Wait until the terminal has shown a text."""
-        deadline = time.monotonic() + SECONDS
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert select.select([self.master], [], [], max(0, left))[0], self.shown
-            self.shown += os.read(self.master, 1 << 16).decode()
-
-    def end(self) -> int:
-        """Return the exit status; what was shown until then is in `shown`."""
-        status = self.process.wait(SECONDS)
-        with contextlib.suppress(OSError):  # the terminal's end
-            while select.select([self.master], [], [], 0)[0]:
-                self.shown += os.read(self.master, 1 << 16).decode()
-        return status
-
-    def hang_up(self) -> None:
-        """Close the window."""
-        if self.master >= 0:
-            os.close(self.master)
-            self.master = -1
-
-
-@contextlib.contextmanager
-def terminal(url: str, **streams: Any) -> Iterator[Terminal]:
-    """Run the command in a terminal."""
-    found = Terminal(url, **streams)
-    try:
-        yield found
-    finally:
-        found.hang_up()
-        found.process.kill()
-        found.process.wait(SECONDS)
+def terminal(url: str, **streams: Any) -> PseudoTerminal:
+    """Run the command in a terminal that shows only what the command writes."""
+    command = [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"]
+    return PseudoTerminal(command, env=command_environment(TERM="dumb"), echo=False, **streams)
 
 
 def test_lines_go_both_ways() -> None:

@@ -59,6 +59,7 @@ complete -c broadcast-server -f
 complete -c broadcast-server -n _shtab_broadcast_server_using -s h -l help -d 'show this help message and exit'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l start -d 'the same as the command start'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l connect -d 'the same as the command connect'
+complete -c broadcast-server -n _shtab_broadcast_server_using -l help-all -d 'describe every option of every command and exit'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l version -d 'show the version and exit'
 complete -c broadcast-server -n '_shtab_broadcast_server_using; and test $_shtab_broadcast_server_npos -eq 0' -a start -d 'run a hub'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -s h -l help -d 'show this help message and exit'
