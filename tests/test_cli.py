@@ -829,13 +829,32 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """A pipe is sent line by line, and at its end all of it has been accepted."""
+    """wscat #4: input that was there before the connection was lost. A pipe is sent line by line, and
+    at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
         )
         assert (result.returncode, result.stderr) == (0, "")
         assert [listener.recv_message(), listener.recv_message()] == ["one", "two"]
+
+
+def test_connect_in_the_background_reads_what_a_script_writes(tmp_path: pathlib.Path) -> None:
+    """wscat #126: without a terminal it was gone before it was there. A FIFO is its input here."""
+    script = 'mkfifo f; "$@" < f > /dev/null & echo one > f; wait $!'
+    with running_hub() as hub:
+        command = [PYTHON, "-m", "broadcast_server", "connect", hub.url]
+        result = subprocess.run(
+            ["sh", "-c", script, "sh", *command],
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/")] == ["one"]
 
 
 def test_connect_takes_a_url_and_a_name() -> None:
