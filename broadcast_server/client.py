@@ -156,7 +156,7 @@ class BroadcastClient:
 
     @property
     def state(self) -> str:
-        """One of "connecting", "open", "waiting" (for the next attempt) or "closed" (also before)."""
+        """One of "connecting", "open", "waiting" (to try again) or "closed" (also before)."""
         return self._core.state
 
     @property

@@ -49,7 +49,7 @@ class Message:
         data: ``str`` for a text message, ``bytes`` for a binary one.
         room: the room's path.
         sender: who sent it; None for the hub's own program, or where the wire does not tell.
-        time: when the hub accepted it, aware, in UTC; at a client that is not told, when it arrived.
+        time: when the hub accepted it, aware, in UTC; at a client not told so, when it came.
         id: ``milliseconds-sequence``, growing within a room; None where the wire carries none.
     """
 

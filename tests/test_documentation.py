@@ -175,5 +175,5 @@ def test_every_exception_is_on_the_page_of_errors() -> None:
         parents = {base.__name__ for base in vars(errors)[name].__bases__} - {"Exception"}
         line = next(line for line in tree.splitlines() if re.search(rf"\b{name}\b", line))
         assert re.findall(r"\((\w+)\)", line) == sorted(parents - found)
-    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([A-Z]\w+)` \|", page, re.MULTILINE))
     assert rows == found - {"BroadcastServerError", "HubError"}

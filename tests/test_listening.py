@@ -316,7 +316,7 @@ def test_no_hub_and_no_right_are_1(tmp_path: pathlib.Path) -> None:
         (["--format", "xml"], "--format"),
         (["--exec", ""], "--exec: it is empty"),
         (["--port", "0"], "--port: a hub has a port"),
-        (["http://127.0.0.1/"], "http://127.0.0.1/"),
+        (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["ws://127.0.0.1/", "--room", "x"], "not both"),
         (["ws://127.0.0.1/", "-H", "x"], "--header"),
         (["ws://127.0.0.1/", "-H", "Origin: x", "--origin", "y"], "--origin"),
