@@ -100,6 +100,8 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     try:
         if values["history"] is not None and values["history"] < 0:
             raise UsageError(f"{sources['history']} must be at least 0")
+        if values["linger"] < 0:
+            raise UsageError(f"{sources['linger']} must be at least 0")
         target = targets.find("connect", values, sources, url)
         headers = targets.offer(target.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -120,7 +122,7 @@ def _pass_lines(
     from .client import BroadcastClient
     from .console import SILENCE_SECONDS, Console
 
-    console = Console()
+    console = Console(values["linger"])
     client = BroadcastClient(
         target.url,
         **target.trust,

@@ -829,8 +829,8 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """wscat #4: input that was there before the connection was lost. A pipe is sent line by line, and
-    at its end all of it has been accepted."""
+    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by line,
+    and at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
@@ -950,6 +950,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
         (["--history", "-1"], "--history must be at least 0"),
+        (["--linger", "-1"], "--linger must be at least 0"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),
         (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
     ],

@@ -538,7 +538,7 @@ def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
 
 
 def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
-    """wscat #50: no keep-alive, and a proxy cut it off. A server without pings of its own gets ours."""
+    """wscat #50: no keep-alive, and a proxy cut it off. A server that is silent is pinged."""
     (tmp_path / "sitecustomize.py").write_text(
         "from broadcast_server import client_life\nclient_life.QUIET_SECONDS = 0.1\n"
     )
@@ -646,7 +646,7 @@ def test_ctrl_c_ends_it_while_another_room_is_gone_to() -> None:
 
 
 def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
-    """websocat #245: confusion at the end of file. Within a line it deletes a character."""
+    """An end of file at the keyboard; within a line it deletes a character."""
     with running_hub() as hub, joined(hub) as ann:
         ann.type("ab")
         ann.key("Left", "C-d")
