@@ -26,8 +26,8 @@ from .retries import back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
 STABLE_SECONDS = 10.0
-# After so long a silence the peer is asked whether it is there, which also keeps proxies from cutting
-# the connection off; after another one it is not there, for a client that can come back.
+# After so long a silence the peer is asked whether it is there, which also keeps proxies from
+# cutting the connection off; after another one it is not there, for a client that can come back.
 QUIET_SECONDS = 30.0
 # Ends of a connection after which the client comes back (docs/reference/protocol.md).
 RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})

@@ -494,7 +494,7 @@ def test_unknown_option_is_a_usage_error() -> None:
         (["listen", "--fromat=json"], "arguments: --fromat=json (did you mean --format?)"),
         (["who", "--xyzzy"], "arguments: --xyzzy"),
         (["connect", "a", "b"], "arguments: b"),
-        (["conect", "ws://h/"], "(did you mean connect?)"),
+        (["konnect", "ws://h/"], "(did you mean connect?)"),
         (["xyzzy"], "(or --start, --connect)"),
     ],
 )
@@ -829,8 +829,8 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by line,
-    and at its end all of it has been accepted."""
+    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by
+    line, and at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
