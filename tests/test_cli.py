@@ -835,13 +835,32 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """A pipe is sent line by line, and at its end all of it has been accepted."""
+    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by
+    line, and at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
         )
         assert (result.returncode, result.stderr) == (0, "")
         assert [listener.recv_message(), listener.recv_message()] == ["one", "two"]
+
+
+def test_connect_in_the_background_reads_what_a_script_writes(tmp_path: pathlib.Path) -> None:
+    """wscat #126: without a terminal it was gone before it was there. A FIFO is its input here."""
+    script = 'mkfifo f; "$@" < f > /dev/null & echo one > f; wait $!'
+    with running_hub() as hub:
+        command = [PYTHON, "-m", "broadcast_server", "connect", hub.url]
+        result = subprocess.run(
+            ["sh", "-c", script, "sh", *command],
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/")] == ["one"]
 
 
 def test_connect_takes_a_url_and_a_name() -> None:
@@ -936,6 +955,8 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
+        (["--history", "-1"], "--history must be at least 0"),
+        (["--linger", "-1"], "--linger must be at least 0"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),
         (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
     ],
