@@ -27,7 +27,7 @@ if not __package__ and "broadcast_server" not in sys.modules:
     _alone.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["broadcast_server"] = _alone
 
-from broadcast_server import client_options, hub_options, short_help
+from broadcast_server import cli_words, client_options, hub_options, short_help
 from broadcast_server.options import Option, did_you_mean
 
 PROG = "broadcast-server"
@@ -40,104 +40,9 @@ OPTIONS: dict[str, dict[str, list[Option]]] = {
     "who": client_options.WHO,
 }
 
-# Those that `--help` describes; the others it names.
-COMMON = {
-    "start": "host port token-file publish-token-file tls-cert tls-key",
-    "connect": "host port room name token-file history no-reconnect",
-    "publish": "host port room name token-file key timeout no-reconnect",
-    "listen": "host port room token-file format exec count timeout since history no-reconnect",
-    "who": "host port room token-file",
-}
-
 # Secrets are no options: the arguments of a process can be read by every user of a machine. Each of
 # these comes from BROADCAST_SERVER_ and its name, unless its file is given.
 SECRETS = dict.fromkeys(OPTIONS, ("token",)) | {"start": ("token", "publish_token")}
-
-SUMMARIES = {
-    "start": "run a hub",
-    "connect": "join a room of a hub",
-    "publish": "send messages from a script",
-    "listen": "write messages, or run a command for each",
-    "who": "list who is in which room of a hub",
-}
-
-DESCRIPTIONS = {
-    "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
-    "it listens on as its only line on standard output, and logs to standard error.",
-    "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
-    "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
-    "ends when the hub has accepted all of it. A lost connection is taken up again.",
-    "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
-    "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
-    "came, is delivered once.",
-    "listen": "Write the messages of a room to standard output, one a line and each at once, or "
-    "run a command for each. A lost connection is taken up again where it has ended.",
-    "who": "List the rooms of a hub that have members, how many, and their names; a member without "
-    "a name is listed with its id.",
-}
-
-_ROOM_URL = (
-    "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that speaks "
-    "TLS, instead of --host, --port and --room"
-)
-_SHORT_URL = f"{_ROOM_URL}; so is that of its web page, and a mere 127.0.0.1:8765/scores or :8765"
-
-# What is no option. A URL says the same as --host, --port and --room.
-OPERANDS: dict[str, dict[str, str]] = {
-    "start": {},
-    "connect": {"URL": _SHORT_URL},
-    "publish": {
-        "URL": _ROOM_URL,
-        "TEXT": "the message, or - for each line of standard input; several words are joined by "
-        "blanks; what looks like a URL is one, unless --host, --port or --room is given",
-    },
-    "listen": {"URL": _SHORT_URL},
-    "who": {
-        "URL": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a "
-        "path, for every room; instead of --host, --port and --room"
-    },
-}
-
-USAGES = {
-    "start": "[options]",
-    "connect": "[URL] [options]",
-    "publish": "[URL] [options] (TEXT... | -)",
-    "listen": "[URL] [options]",
-    "who": "[URL] [options]",
-}
-
-DESCRIPTION = (
-    "Run a WebSocket broadcast hub, or use one: what one client sends, all others in its room get. "
-    "The path of a client's URL is its room."
-)
-ANY_ORDER = "Options may stand in any order."
-
-EXAMPLES = {
-    "": (
-        "broadcast-server start",
-        "broadcast-server connect --name ann",
-    ),
-    "start": (
-        "broadcast-server start --port 8000",
-        "broadcast-server start --host 0.0.0.0 --token-file token",
-    ),
-    "connect": (
-        "broadcast-server connect --room /scores --name ann",
-        "tail -F app.log | broadcast-server connect ws://127.0.0.1:8765/log",
-    ),
-    "publish": (
-        "broadcast-server publish --room /scores 3:1",
-        "broadcast-server publish --room /jobs --key backup-$(date +%F) backup done",
-        "tail -F app.log | broadcast-server publish --room /log -",
-    ),
-    "listen": (
-        "broadcast-server listen --room /log --history 20 | grep ERROR",
-        "broadcast-server listen --format json --count 1 | jq -r .data",
-        "broadcast-server listen --room /jobs --exec 'mail -s \"$BROADCAST_SENDER\" ops'",
-    ),
-    "who": ("broadcast-server who", "broadcast-server who --room /scores"),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -158,12 +63,12 @@ class _CommandParser(_Parser):
     def format_help(self) -> str:
         command = self.command
         return short_help.page(
-            f"usage: {PROG} {command} {USAGES[command]}",
-            DESCRIPTIONS[command],
-            OPERANDS[command],
+            f"usage: {PROG} {command} {cli_words.USAGES[command]}",
+            cli_words.DESCRIPTIONS[command],
+            cli_words.OPERANDS[command],
             OPTIONS[command],
-            COMMON[command].split(),
-            EXAMPLES[command],
+            cli_words.COMMON[command].split(),
+            cli_words.EXAMPLES[command],
             f"All of this at length: --help-all, or man {PROG}. {_variables(command)}",
             _help_width(),
         )
@@ -187,9 +92,9 @@ class _ProgramParser(_Parser):
         }
         return short_help.overview(
             f"usage: {self.usage}",
-            f"{DESCRIPTION} {ANY_ORDER}",
-            {"commands": SUMMARIES, "options": own},
-            EXAMPLES[""],
+            f"{cli_words.DESCRIPTION} {cli_words.ANY_ORDER}",
+            {"commands": cli_words.SUMMARIES, "options": own},
+            cli_words.EXAMPLES[""],
             f"All of this at length: --help-all, or man {PROG}. Each command has its own --help.",
             _help_width(),
         )
@@ -229,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _ProgramParser(
         prog=PROG,
         usage=f"{PROG} COMMAND [options]",
-        description=f"{DESCRIPTION} {ANY_ORDER}",
+        description=f"{cli_words.DESCRIPTION} {cli_words.ANY_ORDER}",
         allow_abbrev=False,
     )
     parser.add_argument("--start", action="store_true", help="the same as the command start")
@@ -247,16 +152,16 @@ def build_parser() -> argparse.ArgumentParser:
     for command, groups in OPTIONS.items():
         sub = commands.add_parser(
             command,
-            usage=f"{PROG} {command} {USAGES[command]}",
-            help=SUMMARIES[command],
-            description=DESCRIPTIONS[command],
+            usage=f"{PROG} {command} {cli_words.USAGES[command]}",
+            help=cli_words.SUMMARIES[command],
+            description=cli_words.DESCRIPTIONS[command],
             epilog=f"{_variables(command)} See {PROG}(1).",
             allow_abbrev=False,
         )
         sub.command = command
         _add_version(sub, argparse.SUPPRESS)
         _add_help_all(sub, "describe every option and exit")
-        _add_operands(sub, OPERANDS[command])
+        _add_operands(sub, cli_words.OPERANDS[command])
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
@@ -397,7 +302,7 @@ def take_url(given: dict[str, Any]) -> str | None:
     url: str | None = given.get("url")
     schemes = ("ws://", "wss://", "http://", "https://")
     # Where there is a text, its first word stands in the place of a URL that is not given.
-    has_text = "TEXT" in OPERANDS[given["command"]]
+    has_text = "TEXT" in cli_words.OPERANDS[given["command"]]
     if url is not None and has_text and (apart or not url.lower().startswith(schemes)):
         given["words"] = [url, *given.get("words", [])]
         url = None

@@ -94,6 +94,12 @@ CONNECT: dict[str, list[Option]] = {
             shown="off",
         ),
         Option(
+            "linger SECONDS",
+            0,
+            "in a pipe, go on for so long after the end of the input, for answers to it, or until "
+            "the server ends the connection",
+        ),
+        Option(
             "bell",
             False,
             "at a terminal, ring the bell when somebody says your name",

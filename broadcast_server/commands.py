@@ -98,6 +98,10 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
     try:
+        if values["history"] is not None and values["history"] < 0:
+            raise UsageError(f"{sources['history']} must be at least 0")
+        if values["linger"] < 0:
+            raise UsageError(f"{sources['linger']} must be at least 0")
         target = targets.find("connect", values, sources, url)
         headers = targets.offer(target.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -118,7 +122,7 @@ def _pass_lines(
     from .client import BroadcastClient
     from .console import SILENCE_SECONDS, Console
 
-    console = Console()
+    console = Console(values["linger"])
     client = BroadcastClient(
         target.url,
         **target.trust,

@@ -55,9 +55,14 @@ WRITE_CHARACTERS = 64 * 1024
 
 
 class Console:
-    """A user, or a pipe, that is connected to a room. It owns the standard streams."""
+    """A user, or a pipe, that is connected to a room. It owns the standard streams.
 
-    def __init__(self) -> None:
+    Args:
+        linger: seconds to go on after the end of the input, for answers to it.
+    """
+
+    def __init__(self, linger: float = 0.0) -> None:
+        self._linger = linger
         self._client: BroadcastClient
         self._signals: int
         self._typed = sys.stdin.isatty()
@@ -67,6 +72,7 @@ class Console:
         self._sent = 0
         self._unsent = False  # lines were read that could not be sent
         self._bad_input = False
+        self._answered = False  # the server has said goodbye when it had the whole input
         self._warned = False
         self._asked = False  # who is here; the printer takes it back when it has told
         self._refused = False  # set on the client's thread
@@ -120,6 +126,8 @@ class Console:
             f"Connected to {client.url}. Enter sends a line, /who lists who is here, /quit leaves."
         )
         whole = self._send_input()
+        if whole and self._linger:
+            whole = self._await_answers()
         ended = self._client.closed and not self._leaving
         if whole:
             accepted = self._client.close(keep_reading=True)
@@ -147,6 +155,15 @@ class Console:
                 return False
             self._sent += 1
         return not self._bad_input and not self._refused and not self._client.closed
+
+    def _await_answers(self) -> bool:
+        """Go on for a while after the end of the input; tell whether nothing has failed by then."""
+        poller = select.poll()
+        poller.register(self._wake_reader, select.POLLIN)
+        poller.poll(self._linger * 1000)
+        if self._client.close_code == 1000 and not self._leaving and not self._client.unaccepted:
+            self._answered = True
+        return not self._refused and not self._client.closed
 
     def _send(self, text: str) -> bool:
         """Send a line when there is room; return False if there never will be."""
@@ -241,7 +258,7 @@ class Console:
             complain("connect", "the hub does not answer any more; it may not have accepted all")
             return 3
         text, status = ending(self._ending)
-        if not status and (self._typed or not self._sent):
+        if not status and (self._typed or self._answered or not self._sent):
             self._hint(text)
             return 0
         complain("connect", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -84,9 +83,11 @@ class BroadcastHub(HubLife):
             raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
         self._callbacks = (on_message, on_join, on_leave, filter)
-        for name in settings.keys() - {field.name for field in dataclasses.fields(Settings)}:
-            raise TypeError(f"a hub has no setting {name!r}")
-        super().__init__(Settings(**settings))
+        try:
+            super().__init__(Settings(**settings))
+        except TypeError as error:  # an unknown name; that of the class says nothing to the caller
+            text = str(error).replace("Settings.__init__()", "BroadcastHub()")
+            raise TypeError(text) from None
         if authorize is not None and self._settings.has_secrets:
             raise UsageError("give authorize, or tokens and keys, not both")
         self._authorize = authorize

@@ -24,7 +24,7 @@ from .endings import ending
 from .errors import BroadcastServerError, MessagesLost, UsageError
 from .executor import Executor
 from .messages import Message
-from .streams import complain, warn, write_bytes
+from .streams import complain, hint, warn, write_bytes
 
 # How long each step may take when it is to end: saying goodbye, the user's command, what hangs.
 LEAVE_SECONDS = 1.0
@@ -65,12 +65,32 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
             since=values["since"],
             history=values["history"],
             reconnect=not values["no_reconnect"],
+            on_state=_StateTeller().take,
             open_timeout=10.0 if timeout is None else min(10.0, timeout),
         )
         client.connect()
     except targets.FAILURES as error:
         return targets.tell("listen", error)
     return Listener(client, values, deadline).run(interrupts.descriptor())
+
+
+class _StateTeller:
+    """Tells a user at a terminal that the connection is lost, and that it is there again.
+
+    Its method runs on the client's own thread.
+    """
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def take(self, state: str) -> None:
+        """Take note of the client's state; another attempt that has failed is no news."""
+        if state == "waiting" and not self._lost:
+            self._lost = True
+            hint("listen", "the connection is lost, trying again")
+        elif state == "open" and self._lost:
+            self._lost = False
+            hint("listen", "connected again")
 
 
 def _check(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:

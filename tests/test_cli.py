@@ -14,12 +14,12 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, options, streams
+from broadcast_server import cli, cli_words, commands, logs, options, streams
 from broadcast_server.settings import Settings
 
 from .support import (
@@ -73,7 +73,7 @@ class Running:
         assert process.stdout
         self.process = process
         self.line = process.stdout.readline()
-        found = re.fullmatch(r"Listening on ws://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
+        found = re.fullmatch(r"Listening on wss?://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
         assert found, (self.line, process.poll())
         self.host, self.port = found[1], int(found[2])
 
@@ -91,13 +91,17 @@ def hub_command(
     **options: Any,
 ) -> Iterator[Running]:
     """Run a hub as a process."""
+    command = [PYTHON, "-m", "broadcast_server", *arguments]
+    with hub_program(command, env=environment(variables), **options) as hub:
+        yield hub
+
+
+@contextlib.contextmanager
+def hub_program(command: Sequence[str], **options: Any) -> Iterator[Running]:
+    """Run a program that is a hub in the end."""
+    options = {"env": environment(), "text": True} | options
     with subprocess.Popen(
-        [PYTHON, "-m", "broadcast_server", *arguments],
-        env=environment(variables),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     ) as process:
         try:
             yield Running(process)
@@ -461,10 +465,12 @@ def test_help_all_without_a_command_describes_all_of_them() -> None:
 @pytest.mark.parametrize("command", cli.OPTIONS)
 def test_help_tells_what_is_no_option(command: str) -> None:
     """Each name in the usage line is explained below it, in the short help and in the long one."""
-    assert set(re.findall(r"[A-Z]{3,}", cli.USAGES[command])) == set(cli.OPERANDS[command])
+    assert set(re.findall(r"[A-Z]{3,}", cli_words.USAGES[command])) == set(
+        cli_words.OPERANDS[command]
+    )
     for spelling in ("--help", "--help-all"):
         told = run(command, spelling).stdout
-        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli.OPERANDS[command])
+        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli_words.OPERANDS[command])
 
 
 def test_help_names_what_can_be_typed() -> None:
@@ -494,7 +500,7 @@ def test_unknown_option_is_a_usage_error() -> None:
         (["listen", "--fromat=json"], "arguments: --fromat=json (did you mean --format?)"),
         (["who", "--xyzzy"], "arguments: --xyzzy"),
         (["connect", "a", "b"], "arguments: b"),
-        (["conect", "ws://h/"], "(did you mean connect?)"),
+        (["konnect", "ws://h/"], "(did you mean connect?)"),
         (["xyzzy"], "(or --start, --connect)"),
     ],
 )
@@ -829,13 +835,32 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """A pipe is sent line by line, and at its end all of it has been accepted."""
+    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by
+    line, and at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
         )
         assert (result.returncode, result.stderr) == (0, "")
         assert [listener.recv_message(), listener.recv_message()] == ["one", "two"]
+
+
+def test_connect_in_the_background_reads_what_a_script_writes(tmp_path: pathlib.Path) -> None:
+    """wscat #126: without a terminal it was gone before it was there. A FIFO is its input here."""
+    script = 'mkfifo f; "$@" < f > /dev/null & echo one > f; wait $!'
+    with running_hub() as hub:
+        command = [PYTHON, "-m", "broadcast_server", "connect", hub.url]
+        result = subprocess.run(
+            ["sh", "-c", script, "sh", *command],
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/")] == ["one"]
 
 
 def test_connect_takes_a_url_and_a_name() -> None:
@@ -930,6 +955,8 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
+        (["--history", "-1"], "--history must be at least 0"),
+        (["--linger", "-1"], "--linger must be at least 0"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),
         (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
     ],

@@ -464,6 +464,21 @@ def test_silent_hub_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> N
             assert client.recv(SECONDS).data == "1"
 
 
+@pytest.mark.parametrize("options", [{}, {"reconnect": False}])
+def test_quiet_connection_is_kept_alive(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+) -> None:
+    """A server that is no hub may be silent for ever, with a proxy between: it is pinged. One that
+    does not answer is not given up, since the client could not come back."""
+    monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.05)
+    with connected_pair(**options) as (client, server):
+        for _ in range(3):
+            assert server.recv_frame() == (PING, b"")
+        server.send_frame(PONG, b"")
+        server.send_frame(TEXT, "still here")
+        assert client.recv(SECONDS).data == "still here"
+
+
 # -- Closing -----------------------------------------------------------------------------------
 
 

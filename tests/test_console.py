@@ -444,6 +444,62 @@ def test_lost_connection_without_reconnecting_is_3() -> None:
         assert "the connection was lost" in errors and errors.count("\n") == 1
 
 
+# -- Answers to the input ----------------------------------------------------------------
+
+
+# Tells when the input has come to its end.
+LINGERING = """
+import sys
+from broadcast_server import cli, console
+def told(self, wait=console.Console._await_answers):
+    print("lingering", file=sys.stderr, flush=True)
+    return wait(self)
+console.Console._await_answers = told
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "word"),
+    [("close", 0, ""), ("reset", 3, "connection was lost"), ("signal", 0, ""), ("1011", 3, "1011")],
+)
+def test_answer_that_takes_its_time_is_waited_for(end: str, status: int, word: str) -> None:
+    """websocat #245: `echo question | …` ended before the answer, or never. A server that is no hub
+    answers when it likes, and ends the connection or not."""
+    with listener() as listening:
+        arguments = ("--linger", "3600")
+        with console(listening.url, *arguments, program=LINGERING) as process:
+            server = listening.accept()
+            assert process.stdin is not None and process.stderr is not None
+            process.stdin.write(b"question\n")
+            process.stdin.close()
+            process.stdin = None
+            with server.sock:
+                assert server.recv_frame() == (TEXT, b"question")
+                assert process.stderr.readline() == b"lingering\n"
+                server.ping()  # else our Close would be here
+                server.send_frame(TEXT, "answer")
+                assert process.stdout is not None and process.stdout.readline() == b"answer\n"
+                if end == "reset":
+                    server.reset()
+                elif end == "signal":
+                    process.send_signal(signal.SIGINT)
+                    server.accept_close()
+                else:
+                    server.send_close(1000 if end == "close" else int(end))
+                    server.recv_close()
+            code, output, errors = end_of(process)
+            assert (code, output) == (status, b"") and word in errors
+            assert errors.count("\n") == (1 if word else 0)
+
+
+def test_lingering_comes_to_its_end() -> None:
+    """Then it ends as it would have ended before."""
+    with running_hub() as hub, console(hub.url, "--linger", "0.01") as process:
+        assert end_of(process, b"line\n") == (0, b"", "")
+        assert [message.data for message in hub.history("/")] == ["line"]
+
+
 # -- Events -----------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import errors
+from broadcast_server import cli, cli_words, errors
 
 from .support import ROOT, code_blocks, run_python
 
@@ -121,6 +121,19 @@ def test_generated_reference_is_fresh(name: str) -> None:
     folder = ROOT / "docs" / "reference"
     page = runpy.run_path(os.fspath(folder / f"make_{name}.py"))["page"]()
     assert page == (folder / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_options_are_listed_as_they_can_be_typed() -> None:
+    """In each spelling, with default and variable, and what is no option, too."""
+    page = (ROOT / "docs" / "reference" / "options.md").read_text(encoding="utf-8")
+    for command, groups in cli.OPTIONS.items():
+        part = page.partition(f"## `broadcast-server {command}`")[2].partition("\n## ")[0]
+        for option in (option for group in groups.values() for option in group):
+            spellings = ", ".join(option.flags) + f" {option.metavar}".rstrip()
+            entry = part.partition(f"\n- **`{spellings}`**")[2].partition("\n- ")[0]
+            assert "default: " in entry and f"`{option.variable(command)}`" in entry, spellings
+        assert re.findall(r"^- `([A-Z]+)`: ", part, re.MULTILINE) == [*cli_words.OPERANDS[command]]
+    assert "**`-H, --header HEADER`**" in page
 
 
 # -- Pages that must agree with the code -------------------------------------------------------

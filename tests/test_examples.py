@@ -130,7 +130,8 @@ def test_score_that_the_hub_cannot_take_is_503(hub: BroadcastHub) -> None:
 
 
 def test_log_is_on_every_terminal(tmp_path: pathlib.Path) -> None:
-    """From its end on, in order and once, also after a rotation and while the hub was away."""
+    """From its end on, in order and once, also after a rotation and while the hub was away. What
+    websocketd was asked for five times: #50, #95, #133, #289, #345."""
     log = tmp_path / "app.log"
     log.write_text("before\n")
     with contextlib.ExitStack() as stack:

@@ -16,6 +16,7 @@ import pytest
 from .raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from .support import BINARY, PYTHON, TEXT, RawClient, running_hub, wait_until
 from .test_cli import SECONDS, assert_fails, environment, run
+from .tmux import terminal
 
 # What is a bound for a command that was told to end, on a busy machine.
 LEAVE = SECONDS
@@ -231,6 +232,30 @@ def test_lost_connection_is_taken_up_again() -> None:
                 again.message(number)
             assert again.accept_close()[0] == 1000
             assert end_of(process) == (0, "3\n4\n", "")
+
+
+def test_lost_connection_is_told_to_who_sits_at_a_terminal() -> None:
+    """Once for the loss and once for the return; a script is told nothing."""
+    with listener() as found, terminal(100) as window:
+        # No prompt tells that it is there: its messages do.
+        window.type(f"clear; broadcast-server listen {found.url}\n")
+        server = found.accept_events()
+        server.message(1, "first")
+        window.wait_for("first")
+        server.reset()
+        window.wait_for("broadcast-server listen: the connection is lost, trying again")
+        found.refuse(503)
+        server = found.accept_events()
+        with server.sock:
+            window.wait_for("connected again")
+            server.message(2, "second")
+            window.wait_for("second")
+            told = "broadcast-server listen:"
+            shown = ["first", f"{told} the connection is lost, trying again"]
+            shown += [f"{told} connected again", "second"]
+            assert window.screen()[-4:] == shown
+            window.key("C-c")
+            server.accept_close()
 
 
 def test_hub_that_is_started_anew_is_listened_to_again() -> None:

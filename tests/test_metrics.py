@@ -115,11 +115,14 @@ def test_page_lists_exactly_what_a_hub_exports(hub: BroadcastHub) -> None:
     for family in families(hub).values():
         name = family.name + "_total" * (family.type == "counter")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        exported.append([name, family.type, ", ".join(sorted(labels)), unit_of(name)])
+        unit = unit_of(name)
+        kind = family.type + f" of {unit}" * bool(unit)
+        kind += f" by {', '.join(f'`{label}`' for label in sorted(labels))}" * bool(labels)
+        exported.append([name, kind.strip("`")])
         # The unit is told by the library's own process collector in the name only.
         assert family.unit == ("" if name.startswith("process_") else unit_of(name))
         assert family.documentation
-    assert sorted(row[:4] for row in listed("metric")) == sorted(exported)
+    assert sorted(row[:2] for row in listed("metric")) == sorted(exported)
     names = {row[0] for row in exported}
     used = set(re.findall(r"\b(?:broadcast|process)_[a-z_]+", PAGE))
     assert {name.removesuffix("_bucket") for name in used} == names

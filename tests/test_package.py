@@ -6,6 +6,7 @@ import email
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -86,6 +87,29 @@ def test_module_and_script_are_the_same_command() -> None:
         [installed],
     ):
         assert run(*command, "--version") == f"broadcast-server {broadcast_server.__version__}\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(
+    tmp_path: pathlib.Path, ignored: bool
+) -> None:
+    """It ends the command as it ends any program, unless whoever has started it ignores it."""
+    # Stands for the package, and presses Ctrl-C.
+    (tmp_path / "broadcast_server").mkdir()
+    (tmp_path / "broadcast_server" / "__init__.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    (tmp_path / "broadcast_server" / "cli.py").write_text("def main():\n    return 7\n")
+    shell = "trap '' INT; " if ignored else ""
+    result = subprocess.run(
+        ["sh", "-c", f'{shell}exec "$@"', "sh", PYTHON, str(ROOT / "bin" / "broadcast-server")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.stdout, result.stderr) == ("", "")
+    assert result.returncode == (7 if ignored else -signal.SIGINT)
 
 
 def test_library_imports_nothing_of_the_console() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, cli
+from broadcast_server import BroadcastHub, cli, cli_words
 
 from .certificates import Certificates
 from .pages import Command, Reader, commands
@@ -36,7 +36,7 @@ COMMAND = re.compile(
 
 def in_help() -> list[str]:
     """Return the examples of all help."""
-    return [line for lines in cli.EXAMPLES.values() for line in lines]
+    return [line for lines in cli_words.EXAMPLES.values() for line in lines]
 
 
 def in_man_page() -> list[str]:

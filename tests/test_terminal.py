@@ -21,7 +21,7 @@ from broadcast_server import BroadcastHub, publish, terminal_commands
 
 from .hub_process import hub_process
 from .raw_server import Listener, RawServer, listener
-from .support import ROOT, RawClient, code_blocks, running_hub, wait_until
+from .support import PING, ROOT, RawClient, code_blocks, running_hub, wait_until
 from .tmux import PROMPT, Tmux, terminal
 
 SECONDS = 20.0
@@ -527,7 +527,7 @@ def test_hub_that_is_down_is_not_asked_all_the_time() -> None:
 
 
 def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
-    """wscat #50: no pings. They are answered whatever the user does."""
+    """They are answered whatever the user does."""
     with joined_raw() as (ann, server, _):
         ann.type("half a line")
         ann.wait_for("> half a line")
@@ -537,8 +537,24 @@ def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
         assert ann.status() == 0
 
 
+def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
+    """wscat #50: no keep-alive, and a proxy cut it off. A server that is silent is pinged."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import client_life\nclient_life.QUIET_SECONDS = 0.1\n"
+    )
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal(100) as ann:
+        accepting = pool.submit(listening.accept)
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"broadcast-server connect {listening.url}", "tells no names")
+        server = accepting.result(SECONDS)
+        with server.sock:
+            for _ in range(3):
+                assert server.recv_frame() == (PING, b"")
+            assert ann.screen()[-1] == " /room · connected"
+
+
 def test_broken_connection_is_no_crash() -> None:
-    """wscat #4 and #126: it died of EPIPE. With `--no-reconnect` one line says why it ends."""
+    """With `--no-reconnect` one line says why it ends."""
     with joined_raw("--no-reconnect") as (ann, server, _):
         server.reset()
         ann.wait_for("error: the connection was lost")
@@ -630,7 +646,7 @@ def test_ctrl_c_ends_it_while_another_room_is_gone_to() -> None:
 
 
 def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
-    """websocat #245: confusion at the end of file. Within a line it deletes a character."""
+    """An end of file at the keyboard; within a line it deletes a character."""
     with running_hub() as hub, joined(hub) as ann:
         ann.type("ab")
         ann.key("Left", "C-d")

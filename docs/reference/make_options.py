@@ -8,12 +8,12 @@ from __future__ import annotations
 import pathlib
 import re
 
-from broadcast_server import cli
+from broadcast_server import cli, cli_words
 from broadcast_server.options import Option
 
 HEAD = """\
-<!-- Made by make_options.py from broadcast_server/*_options.py and cli.py: edit those, then run
-`make docs`. -->
+<!-- Made by make_options.py from broadcast_server/*_options.py and cli_words.py: edit those, then
+run `make docs`. -->
 # Options
 
 Each option can be given on the command line or by its environment variable; the command line wins.
@@ -32,9 +32,9 @@ def page() -> str:
     """Return the page as Markdown."""
     parts = [HEAD]
     for command, groups in cli.OPTIONS.items():
-        parts.append(f"\n## `{cli.PROG} {command}`\n\n{marked(cli.DESCRIPTIONS[command])}\n")
-        parts.append(f"\n    {cli.PROG} {command} {cli.USAGES[command]}\n")
-        operands = cli.OPERANDS[command]
+        parts.append(f"\n## `{cli.PROG} {command}`\n\n{marked(cli_words.DESCRIPTIONS[command])}\n")
+        parts.append(f"\n    {cli.PROG} {command} {cli_words.USAGES[command]}\n")
+        operands = cli_words.OPERANDS[command]
         parts += ["\n"] * bool(operands)
         parts += [f"- `{name}`: {marked(text)}\n" for name, text in operands.items()]
         for title, options in groups.items():

@@ -51,7 +51,7 @@ function _shtab_broadcast_server_using
 end
 
 set -g _shtab_broadcast_server_commands start connect publish listen who
-set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --write-timeout -H
+set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --write-timeout -H
 
 complete -c broadcast-server -e
 complete -c broadcast-server -f
@@ -110,6 +110,7 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l name 
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file with the token to show to the hub in its first line'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l history -x -d 'old messages of the room to show first, as far as the hub keeps them'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l no-reconnect -d 'end when the connection is lost, instead of coming back'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l linger -x -d 'in a pipe, go on for so long after the end of the input, for answers to it, or until the server ends the connection'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l bell -d 'at a terminal, ring the bell when somebody says your name'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
