@@ -298,12 +298,13 @@ def take_url(given: dict[str, Any]) -> str | None:
     Raises:
         ValueError: the room is given twice.
     """
+    from broadcast_server import targets
+
     apart = not given.keys().isdisjoint(("host", "port", "room"))
     url: str | None = given.get("url")
-    schemes = ("ws://", "wss://", "http://", "https://")
     # Where there is a text, its first word stands in the place of a URL that is not given.
     has_text = "TEXT" in cli_words.OPERANDS[given["command"]]
-    if url is not None and has_text and (apart or not url.lower().startswith(schemes)):
+    if url is not None and has_text and (apart or not targets.is_room(url)):
         given["words"] = [url, *given.get("words", [])]
         url = None
     if url is not None and apart:

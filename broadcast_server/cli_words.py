@@ -47,7 +47,7 @@ OPERANDS: dict[str, dict[str, str]] = {
     "start": {},
     "connect": {"URL": _SHORT_URL},
     "publish": {
-        "URL": _ROOM_URL,
+        "URL": f"{_ROOM_URL}; so is that of its web page, and a mere 127.0.0.1:8765/scores",
         "TEXT": "the message, or - for each line of standard input; several words are joined by "
         "blanks; what looks like a URL is one, unless --host, --port or --room is given",
     },

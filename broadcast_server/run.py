@@ -121,6 +121,7 @@ class Run:
             fanout.join(1.0)
         if self._accept_thread.is_alive():
             self.server.stop_listening()
+            self.server.cut_off()
         self.server.server_close()
         fanout.close()
 
@@ -202,10 +203,12 @@ class Run:
         server.await_hand_overs(deadline)
         core.fanout.finish(deadline)
         ended = core.fanout.join(max(0.0, deadline - time.monotonic()) + 0.3)
-        # The last half second is for threads that only have to notice.
+        # The last moments are for threads that only have to notice.
         server.stop_listening()
         self._accept_thread.join(0.3)
-        ended = server.join(max(deadline, time.monotonic() + 0.3)) and ended
+        if not server.join(max(deadline, time.monotonic() + 0.1)):
+            server.cut_off()
+            ended = server.join(time.monotonic() + 0.2) and ended
         server.server_close()
         if not ended:
             logger.warning("the hub stopped, but a callback or a thread still runs")

@@ -380,17 +380,25 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             self._settled.wait(bell, left)
 
     def stop_listening(self) -> None:
-        """End the accept loop, and the sessions that have not become clients. It may be called
+        """End the accept loop, and let sessions that have not become clients hear nothing more: an
+        answer that is owed, such as that a message is accepted, is still given. It may be called
         again, but not before the loop's thread is started: the end of the loop is waited for."""
         # The loop would look up the stop only at its next poll.
         self._listeners.wake()
         self.shutdown()
+        self._shut_sessions(socket.SHUT_RD)
+
+    def cut_off(self) -> None:
+        """End the sessions that have not become clients, whatever they do."""
+        self._shut_sessions(socket.SHUT_RDWR)
+
+    def _shut_sessions(self, how: int) -> None:
         # Under the lock none of them can be closed meanwhile; the call does not block.
         with self._registry_lock:
             for sock in self._sessions:
                 if sock not in self._handed_over:
                     try:
-                        sock.shutdown(socket.SHUT_RDWR)
+                        sock.shutdown(how)
                     except OSError:
                         pass  # the peer was faster
 

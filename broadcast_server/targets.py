@@ -162,6 +162,18 @@ def room_url(host: str, port: int, room: str) -> str:
     return f"ws://{_bracketed(host)}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
 
 
+def is_room(word: str) -> bool:
+    """Whether the first word of a text is rather the address of a room: one with a scheme, or one
+    without that can be nothing else. ``12:30`` is a time and ``3:1/2:0`` a score."""
+    if word.lower().startswith(("ws://", "wss://", "http://", "https://")):
+        return True
+    found = _HOST_AND_PORT.fullmatch(word)
+    if found is None or "/" not in word:
+        return False
+    host = found["host"]
+    return host in ("", "localhost") or "." in host or host.startswith("[")
+
+
 def completed(url: str, host: str) -> str:
     """Return an address as people write it with the scheme of a WebSocket; what cannot be one is
     left as it is, to be refused.

@@ -361,14 +361,15 @@ class TlsStream:
     # -- The end -------------------------------------------------------------------------------
 
     def shutdown(self, how: int, /) -> None:
-        """End the connection, or its writing side, with TLS's goodbye if the socket takes that now.
+        """End the connection, or its writing side, with TLS's goodbye if the socket takes that now;
+        or its reading side, of which the peer hears nothing.
 
-        Any thread. With ``SHUT_RDWR`` it waits for nobody, not even for the lock.
+        Any thread. It waits for nobody, but with ``SHUT_WR`` for the lock.
 
         Raises:
             OSError: the peer was faster.
         """
-        if self._lock.acquire(blocking=how == socket.SHUT_WR):
+        if how != socket.SHUT_RD and self._lock.acquire(blocking=how == socket.SHUT_WR):
             try:
                 self._say_goodbye_locked()
             finally:

@@ -57,6 +57,18 @@ def write(process: subprocess.Popen[str], text: str) -> None:
 # From the arguments.
 
 
+def test_short_address_is_where_it_goes() -> None:
+    """As for the other commands; a text alone cannot be one, and with a room it is a text."""
+    with running_hub() as hub:
+        short = f"127.0.0.1:{hub.port}/"
+        assert run("publish", short, "goal").returncode == 0
+        assert feed(b"line\n", short).returncode == 0
+        port = ("--port", str(hub.port))
+        assert run("publish", *port, "3:1/2:0", short).returncode == 0
+        assert texts(hub) == ["goal", "line", f"3:1/2:0 {short}"]
+        assert_fails(run("publish", short), 2, "give a text")
+
+
 def test_words_are_one_message() -> None:
     """Joined by blanks, in the room, with the name; nobody joins, and nothing is printed."""
     joined: list[Any] = []

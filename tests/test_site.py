@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -238,6 +240,44 @@ def test_hub_that_stops_refuses_and_says_so() -> None:
             client.recv_eof()
         stopper.join(SECONDS)
         assert not stopper.is_alive()
+
+
+def test_hub_that_stops_gives_the_answers_it_owes() -> None:
+    """Who has published learns that it was accepted, and does not tell it to the next hub again."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def on_message(message: Message) -> None:
+        entered.set()
+        assert go_on.wait(SECONDS)
+
+    with running_hub(on_message=on_message) as hub, ThreadPoolExecutor(2) as pool:
+        posting = pool.submit(ask_briefly, hub, "POST", "/r")
+        assert entered.wait(SECONDS)
+        # Who came later is seen off later.
+        with RawClient.open(port=hub.port) as idle:
+            idle.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+            idle.recv_exact(12)
+            stopping = pool.submit(hub.stop, SECONDS)
+            with contextlib.suppress(EOFError):
+                while True:
+                    idle.recv_exact(1)
+        go_on.set()
+        assert posting.result(SECONDS)[0] == 200
+        stopping.result(SECONDS)
+
+
+def test_answer_that_nobody_takes_does_not_hold_up_the_stop() -> None:
+    """It is cut off when the time is over."""
+    with running_hub(room_log_bytes=1 << 24, history=200) as hub:
+        for _ in range(200):
+            hub.broadcast("x" * (1 << 16), room="/r")
+        with RawClient.open(port=hub.port, rcvbuf=4096) as client:
+            client.sock.sendall(b"GET /r?history=200 HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.recv_exact(12)
+            hub.stop(0.1)  # conftest.py fails a test that leaves a thread
+            client.recv_exact(1)
+            with pytest.raises((EOFError, OSError)):
+                client.recv_exact(200 << 16)
 
 
 def test_hub_whose_fan_out_has_failed_is_not_healthy(

@@ -186,3 +186,27 @@ def test_failure_has_its_status_and_its_line(
     assert isinstance(error, targets.FAILURES)
     assert targets.tell("listen", error) == status
     assert capsys.readouterr().err == f"broadcast-server listen: error: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "is_room"),
+    [
+        ("ws://h/", True),
+        ("HTTPS://h", True),
+        ("127.0.0.1:8765/scores", True),
+        ("hub.example:8765/", True),
+        ("localhost:8765/", True),
+        ("[::1]:8765/log", True),
+        (":8765/log", True),
+        ("12:30", False),
+        ("3:1/2:0", False),
+        (":8765", False),
+        ("localhost:8765", False),
+        ("and/or", False),
+        ("ftp://h/", False),
+        ("", False),
+    ],
+)
+def test_word_is_an_address_where_it_can_be_nothing_else(word: str, is_room: bool) -> None:
+    """A score or a time of day is a text."""
+    assert targets.is_room(word) is is_room
