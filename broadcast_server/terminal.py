@@ -40,7 +40,7 @@ from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
 from .terminal_lines import LineScreen
 from .terminal_log import Log, messages_of
-from .terminal_screen import Screen
+from .terminal_screen import ENDING_SIGNALS, Screen
 from .terminal_status import Status
 from .terminal_view import notice, visible
 
@@ -135,7 +135,7 @@ class Terminal:
                 os._exit(1)
             self._screen.leave()
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING_SIGNALS:
             signal.signal(number, catch)
         if self._hint:
             self._log.tell(self._hint)
@@ -147,8 +147,6 @@ class Terminal:
                 self._screen.run()
             except OSError as error:
                 logger.debug("the terminal has gone: %s", error)
-        # prompt_toolkit has put back what was there before it ran.
-        signal.signal(signal.SIGINT, catch)
         if self._fault is not None:
             raise self._fault
         why = self._ending  # as it is now: that we close it ends the client as well

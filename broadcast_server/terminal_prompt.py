@@ -38,7 +38,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
-from .terminal_screen import Host
+from .terminal_screen import ENDING_SIGNALS, Host
 from .terminal_view import STYLES, Line, notice, visible
 
 PROMPT = "> "
@@ -208,9 +208,8 @@ class PromptScreen:
         """Draw and read keys until somebody wants to leave."""
         self._thread = threading.current_thread()
         try:
-            self._set_modes(True)
             # The user's modes come back whatever happens: prompt_toolkit sees to it.
-            self._app.run(pre_run=self._begin, set_exception_handler=False)
+            self._app.run(pre_run=self._begin, set_exception_handler=False, handle_sigint=False)
         except EOFError:
             pass  # the terminal has gone
         finally:
@@ -229,6 +228,9 @@ class PromptScreen:
                 context.get("exception") or RuntimeError(context["message"])
             )
         )
+        # In raw mode already: who was started in the background has been stopped on the way there,
+        # and must not change what the shell's terminal reports.
+        loop.call_soon(self._set_modes, True)
         loop.call_soon(self._draw)
         if self._left:
             loop.call_soon(self._exit)
@@ -350,7 +352,6 @@ class PromptScreen:
         empty = Condition(lambda: not self._buffer.text)
 
         @bindings.add("c-c", eager=True)
-        @bindings.add("<sigint>", eager=True)
         @bindings.add("c-d", filter=empty & ~asking)
         def leave(event: KeyPressEvent) -> None:
             self._exit()
@@ -388,8 +389,20 @@ class PromptScreen:
     def _suspend(self) -> None:
         """Stop until the user's shell lets us go on, the terminal theirs meanwhile."""
         self._set_modes(False)
+        # There is nothing to put back now: signals end us as they end any program. Who leaves in
+        # order would take the terminal again, and be stopped for that.
+        handlers = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING_SIGNALS}
         os.kill(0, signal.SIGTSTP)
-        self._set_modes(True)
+
+        def go_on() -> None:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._set_modes(True)
+
+        # In raw mode again, as in `_begin`.
+        loop = self._app.loop
+        assert loop is not None
+        loop.call_soon(go_on)
 
     def _accept(self, buffer: Buffer) -> bool:
         return not self._host.enter(buffer.text)  # whether the text stays

@@ -6,12 +6,16 @@ The conversation (terminal.py) is the `Host`; there are two screens, with prompt
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Protocol
 
 from .terminal_commands import Completion
 from .terminal_status import Status
 from .terminal_view import Line
+
+# What ends a conversation, beside keys.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Host(Protocol):

@@ -49,6 +49,13 @@ def joined_raw(options: str = "", **environ: str) -> Iterator[tuple[Tmux, RawSer
             yield ann, server, listening
 
 
+def reports(ann: Tmux) -> dict[str, bool]:
+    """Return whether the terminal was last asked to report the focus, and what is pasted."""
+    written = ann.raw.read_text()
+    modes = ("1004", "2004")
+    return {mode: written.rfind(f"[?{mode}h") > written.rfind(f"[?{mode}l") for mode in modes}
+
+
 # -- Typing while others talk ------------------------------------------------------------------
 
 
@@ -498,9 +505,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(typed: str) -> None:
         assert ann.screen()[0] == GREETING and not any("connected" in x for x in ann.screen())
         assert ann.settings() == before
         assert wait_until(lambda: hub.members("/") == [])
-        written = ann.raw.read_text()
-        for mode in ("1004", "2004"):
-            assert written.rindex(f"\x1b[?{mode}h") < written.rindex(f"\x1b[?{mode}l")
+        assert reports(ann) == {"1004": False, "2004": False}
 
 
 def test_ctrl_c_ends_it_although_nobody_answers() -> None:
@@ -561,6 +566,46 @@ def test_job_control_gives_the_terminal_back() -> None:
         ann.wait_for("> half")
         publish(hub.url, "on we go")
         ann.wait_for("*: on we go")
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+def test_signal_while_it_is_stopped_ends_it() -> None:
+    """To leave in order it would take the shell's terminal, and be stopped for that."""
+    with running_hub() as hub, terminal() as ann:
+        ann.type("clear; set -m\n")
+        ann.start(f"broadcast-server connect {hub.url} --name ann", "connected")
+        assert reports(ann) == {"1004": True, "2004": True}
+        ann.key("C-z")
+        ann.wait_for(lambda screen: screen[-1] == PROMPT)
+        ann.type("kill %1; kill -CONT %1\n")
+        assert wait_until(lambda: hub.members("/") == [], SECONDS)
+        assert reports(ann) == {"1004": False, "2004": False}
+
+
+def test_in_the_background_it_leaves_the_terminal_alone() -> None:
+    """It is stopped before it changes what the shell's terminal reports; fg lets it begin."""
+
+    def is_stopped() -> bool:
+        ann.type("clear; jobs\n")
+        return any("Stopped" in row for row in ann.screen())
+
+    with running_hub() as hub, terminal() as ann:
+        ann.type("clear; set -m\n")
+        ann.type(f"broadcast-server connect {hub.url} --name ann &\n")
+        assert wait_until(is_stopped, SECONDS)
+        assert not any(reports(ann).values())
+        ann.type("fg\n")
+        ann.wait_for("connected")
+        ann.key("C-z")
+        ann.wait_for(lambda screen: screen[-1] == PROMPT)
+        ann.type("clear\n")
+        ann.see(PROMPT)
+        ann.type("bg\n")
+        assert wait_until(is_stopped, SECONDS)
+        assert not any(reports(ann).values())
+        ann.type("fg\n")
+        ann.wait_for(lambda screen: screen[-1].startswith(" / "))
         ann.key("C-c")
         assert ann.status() == 0
 
