@@ -11,12 +11,9 @@ once. Here that is only shown.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
-import sys
-import termios
 import threading
 import time
 import urllib.parse
@@ -35,6 +32,7 @@ from .errors import (
 )
 from .frames import ABNORMAL
 from .messages import Gap, Message, Presence, parse_id
+from .service import SAME_SECONDS
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
@@ -46,6 +44,8 @@ from .terminal_view import notice, visible
 
 # How long leaving may take: with Ctrl-C it is over within a second.
 LEAVE_SECONDS = 0.7
+# How long it may take after a signal whatever hangs.
+HANG_SECONDS = 3.0
 # The hub usually accepts a message sooner; then it is not worth a word that it has not yet.
 LATE_SECONDS = 1.0
 # How long the room that was left may take to accept what was said there.
@@ -123,20 +123,7 @@ class Terminal:
             UsageError: the address or the name cannot be one.
         """
         self._client = self._connect(url, name)
-        before = termios.tcgetattr(sys.stdin)
-        caught = 0
-
-        def catch(number: int, frame: Any) -> None:
-            nonlocal caught
-            caught += 1
-            if caught > 1:
-                with contextlib.suppress(termios.error):
-                    termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
-                os._exit(1)
-            self._screen.leave()
-
-        for number in ENDING_SIGNALS:
-            signal.signal(number, catch)
+        self._catch_signals()
         if self._hint:
             self._log.tell(self._hint)
         self._log.greet(self._client)
@@ -152,6 +139,27 @@ class Terminal:
         why = self._ending  # as it is now: that we close it ends the client as well
         accepted = self._client.close(timeout=LEAVE_SECONDS)
         return self._tell_end(why, 0 if accepted else self._client.unaccepted)
+
+    def _catch_signals(self) -> None:
+        """Let a signal end the conversation; if it does not, time or another signal ends the
+        process."""
+        caught_at: float | None = None
+
+        def catch(number: int, frame: Any) -> None:
+            nonlocal caught_at
+            now = time.monotonic()
+            if caught_at is None:
+                caught_at = now
+                # A terminal that takes nothing holds up whoever draws on it.
+                signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+                self._screen.leave()
+            # A window that is closed is often told twice, and then the end of its session.
+            elif now - caught_at > SAME_SECONDS:
+                self._screen.give_back()
+                os._exit(1)
+
+        for number in (*ENDING_SIGNALS, signal.SIGALRM):
+            signal.signal(number, catch)
 
     def _tell_end(self, why: BroadcastServerError | None, unsent: int) -> int:
         """Say how the conversation has ended, if that is worth a word; return the exit status."""

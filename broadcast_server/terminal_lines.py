@@ -6,9 +6,11 @@ also into a line that is being typed: there is no help for that without steering
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -32,11 +34,15 @@ class LineScreen:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
         # Guards standard output: lines of two threads do not mix.
         self._output = threading.Lock()
 
     def run(self) -> None:
         """Take lines until the end of the input."""
+        # A signal that another thread has taken would not wake this one. Each that has a handler is
+        # one to leave.
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         poller = select.poll()
         poller.register(sys.stdin.fileno(), select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
@@ -59,7 +65,11 @@ class LineScreen:
 
     def leave(self) -> None:
         """Have `run` return."""
-        os.write(self._wake_writer, b"!")
+        with contextlib.suppress(BlockingIOError):  # then there is enough to wake it
+            os.write(self._wake_writer, b"!")
+
+    def give_back(self) -> None:
+        """Do nothing: nothing was changed."""
 
     def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
         """Write lines without any style."""

@@ -15,10 +15,13 @@ import collections
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.buffer import Buffer
@@ -151,6 +154,7 @@ class PromptScreen:
         self._scheduled = False  # somebody has asked for `_draw`
         self._left = False  # `leave` was called
         self._thread: threading.Thread | None = None  # that of `run`
+        self._attributes: list[Any] | None = None  # the terminal's, before `run`
         self._failure: BaseException | None = None
         self._output = output or terminal_output()
         kept = _History(history, lambda text: self.show([notice(visible(text), "warning")]))
@@ -173,6 +177,18 @@ class PromptScreen:
         # No lock: a signal handler may have interrupted who holds it.
         self._left = True
         self._call(self._exit)
+
+    def give_back(self) -> None:
+        """Put the terminal back, waiting for nothing: the process ends. For a signal handler."""
+        with contextlib.suppress(termios.error, OSError):
+            if self._attributes is not None:
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, self._attributes)
+            # What nobody has read yet may be in the way.
+            termios.tcflush(sys.stdout, termios.TCOFLUSH)
+            poller = select.poll()
+            poller.register(sys.stdout, select.POLLOUT)
+            if poller.poll(0):
+                os.write(sys.stdout.fileno(), MODES.format("l").encode())
 
     def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
         """Draw lines above the prompt."""
@@ -207,6 +223,8 @@ class PromptScreen:
     def run(self) -> None:
         """Draw and read keys until somebody wants to leave."""
         self._thread = threading.current_thread()
+        with contextlib.suppress(termios.error, OSError):  # it has gone, or is none
+            self._attributes = termios.tcgetattr(sys.stdin)
         try:
             # The user's modes come back whatever happens: prompt_toolkit sees to it.
             self._app.run(pre_run=self._begin, set_exception_handler=False, handle_sigint=False)

@@ -60,6 +60,9 @@ class Screen(Protocol):
     def leave(self) -> None:
         """Have `run` return, also one that was not begun yet. Any thread, and a signal handler."""
 
+    def give_back(self) -> None:
+        """Put the terminal back, waiting for nothing: the process ends. For a signal handler."""
+
     def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
         """Show lines, in the order of the calls. Any thread.
 

@@ -22,11 +22,17 @@ SECONDS = 20.0
 class Terminal:
     """A terminal with the command in it, and its user.
 
+    Args:
+        url: where the command goes.
+        environ: more variables for it.
+        streams: what is to take the terminal's place.
+
     Attributes:
         shown: what the terminal has shown so far.
+        attributes: the terminal's modes at first.
     """
 
-    def __init__(self, url: str, **streams: Any) -> None:
+    def __init__(self, url: str, environ: dict[str, str], **streams: Any) -> None:
         self.master, slave = pty.openpty()
         self.shown = ""
         attributes = termios.tcgetattr(slave)
@@ -36,7 +42,7 @@ class Terminal:
         # A session of its own, whose terminal this is: Ctrl-C then is what it is for a user.
         self.process = subprocess.Popen(
             [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"],
-            env=command_environment(TERM="dumb"),
+            env=command_environment(**{"TERM": "dumb"} | environ),
             **{"stdin": slave, "stdout": slave, "stderr": slave} | streams,
             start_new_session=True,
             preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
@@ -71,9 +77,11 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(url: str, **streams: Any) -> Iterator[Terminal]:
-    """Run the command in a terminal."""
-    found = Terminal(url, **streams)
+def terminal(
+    url: str, environ: dict[str, str] | None = None, **streams: Any
+) -> Iterator[Terminal]:
+    """Run the command in a terminal; the arguments are those of `Terminal`."""
+    found = Terminal(url, environ or {}, **streams)
     try:
         yield found
     finally:

@@ -1,0 +1,79 @@
+"""``broadcast-server connect`` at a terminal, when a signal ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import pathlib
+import signal
+import struct
+import termios
+
+import pytest
+
+from .raw_server import listener
+from .support import running_hub, wait_until
+from .test_terminal_lines import SECONDS, terminal
+
+# What a terminal holds that nobody reads.
+FULL_BYTES = 4000
+
+
+def able(folder: pathlib.Path) -> dict[str, str]:
+    """Return the environment of a terminal that can draw."""
+    return {"TERM": "xterm", "XDG_STATE_HOME": str(folder)}
+
+
+def unread(descriptor: int) -> int:
+    """Return how many bytes can be read from a terminal."""
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
+
+
+@pytest.mark.parametrize("is_able", [False, True])
+def test_signals_of_one_moment_are_one(tmp_path: pathlib.Path, is_able: bool) -> None:
+    """A window that is closed is told more than once; the hub gets its Close all the same."""
+    environ = able(tmp_path) if is_able else {}
+    with listener() as listening, terminal(listening.url, environ) as ann:
+        server = listening.accept_events()
+        with server.sock:
+            ann.wait_for("1 here: ann")
+            ann.process.send_signal(signal.SIGSTOP)
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                ann.process.send_signal(number)
+            ann.process.send_signal(signal.SIGCONT)
+            assert server.accept_close() == (1000, "")
+            assert ann.end() == 0
+
+
+@pytest.mark.parametrize("is_able", [False, True])
+def test_signal_that_another_thread_takes_wakes_the_main_one(
+    tmp_path: pathlib.Path, is_able: bool
+) -> None:
+    """The system chooses the thread, after a stop any of them."""
+    with running_hub() as hub, terminal(hub.url, able(tmp_path) if is_able else {}) as ann:
+        ann.wait_for("1 here: ann")
+        pid = ann.process.pid
+        others = [task for task in map(int, os.listdir(f"/proc/{pid}/task")) if task != pid]
+        assert ctypes.CDLL(None).tgkill(pid, others[0], signal.SIGTERM) == 0
+        assert ann.end() == 0
+        assert wait_until(lambda: hub.members("/") == [])
+
+
+def test_signal_ends_it_although_the_terminal_takes_nothing(tmp_path: pathlib.Path) -> None:
+    """The terminal has its modes again, and reports nothing to the shell when it goes on."""
+    with running_hub() as hub, terminal(hub.url, able(tmp_path)) as ann:
+        ann.wait_for("connected")
+        for number in range(100):
+            hub.broadcast(f"number {number} ".ljust(1000, "x"))
+        assert wait_until(lambda: unread(ann.master) >= FULL_BYTES, SECONDS)
+        ann.process.send_signal(signal.SIGTERM)
+        assert ann.process.wait(SECONDS) == 1
+        assert termios.tcgetattr(ann.master) == ann.attributes
+        with contextlib.suppress(OSError):  # the terminal's end
+            while True:
+                ann.shown += os.read(ann.master, 1 << 16).decode()
+        for mode in ("1004", "2004"):
+            assert 0 < ann.shown.rfind(f"[?{mode}h") < ann.shown.rfind(f"[?{mode}l")
