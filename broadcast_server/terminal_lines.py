@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .streams import write_stdout
 from .terminal_screen import Host
@@ -71,11 +71,17 @@ class LineScreen:
     def give_back(self) -> None:
         """Do nothing: nothing was changed."""
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Write lines without any style."""
         text = "".join("".join(piece for _, piece in line) + "\n" for line in lines)
         with self._output:
-            if not write_stdout("\a" * bell + text):
+            if still() and not write_stdout("\a" * bell + text):
                 self.leave()
 
     def update(self) -> None:

@@ -146,12 +146,13 @@ class PromptScreen:
         self._host = host
         self._question: str | None = None  # what was pasted, with what was typed around it
         self._looking = False  # `_look_again` will be called
-        # Guards the four below.
+        # Guards the five below, and the output when the prompt is gone.
         self._lock = threading.Lock()
         self._space = threading.Condition(self._lock)
         self._waiting: collections.deque[Line] = collections.deque()
         self._bell = False
         self._scheduled = False  # somebody has asked for `_draw`
+        self._over = False  # the prompt is gone: whoever brings lines writes them
         self._left = False  # `leave` was called
         self._thread: threading.Thread | None = None  # that of `run`
         self._attributes: list[Any] | None = None  # the terminal's, before `run`
@@ -190,7 +191,13 @@ class PromptScreen:
             if poller.poll(0):
                 os.write(sys.stdout.fileno(), MODES.format("l").encode())
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Draw lines above the prompt."""
         with self._lock:
             while (
@@ -199,12 +206,19 @@ class PromptScreen:
                 and threading.current_thread() is not self._thread
             ):
                 self._space.wait(LOOK_SECONDS)
+            if not still():
+                return
             self._waiting.extend(lines)
             self._bell |= bell
-            if self._scheduled:
+            is_over = self._over
+            if self._scheduled and not is_over:
                 return
             self._scheduled = True
-        self._call(self._draw)
+        if is_over:
+            with contextlib.suppress(OSError):  # the terminal has gone
+                self._draw_rest()
+        else:
+            self._call(self._draw)
 
     def update(self) -> None:
         """Draw the status line again."""
@@ -295,12 +309,13 @@ class PromptScreen:
         self._app.invalidate()
 
     def _draw_rest(self) -> None:
-        """Write what has come when the prompt was gone already."""
+        """Write what has come when the prompt was gone already. Any thread."""
         with self._lock:
+            self._over = True
             lines = list(self._waiting)
             self._waiting.clear()
             self._space.notify_all()
-        self._write(lines)
+            self._write(lines)
 
     def _write(self, lines: Iterable[Line]) -> None:
         pieces: StyleAndTextTuples = [

@@ -7,7 +7,7 @@ The conversation (terminal.py) is the `Host`; there are two screens, with prompt
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .terminal_commands import Completion
@@ -63,10 +63,22 @@ class Screen(Protocol):
     def give_back(self) -> None:
         """Put the terminal back, waiting for nothing: the process ends. For a signal handler."""
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Show lines, in the order of the calls. Any thread.
 
         It waits while more are waiting than can be shown; not on the thread of `run`.
+
+        Args:
+            lines: what to show.
+            bell: whether to ring.
+            still: asked when their turn has come, with nobody else's in between, whether they are
+                to be shown. It must not wait.
         """
 
     def update(self) -> None:

@@ -361,6 +361,29 @@ def test_room_is_changed_without_leaving() -> None:
         assert hub.history("/") == []
 
 
+def test_room_that_was_left_has_its_time_to_accept() -> None:
+    """What was said there goes out, also over a new connection; of that the new room tells
+    nothing. Who leaves before that is told."""
+    with joined_raw() as (ann, server, listening), ThreadPoolExecutor(1) as pool:
+        ann.type("said there\n")
+        said = server.recv_event()
+        accepting = pool.submit(listening.accept_events, room="/b")
+        ann.type("/room /b\n")
+        with accepting.result(SECONDS).sock:
+            ann.wait_for("you are ann in /b")
+            server.reset()
+            with listening.accept_events().sock:
+                pass
+            again = listening.accept_events()
+            with again.sock:
+                event = again.recv_event()
+                assert (event["data"], event["key"]) == ("said there", said["key"])
+                ann.key("C-c")
+                ann.wait_for("left before the hub had accepted 1 message")
+                assert ann.status() == 1
+        assert not any("connection lost" in line for line in ann.screen(all=True))
+
+
 def test_how_to_is_what_there_is() -> None:
     """Its command works as it stands, but for the port, and its table has every command."""
     page = "docs/howto/terminal.md"
@@ -444,6 +467,21 @@ def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
         ann.key("C-c")
         server.accept_close()
         assert ann.status() == 0
+
+
+def test_connection_that_is_lost_at_once_is_not_there_again() -> None:
+    """What it has said before it was lost is read later, and is no return."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal() as ann:
+        ann.type(f"clear; broadcast-server connect {listening.url}\n")
+        pool.submit(listening.accept_events).result(SECONDS).sock.close()
+        ann.wait_for("1 here: c1")
+        ann.wait_for("connection lost")
+        with listening.accept_events("c2").sock:
+            ann.wait_for("2 here")
+            ann.wait_for("connected again")
+            lines = [line for line in ann.screen() if line.startswith("-- ")]
+        assert sorted(lines[1:3]) == ["-- 1 here: c1", "-- connection lost, trying again"]
+        assert lines[3:] == ["-- connected again"]
 
 
 def test_broken_connection_is_no_crash() -> None:

@@ -77,9 +77,7 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(
-    url: str, environ: dict[str, str] | None = None, **streams: Any
-) -> Iterator[Terminal]:
+def terminal(url: str, environ: dict[str, str] | None = None, **streams: Any) -> Iterator[Terminal]:
     """Run the command in a terminal; the arguments are those of `Terminal`."""
     found = Terminal(url, environ or {}, **streams)
     try:

@@ -189,8 +189,9 @@ def test_lines_are_drawn_above_the_prompt(tmp_path: pathlib.Path) -> None:
         assert wait_until(lambda: "late?" in drawn.getvalue())
         screen.keys.send_text(CTRL_C)
         thread.join(10)
-        screen.screen.show([notice("too late")])
+        screen.screen.show([notice("at the end")])
     text = drawn.getvalue()
+    assert text.index("at the end") > text.index("\x1b[?2004l")
     assert re.findall(r"early (\d+)", text) == [str(number) for number in range(300)]
     assert text.count("late?") == 1 and "\a" in text
     for mode in ("1004", "2004"):
@@ -210,6 +211,37 @@ def test_who_brings_more_than_can_be_drawn_waits(tmp_path: pathlib.Path) -> None
         screen.screen.leave()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_what_is_not_wanted_any_more_when_its_turn_comes_is_left_out(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The user has gone to another room while it waited."""
+    drawn = io.StringIO()
+    is_here = True
+    asked = threading.Event()
+    with typed(tmp_path, drawn) as screen:
+        screen.screen.show([notice("x")] * LINES_WAITING)
+
+        def still() -> bool:
+            asked.set()
+            return is_here
+
+        thread = threading.Thread(
+            target=lambda: screen.screen.show([notice("old room")], still=still)
+        )
+        thread.start()
+        assert not asked.wait(0.3)
+        is_here = False
+        running = threading.Thread(target=screen.run, args=("",), daemon=True)
+        running.start()
+        thread.join(10)
+        assert asked.is_set()
+        screen.screen.show([notice("new room")])
+        assert wait_until(lambda: "new room" in drawn.getvalue())
+        screen.keys.send_text(CTRL_C)
+        running.join(10)
+    assert "old room" not in drawn.getvalue()
 
 
 def test_fault_of_the_host_is_raised(tmp_path: pathlib.Path) -> None:
