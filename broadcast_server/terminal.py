@@ -127,12 +127,12 @@ class Terminal:
             ConnectFailed: there is no connection.
             UsageError: the address or the name cannot be one.
         """
+        threading.excepthook = self._take_fault
         self._client = self._connect(url, name)
         self._catch_signals()
         if self._hint:
             self._log.tell(self._hint)
         self._log.greet(self._client)
-        threading.excepthook = self._take_fault
         self._receive_from(self._client)
         with logs.redirected(lambda text: self._log.tell(text, "warning")):
             try:

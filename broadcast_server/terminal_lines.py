@@ -7,7 +7,6 @@ also into a line that is being typed: there is no help for that without steering
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -52,11 +51,9 @@ class LineScreen:
                 data = os.read(sys.stdin.fileno(), READ_BYTES)
             except BlockingIOError:
                 continue
-            except OSError as error:
-                if error.errno != errno.EIO:  # which says that the terminal has gone
-                    raise
-                return
             if not data:
+                if rest:  # Ctrl-D within a line, and once more
+                    self._host.enter(rest.decode("utf-8", "replace"))
                 return
             self._host.take_key()
             *lines, rest = (rest + data).split(b"\n")

@@ -727,6 +727,22 @@ def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -
         assert ann.settings() == before
 
 
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_fault_of_the_system_is_told(tmp_path: pathlib.Path, term: str) -> None:
+    """Only what says that the terminal has gone is an end like any other."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import terminal_commands\n"
+        "def parse(line):\n    raise OSError(28, 'boom')\n"
+        "terminal_commands.parse = parse\n"
+    )
+    with running_hub() as hub, terminal(100) as ann:
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"TERM={term} broadcast-server connect {hub.url}", "1 here")
+        ann.type("x\n")
+        ann.wait_for("it has failed: OSError(28, 'boom')")
+        assert ann.status() == 1
+
+
 def test_log_is_drawn_above_the_line() -> None:
     """What the library has to say does not break the line either."""
     with joined_raw("--log-level info") as (ann, server, listening):

@@ -116,6 +116,15 @@ def test_ctrl_c_leaves_in_order() -> None:
         assert wait_until(lambda: hub.members("/") == [])
 
 
+def test_line_without_an_end_is_sent_at_the_end_of_the_input() -> None:
+    """Ctrl-D within a line, and once more: nothing that was typed is lost."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, terminal(hub.url) as ann:
+        ann.wait_for("2 here: c1, ann\r\n")
+        ann.type("no end\x04\x04")
+        assert bob.recv_message() == "no end"
+        assert ann.end() == 0
+
+
 def test_signal_leaves_in_order() -> None:
     """SIGTERM and SIGHUP are what Ctrl-C is."""
     for number in (signal.SIGTERM, signal.SIGHUP):
