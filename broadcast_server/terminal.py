@@ -211,12 +211,13 @@ class Terminal:
             return self._carry_out(asked)
         return True
 
-    def say(self, texts: Sequence[str]) -> None:
-        """Send messages as they are."""
+    def say(self, texts: Sequence[str]) -> int:
+        """Send messages as they are; return how many are on their way."""
         for number, text in enumerate(texts):
             if not self._say(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
                 self._log.tell(f"{number} of {messages_of(len(texts))} sent", "warning")
-                return
+                return number
+        return len(texts)
 
     def complete(self, before: str) -> Completion:
         """Return how the text before the cursor could go on."""

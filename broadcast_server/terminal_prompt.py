@@ -462,11 +462,13 @@ class PromptScreen:
     def _answer(self, key: str) -> None:
         assert self._question is not None
         lines = _LINE_ENDS.split(self._question)
-        self._question = None
         if key == "c":
+            self._question = None
             return
         self._buffer.reset()
-        self._host.say(["\n".join(lines)] if key == "o" else [line for line in lines if line])
+        texts = ["\n".join(lines)] if key == "o" else [line for line in lines if line]
+        # What is not sent stays to be asked about.
+        self._question = "\n".join(texts[self._host.say(texts) :]) or None
 
 
 class _History(History):

@@ -24,8 +24,8 @@ class Host(Protocol):
     def enter(self, line: str) -> bool:
         """Take a line; return whether it is done with, else it stays to be changed."""
 
-    def say(self, texts: Sequence[str]) -> None:
-        """Send messages as they are, whatever they begin with."""
+    def say(self, texts: Sequence[str]) -> int:
+        """Send messages as they are, whatever they begin with; return how many are on their way."""
 
     def complete(self, before: str) -> Completion:
         """Return how the text before the cursor could go on."""

@@ -38,6 +38,7 @@ class User:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.said: list[list[str]] = []
+        self.room = 100  # for so many messages at once
         self.focus: list[bool] = []
         self.keys = 0
         self.now = Status("/", 1, "open", 0, 0)
@@ -50,8 +51,9 @@ class User:
         self.lines.append(line)
         return not line.startswith("keep")
 
-    def say(self, texts: Sequence[str]) -> None:
-        self.said.append(list(texts))
+    def say(self, texts: Sequence[str]) -> int:
+        self.said.append(list(texts[: self.room]))
+        return len(self.said[-1])
 
     def complete(self, before: str) -> Completion:
         self.lines.append(f"complete {before}")
@@ -149,6 +151,19 @@ def test_pasted_lines_are_one_question(
         user = screen.run(f"a  c{LEFT}{LEFT}{pasted}{answer}{CTRL_C}")
         assert user.said == said
         assert user.lines == []
+
+
+def test_pasted_lines_that_are_not_sent_stay(tmp_path: pathlib.Path) -> None:
+    """Too much waited for the hub; the rest is asked about once more."""
+    with typed(tmp_path) as screen:
+        screen.user.room = 2
+        user = screen.run(f"{PASTE.format('a b c d e'.replace(' ', chr(10)))}lll{CTRL_C}")
+        assert user.said == [["a", "b"], ["c", "d"], ["e"]]
+    with typed(tmp_path) as screen:
+        screen.user.room = 0
+        screen.keys.send_text(PASTE.format("a\nb") + "o")
+        user = screen.run(f"{LEFT}lc{CTRL_C}")
+        assert user.said == [[], []] and user.lines == []
 
 
 def test_pasted_line_is_put_into_the_line(tmp_path: pathlib.Path) -> None:
