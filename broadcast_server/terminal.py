@@ -14,14 +14,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import logs, terminal_commands, urls
+from . import logs, terminal_commands, terminal_signals, urls
 from .client import BroadcastClient
 from .deadlines import Deadline
 from .errors import (
@@ -34,20 +33,17 @@ from .errors import (
 )
 from .frames import ABNORMAL
 from .messages import Gap, Message, Presence, parse_id
-from .service import SAME_SECONDS
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
 from .terminal_history import HistoryFile, default_path
 from .terminal_lines import LineScreen
 from .terminal_log import Log, messages_of
-from .terminal_screen import ENDING_SIGNALS, Screen
+from .terminal_screen import Screen
 from .terminal_status import Status
 from .terminal_view import notice, visible
 
 # How long leaving may take: with Ctrl-C it is over within a second.
 LEAVE_SECONDS = 0.7
-# How long it may take after a signal whatever hangs.
-HANG_SECONDS = 3.0
 # The hub usually accepts a message sooner; then it is not worth a word that it has not yet.
 LATE_SECONDS = 1.0
 # How long the room that was left may take to accept what was said there.
@@ -129,7 +125,7 @@ class Terminal:
         """
         threading.excepthook = self._take_fault
         self._client = self._connect(url, name)
-        self._catch_signals()
+        terminal_signals.catch(self._screen)
         if self._hint:
             self._log.tell(self._hint)
         self._log.greet(self._client)
@@ -152,27 +148,6 @@ class Terminal:
         deadline = Deadline(LEAVE_SECONDS)
         clients = [self._client, *filter(None, [self._leaving])]
         return sum(0 if c.close(timeout=deadline.left()) else c.unaccepted for c in clients)
-
-    def _catch_signals(self) -> None:
-        """Let a signal end the conversation; if it does not, time or another signal ends the
-        process."""
-        caught_at: float | None = None
-
-        def catch(number: int, frame: Any) -> None:
-            nonlocal caught_at
-            now = time.monotonic()
-            if caught_at is None:
-                caught_at = now
-                # A terminal that takes nothing holds up whoever draws on it.
-                signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
-                self._screen.leave()
-            # A window that is closed is often told twice, and then the end of its session.
-            elif now - caught_at > SAME_SECONDS:
-                self._screen.give_back()
-                os._exit(1)
-
-        for number in (*ENDING_SIGNALS, signal.SIGALRM):
-            signal.signal(number, catch)
 
     def _tell_end(self, why: BroadcastServerError | None, unsent: int) -> int:
         """Say how the conversation has ended, if that is worth a word; return the exit status."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import pathlib
+import select
 import signal
-import struct
 import termios
 
 import pytest
@@ -17,19 +16,21 @@ from .raw_server import listener
 from .support import running_hub, wait_until
 from .test_terminal_lines import SECONDS, terminal
 
-# What a terminal holds that nobody reads.
-FULL_BYTES = 4000
-
 
 def able(folder: pathlib.Path) -> dict[str, str]:
     """Return the environment of a terminal that can draw."""
     return {"TERM": "xterm", "XDG_STATE_HOME": str(folder)}
 
 
-def unread(descriptor: int) -> int:
-    """Return how many bytes can be read from a terminal."""
-    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
-    return int(count)
+def is_full(path: str) -> bool:
+    """Tell whether a terminal takes nothing more."""
+    terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    try:
+        poller = select.poll()
+        poller.register(terminal, select.POLLOUT)
+        return not poller.poll(0)
+    finally:
+        os.close(terminal)
 
 
 @pytest.mark.parametrize("is_able", [False, True])
@@ -64,11 +65,15 @@ def test_signal_that_another_thread_takes_wakes_the_main_one(
 
 def test_signal_ends_it_although_the_terminal_takes_nothing(tmp_path: pathlib.Path) -> None:
     """The terminal has its modes again, and reports nothing to the shell when it goes on."""
-    with running_hub() as hub, terminal(hub.url, able(tmp_path)) as ann:
-        ann.wait_for("connected")
+    with running_hub() as hub, contextlib.ExitStack() as stack:
         for number in range(100):
             hub.broadcast(f"number {number} ".ljust(1000, "x"))
-        assert wait_until(lambda: unread(ann.master) >= FULL_BYTES, SECONDS)
+        environ = able(tmp_path) | {"BROADCAST_SERVER_CONNECT_HISTORY": "0"}
+        ann = stack.enter_context(terminal(hub.url, environ))
+        ann.wait_for("connected")
+        ann.type("/history 100\r")  # drawn in one go, which is more than the terminal holds
+        path = os.readlink(f"/proc/{ann.process.pid}/fd/1")
+        assert wait_until(lambda: is_full(path), SECONDS)
         ann.process.send_signal(signal.SIGTERM)
         assert ann.process.wait(SECONDS) == 1
         assert termios.tcgetattr(ann.master) == ann.attributes
