@@ -84,7 +84,8 @@ def _await_welcome(core: ClientCore, link: Link, thread: threading.Thread) -> No
         failure = core.failure
         why = failure or core.closed_locked()
     thread.join()
-    raise ConnectFailed(f"cannot connect to {core.url}: {why}") from failure
+    shown = core.url.partition("?")[0]
+    raise ConnectFailed(f"cannot connect to {shown}: {why}") from failure
 
 
 def _give_up(core: ClientCore, link: Link) -> None:

@@ -60,7 +60,6 @@ class Core:
         draining: set once, when nobody is admitted any more.
         stopping: set once, when no message is accepted any more.
         restarting: the hub comes back: its clients are told so, and from where to go on.
-        reloads: read files anew; called by ``BroadcastHub.reload``, each may raise.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
@@ -68,7 +67,7 @@ class Core:
         refused: how many requests and messages were refused, by reason.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
-        reloads: what reads files anew when the hub is told to reload; each may raise.
+        reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
     """
 
     settings: Settings

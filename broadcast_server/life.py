@@ -20,10 +20,11 @@ from typing import TypeVar
 
 from .access import is_loopback
 from .core import Core
+from .deadlines import MAX_SECONDS
 from .errors import HubStopped, UsageError
 from .run import Run
 from .server import HubServer
-from .settings import MAX_SECONDS, Settings
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class HubLife:
         """Start if need be, then block until ``stop()`` is called elsewhere.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError, AccessError, TlsError: as for ``start``.
         """
         if self._run is None or self._pid != os.getpid():
             self.start()

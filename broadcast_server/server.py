@@ -19,13 +19,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from . import answers
 from .addresses import parse_network
 from .admission import Admission
 from .connection import Connection
 from .core import Core
-from .decisions import Refusal
+from .decisions import RETRY, Refusal
 from .handler import HubHandler, WebsocketServer
-from .handshake import HttpConnection, busy
+from .handshake import HttpConnection
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
 from .tls_stream import TlsStream
@@ -40,7 +41,6 @@ _EXHAUSTED_PAUSE_SECONDS = 0.05
 _PLACE_SECONDS = 0.05
 # How often the log tells of connections that were cut off, at most.
 _CROWD_SECONDS = 1.0
-_RETRY = (("Retry-After", "5"),)
 
 
 class HubServer(WebsocketServer):  # type: ignore[misc]
@@ -161,7 +161,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                         pass  # the peer was faster
         if not admitted:
             try:
-                request.send(busy(), socket.MSG_DONTWAIT)
+                request.send(answers.busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted
@@ -243,13 +243,13 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         limit = self.core.settings.max_clients_per_address
         if not self._admission.join(handler.request, host):
             text = f"there are {limit} clients of this address already"
-            return Refusal(429, text, _RETRY, "per_address")
+            return Refusal(429, text, RETRY, "per_address")
         number = self._put_on_list(handler)
         if number is None:
             self._admission.unjoin(handler.request, handler.peer.host)
             text = "the hub takes no more clients now"
             stopping = self.core.draining
-            return Refusal(503, text, _RETRY, "stopping" if stopping else "max_clients")
+            return Refusal(503, text, RETRY, "stopping" if stopping else "max_clients")
         return number
 
     def _put_on_list(self, handler: HubHandler) -> int | None:

@@ -33,18 +33,24 @@ class LineScreen:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_writer, False)
         # Guards standard output: lines of two threads do not mix.
         self._output = threading.Lock()
 
     def run(self) -> None:
-        """Take lines until the end of the input."""
-        # A signal that another thread has taken would not wake this one. Each that has a handler is
-        # one to leave.
-        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        """Take lines until the end of the input, or until a signal comes."""
         poller = select.poll()
         poller.register(sys.stdin.fileno(), select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
+        # A handler in Python runs only when `poll` returns: a signal that comes just before it is
+        # called, or that the system gives to another thread, would wait for the next key.
+        os.set_blocking(self._wake_writer, False)
+        before = signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        try:
+            self._take_lines(poller)
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def _take_lines(self, poller: select.poll) -> None:
         rest = b""  # of a line whose end has not come
         while self._wake_reader not in dict(poller.poll()):
             try:
@@ -62,7 +68,7 @@ class LineScreen:
 
     def leave(self) -> None:
         """Have `run` return."""
-        with contextlib.suppress(BlockingIOError):  # then there is enough to wake it
+        with contextlib.suppress(BlockingIOError):  # it is full of the same
             os.write(self._wake_writer, b"!")
 
     def give_back(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -30,14 +29,14 @@ def fanout_of(hub: BroadcastHub) -> FanOut:
 
 def sleeps(fanout: FanOut) -> bool:
     """Wait until it has nothing to do."""
-    return wait_until(lambda: fanout._sleeping)
+    return wait_until(lambda: fanout._mailbox._sleeping)
 
 
 def count_wakes(fanout: FanOut, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Return a list that grows when the thread is woken."""
     wakes: list[None] = []
-    wake = fanout._wake
-    monkeypatch.setattr(fanout, "_wake", lambda: (wakes.append(None), wake()))
+    wake = fanout._mailbox._wake
+    monkeypatch.setattr(fanout._mailbox, "_wake", lambda: (wakes.append(None), wake()))
     return wakes
 
 
@@ -46,15 +45,15 @@ def test_first_client_wakes_and_the_next_ones_do_not(
 ) -> None:
     """Without any client it would sleep for ever; with one it wakes in time for the pings."""
     fanout = fanout_of(hub)
-    assert sleeps(fanout) and fanout._wakes_by == NEVER
+    assert sleeps(fanout) and fanout._mailbox._wakes_by == NEVER
     wakes = count_wakes(fanout, monkeypatch)
     with RawClient.connect(port=hub.port), RawClient.connect(port=hub.port) as second:
         assert wait_until(lambda: len(hub.members("/")) == 2 and len(wakes) >= 1)
         assert sleeps(fanout)
         count = len(wakes)
         with RawClient.connect(port=hub.port) as third:
-            assert wait_until(lambda: bool(fanout._posts))
-            assert len(wakes) == count and fanout._sleeping
+            assert wait_until(lambda: bool(fanout._mailbox._posts))
+            assert len(wakes) == count and fanout._mailbox._sleeping
             # What comes now wakes it, and finds the new clients.
             hub.broadcast("x")
             assert second.recv_message() == third.recv_message() == "x"
@@ -323,11 +322,11 @@ def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
     with RawClient.connect(port=hub.port) as first:
         first.sync()
         (connection,) = fanout.writer.connections
-        fanout._post(hold, connection)
+        fanout._mailbox.post(hold, connection)
         assert reached.wait(10)
-        fanout._post(fail, connection)
+        fanout._mailbox.post(fail, connection)
         with RawClient.connect(port=hub.port) as second:
-            assert wait_until(lambda: len(fanout._posts) == 2)
+            assert wait_until(lambda: len(fanout._mailbox._posts) == 2)
             gate.set()
             assert second.sock.recv(1) == b"" == first.sock.recv(1)
 
@@ -342,20 +341,3 @@ def test_appointment_far_away_is_slept_for_in_pieces() -> None:
         assert sleeps(fanout_of(hub))
         hub.broadcast("x")
         assert client.recv_message() == "x"
-
-
-def test_late_wake_up_reaches_no_stranger(hub: BroadcastHub) -> None:
-    """The pipe's number may be somebody else's by the time when a publisher gets to write to it."""
-    fanout = fanout_of(hub)
-    number = fanout._wake_writer
-    hub.stop()
-    reader, writer = os.pipe()
-    try:
-        os.dup2(writer, number)
-        os.set_blocking(reader, False)
-        fanout._wake()
-        with pytest.raises(BlockingIOError):
-            os.read(reader, 1)
-    finally:
-        for descriptor in {reader, writer, number}:
-            os.close(descriptor)

@@ -497,7 +497,7 @@ def test_fan_out_that_outlives_the_stop_closes_its_descriptors() -> None:
         assert hub._core is not None
         fanout = hub._core.fanout
         nobody: Any = None
-        fanout._post(hold, nobody)
+        fanout._mailbox.post(hold, nobody)
         assert entered.wait(10)
         hub.stop()
         assert fanout.is_alive and len(descriptors()) > len(before)

@@ -288,7 +288,9 @@ def test_locks_are_taken_in_their_order_and_counts_stay_true(
         with many(len(guests), lambda number: guests[number].run(steps)):
             core.wait_drained(0.001)  # nobody has to wait for so little
         assert wait_until(lambda: hub.stats()["clients"] == 0)
-        assert wait_until(lambda: core.fanout._sleeping and not core.fanout.writer.connections)
+        assert wait_until(
+            lambda: core.fanout._mailbox._sleeping and not core.fanout.writer.connections
+        )
         assert_nothing_is_left_over(core)
     assert not watch.faults
     assert watch.seen == set(RANKS) | ALONE

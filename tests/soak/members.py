@@ -12,8 +12,9 @@ from typing import Any
 
 from ..support import CLOSE, PING, PONG, TEXT, client_frame
 from .driver import Driver
-from .order import Order, Track, Violation, pack_id, unpack_id
+from .order import Order, Violation, pack_id, unpack_id
 from .peers import Peer, http_head, upgrade
+from .track import Track
 from .wire import Events, Frames, Head, data_of, key_of
 
 # How long it stays before it does something else, on the average; how long it may stall.
@@ -61,11 +62,6 @@ class Member(Peer):
         sender = "" if self.sender is None else f" {self.sender}"
         where = "here" if self.here else "leaving" if self._leaving else "not here"
         return f"<{self.kind}{sender}, {where}, in {self.order.path}>"
-
-    @property
-    def leaves(self) -> bool:
-        """Whether it has said that it goes."""
-        return self._leaving
 
     @property
     def is_up_to_date(self) -> bool:
