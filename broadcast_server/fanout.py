@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
-from . import events
+from . import events, frames
 from .batches import Batch
 from .connection import Connection
 from .forms import RAW, Form
@@ -62,6 +62,7 @@ class FanOut:
         self._rooms = rooms
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
+        self._begun = False  # set once, by start()
         self._mailbox = Mailbox()
         self.notify = self._mailbox.notify  # no method: one call less for each message
         self._selector.register(self._mailbox, selectors.EVENT_READ, None)
@@ -88,11 +89,13 @@ class FanOut:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._begun = True
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs. Not as ``Thread.is_alive`` tells it: in CPython up to 3.12 that
+        takes a running thread for an ended one from then on if Ctrl-C comes in the middle."""
+        return self._begun and not self._mailbox.has_ended
 
     def activate(self, connection: Connection) -> None:
         """Hand a client's writing side over for good; it owns its share of the socket already.
@@ -104,6 +107,7 @@ class FanOut:
         # The latest that the first ping may be due, or its end, so both are in time.
         first_look = min(time.monotonic() + latest_ping(self._settings), connection.expires)
         if not self._mailbox.post(self._do_activate, connection, by=first_look):
+            connection.end(frames.ABNORMAL, "")  # its reader must wait for nothing
             connection.abort()
             connection.release()
         elif connection.has_work():
@@ -120,6 +124,10 @@ class FanOut:
     def leave(self, connection: Connection) -> None:
         """Tell that a client's reader has ended."""
         self._mailbox.post(self._do_leave, connection)
+
+    def wake(self) -> None:
+        """Wake the thread, whatever was told before, by somebody who was interrupted."""
+        self._mailbox.wake()
 
     def finish(self, deadline: float) -> None:
         """Let the thread end once it has no client left, or at the deadline
@@ -353,7 +361,7 @@ class FanOut:
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
         if connection.cursor < room.base <= connection.skips_to:
-            connection.cursor = room.base  # old messages of which it was promised none
+            connection.begin_later(room.base, format_id(*room.id_before(room.base)))
         elif connection.cursor < room.base and connection.form is RAW:
             self.writer.evict_slow(connection, connection.joined_after)
         elif connection.cursor < room.base:
@@ -364,7 +372,7 @@ class FanOut:
             connection.cursor = room.base
             gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
             connection.queue_second(connection.form.event(gap, "gap"))
-        connection.joined_after = None
+        connection.joined_after = connection.rewelcome = None
         self.writer.attend(connection)
 
     def _do_attend(self, connection: Connection) -> None:

@@ -275,9 +275,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             if session is not None:
                 core.sessions.take(session, name)
             old = joined.replaced
-            if old is not None and old.queue_close(1008, "a newer connection has your session"):
-                core.leave(old)  # still a member if this one was told to go before it came
-                core.fanout.attend(old)
+            if old is not None:
+                # It is still a member if this one was told to go before it came.
+                core.dismiss(old, 1008, "a newer connection has your session")
             if isinstance(join, Stream):
                 http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
                 trailing = b""

@@ -209,9 +209,7 @@ class BroadcastHub(HubLife):
         if not is_sendable_close_code(code):
             raise UsageError(f"{code} is not a close code that may be sent")
         while (connection := server.find(client_id)) is not None:
-            if connection.queue_close(code, reason):
-                core.leave(connection)
-                core.fanout.attend(connection)
+            if core.dismiss(connection, code, reason):
                 return True
             # It ends just now; a newer one may have taken its place.
         return False

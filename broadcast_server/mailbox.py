@@ -103,12 +103,18 @@ class Mailbox:
         if wake:
             self._wake()
 
+    def wake(self) -> None:
+        """Wake the thread, whatever it seems to do: whoever was interrupted may have noted that it
+        does not sleep any more, and not have come to wake it."""
+        with self._lock:
+            self._sleeping = False
+        self._wake()
+
     def finish(self, deadline: float) -> None:
         """Let the thread know by when it is to end, and wake it."""
         with self._lock:
             self._finish_by = deadline
-            self._sleeping = False
-        self._wake()
+        self.wake()
 
     def _wake(self) -> None:
         # Who was about to wake a thread that has ended must not write to a descriptor that the
@@ -123,10 +129,19 @@ class Mailbox:
     def close(self) -> None:
         """Close the pipe, when the thread does not wait for it any more. It may be called again."""
         with self._pipe_lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._reader)
-                os.close(self._writer)
+            self._closed = True
+            # A number is forgotten before it is closed, so an interrupted call may be made again.
+            writer, self._writer = self._writer, -1
+            if writer >= 0:
+                os.close(writer)
+            reader, self._reader = self._reader, -1
+            if reader >= 0:
+                os.close(reader)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread takes no more. It stays so."""
+        return self._ended
 
     # -- The fan-out's thread ------------------------------------------------------------------
 

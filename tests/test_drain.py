@@ -108,8 +108,9 @@ def test_publisher_from_outside_is_refused_before_the_first_goodbye() -> None:
         def __init__(self) -> None:
             self.entries: list[Draft] = []
 
-        def append(self, drafts: Any, ms: int, first_seq: int) -> None:
+        def append(self, drafts: Any, ms: int, first_seq: int) -> bool:
             self.entries.extend(drafts)
+            return True
 
         def release(self, cost: int) -> None:
             pass

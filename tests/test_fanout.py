@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, HubStopped, frames
+from broadcast_server import BroadcastHub, HubStopped, events, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
 from broadcast_server.forms import JSON, RAW, SSE_JSON, Form
@@ -18,7 +18,7 @@ from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
 from broadcast_server.timers import MIN_SKIPPED, NEVER
 
-from .support import RawClient, running_hub, wait_until
+from .support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
 
 
 def fanout_of(hub: BroadcastHub) -> FanOut:
@@ -53,6 +53,10 @@ def test_first_client_wakes_and_the_next_ones_do_not(
         count = len(wakes)
         with RawClient.connect(port=hub.port) as third:
             assert wait_until(lambda: bool(fanout._mailbox._posts))
+            # Its reader has looked whether it needs something by then, and found nothing.
+            server = hub._server
+            assert server is not None
+            assert wait_until(lambda: all(client.waiting for client in server.connections()))
             assert len(wakes) == count and fanout._mailbox._sleeping
             # What comes now wakes it, and finds the new clients.
             hub.broadcast("x")
@@ -139,6 +143,26 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
         assert "the fan-out has failed" in caplog.text
+
+
+def test_client_that_joins_after_the_failure_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader would wait for ever until somebody writes what it has sent."""
+    with running_hub(max_message_bytes=1000, room_log_bytes=8000) as hub:
+        fanout = fanout_of(hub)
+        server = hub._server
+        assert server is not None
+
+        def fail(room: Any) -> bool:
+            raise RuntimeError("made up")
+
+        monkeypatch.setattr(fanout, "_pass", fail)
+        hub.broadcast("x")
+        assert wait_until(lambda: not fanout.is_alive)
+        burst = client_frame(TEXT, "x") * 20 + client_frame(PING)
+        with RawClient.connect(port=hub.port, extra=burst * 2) as client:
+            with pytest.raises((EOFError, OSError)):
+                client.recv_exact(1)
+            assert wait_until(lambda: server.client_count == 0)
 
 
 class Bench:
@@ -228,6 +252,61 @@ def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> Non
     assert wants_history.final is None and wants_history.cursor >= room.base
     assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
     assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
+
+
+def test_welcome_tells_where_a_history_begins_that_was_trimmed_meanwhile(bench: Bench) -> None:
+    """``after`` is true: what comes next is everything behind it, and no message is missing. The
+    rest of the welcome is as it was, and what was queued behind it stays behind it."""
+    bench.fill(10_000)
+    room = bench.room
+
+    def welcome(members: list[Member], newest: str, after: str) -> bytes:
+        return JSON.event(events.welcome(members[0], "t", members, newest, after, {}, 100, {}))
+
+    client, theirs = bench.client(history=1000, form=JSON, welcome=welcome)
+    newest = format_id(*room.id_before(room.head))
+    told = format_id(*room.id_before(room.base))
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(JSON.event(b'{"type":"direct"}'))
+    waiting = client.personal_bytes
+    bench.fanout._do_activate(client)
+    after = format_id(*room.id_before(room.base))
+    (oldest,) = room.entries(room.base, room.base + 1)
+    assert after != told
+    with theirs.makefile("rb") as stream:
+        begin = b""
+        while b'"type":"message"' not in begin:
+            begin += stream.read(1)
+        assert b'"after":"%s"' % after.encode() in begin
+        assert b'"newest":"%s"' % newest.encode() in begin
+        assert begin.count(b'"type"') == 2, begin
+        assert stream.read(40).startswith(b',"id":"%d-%d"' % (oldest.ms, oldest.seq))
+    assert waiting >= client.personal_bytes >= 0
+    assert client.rewelcome is None
+
+
+def test_close_that_came_before_the_welcome_is_no_welcome(bench: Bench) -> None:
+    """Who was told to go before it joined gets no event, wherever its history would begin."""
+    bench.fill(10_000)
+    room = bench.room
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    bench.sockets += [ours, theirs]
+    member = Member("c", None, "/r", "x")
+    client = Connection(7, member, room, ours, echo=False, form=JSON)
+    assert client.queue_close(4000, "go")
+    room.join(client, 1000, None, welcome=lambda *_: JSON.event(b'{"type":"welcome"}'))
+    client.share()
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    bench.fanout._do_activate(client)
+    assert client.personal is not None
+    assert [is_close for _, _, is_close in client.personal] == [True]
 
 
 @pytest.mark.parametrize("form", [JSON, SSE_JSON])

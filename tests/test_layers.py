@@ -33,8 +33,8 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 PURE = [
     "terminal_status", "terminal_view", "terminal_commands",
     "registry", "rooms", "presence", "plain_request", "policies", "access", "origins", "queries",
-    "media_types", "rates", "decisions", "batches", "messages", "frames", "urls", "settings",
-    "errors",
+    "media_types", "rates", "decisions", "bells", "places", "batches", "messages", "frames",
+    "urls", "settings", "errors",
 ]  # fmt: skip
 DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
 

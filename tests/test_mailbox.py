@@ -95,6 +95,16 @@ def test_post_that_can_wait_wakes_only_who_would_sleep_too_long(mailbox: Mailbox
     assert not was_woken(mailbox)
 
 
+def test_wake_wakes_also_who_does_not_seem_to_sleep(mailbox: Mailbox) -> None:
+    """Whoever noted that it does not may have been interrupted before it came to the pipe."""
+    mailbox.doze(False, NEVER)
+    mailbox._sleeping = False
+    mailbox.rouse()
+    assert not was_woken(mailbox)
+    mailbox.wake()
+    assert was_woken(mailbox)
+
+
 def test_finish_wakes_whoever_it_meets(mailbox: Mailbox) -> None:
     """The thread looks at its deadline only when it turns."""
     mailbox.finish(1.0)
@@ -105,7 +115,9 @@ def test_finish_wakes_whoever_it_meets(mailbox: Mailbox) -> None:
 def test_nothing_is_posted_after_the_end(mailbox: Mailbox) -> None:
     """What was not taken is returned, what comes later is refused."""
     mailbox.post(act, CLIENT)
+    assert not mailbox.has_ended
     assert mailbox.end() == [(act, CLIENT)]
+    assert mailbox.has_ended
     assert not mailbox.post(act, OTHER)
     mailbox.post_all(act, [OTHER], ROOM)
     assert mailbox.take_posts() == ([], {})

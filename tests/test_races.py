@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -222,6 +223,64 @@ def test_answer_to_who_is_not_older_than_what_was_told_before(
         assert (answer["ref"], answer["count"]) == (1, 2)
         assert [member["name"] for member in answer["members"]] == [None, "late"]
         late[0].raw.close()
+
+
+def sent_away(hub: BroadcastHub, connection: Connection) -> None:
+    assert hub.disconnect(connection.member.id)
+
+
+def evicted(hub: BroadcastHub, connection: Connection) -> None:
+    fanout = parts(hub)[0].fanout
+    fanout._mailbox.post(fanout.writer.evict_slow, connection)
+
+
+def lost(hub: BroadcastHub, connection: Connection) -> None:
+    fanout = parts(hub)[0].fanout
+    fanout._mailbox.post(fanout.writer.drop, connection)
+
+
+@pytest.mark.parametrize("end", [sent_away, evicted, lost])
+def test_nothing_of_a_member_comes_after_its_leave(
+    hub: BroadcastHub,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[BroadcastHub, Connection], None],
+) -> None:
+    """It is told to go, or cut off, while its reader has a message in hand. That one is thrown
+    away, not acknowledged, and may come again with its key."""
+    core, server = parts(hub)
+    reached, go_on = threading.Event(), threading.Event()
+    submit = core.backplane.submit
+
+    def submit_late(*args: Any) -> None:
+        reached.set()
+        assert go_on.wait(10)
+        submit(*args)
+
+    with Peer(hub) as watcher, Peer(hub) as member:
+        assert watcher.recv()["type"] == "join"
+        member.send(type="send", data="before", key="a", ref=1)
+        assert member.recv()["type"] == "ack"
+        assert watcher.recv()["data"] == "before"
+        monkeypatch.setattr(core.backplane, "submit", submit_late)
+        member.send(type="send", data="in hand", key="b", ref=2)
+        assert reached.wait(10)
+        connection = server.find(member.welcome["id"])
+        assert connection is not None
+        end(hub, connection)
+        assert watcher.recv()["type"] == "leave"
+        go_on.set()
+        monkeypatch.undo()
+        assert wait_until(lambda: core.rooms.open("/r")._reserved == 0)
+        with contextlib.suppress(EOFError, OSError):
+            assert member.raw.recv_close()  # there is no ack before it
+        member.raw.close()
+        with resumed(hub, member) as again:
+            assert watcher.recv()["type"] == "join"
+            for key, repeated in (("a", True), ("b", False)):
+                again.send(type="send", data=f"again {key}", key=key, ref=3)
+                assert again.recv()["duplicate"] is repeated
+            assert watcher.recv()["data"] == "again b"
+        assert hub.stats()["messages"] == 2
 
 
 def test_join_that_fails_leaves_no_ghost(

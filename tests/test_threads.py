@@ -252,7 +252,7 @@ def assert_nothing_is_left_over(core: Core) -> None:
 def test_page_names_every_lock_once() -> None:
     """The table and the list below it are what the next test measures by."""
     assert len(RANKS) == 6 and sorted(RANKS.values()) == [1, 2, 3, 4, 5, 6]
-    assert len(ALONE) >= 6 and not ALONE & set(RANKS)
+    assert len(ALONE) >= 5 and not ALONE & set(RANKS)
 
 
 @pytest.mark.parametrize("steps", [20, pytest.param(400, marks=pytest.mark.stress)])

@@ -6,6 +6,7 @@ where it can. What it reads is checked by its track; what the hub says of itself
 
 from __future__ import annotations
 
+import abc
 import json
 import urllib.parse
 from typing import Any
@@ -89,8 +90,9 @@ class Member(Peer):
         driver.counts["resumes" if self.track.last is not None else "joins"] += 1
         self.open(self._request(), small=self._small)
 
+    @abc.abstractmethod
     def _request(self) -> bytes:
-        raise NotImplementedError
+        """Return what it asks for when it joins."""
 
     def start_afresh(self) -> None:
         """Forget where it was."""
@@ -199,8 +201,9 @@ class Member(Peer):
             return False
         raise Violation(f"{self} got the status {head.status}")
 
+    @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Take what comes behind the answer to its request."""
 
     def _message(self, data: str | bytes, id: int | None) -> int:
         """Take a message; return who has sent it."""
@@ -340,8 +343,9 @@ class SocketMember(Member):
             if self.sock is None:
                 return
 
+    @abc.abstractmethod
     def _frame(self, data: str | bytes) -> None:
-        raise NotImplementedError
+        """Take what is in a data frame."""
 
     def _closed(self, code: int, reason: str) -> None:
         """Take the hub's Close; the end of the stream follows."""
