@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from . import tls
 from .deadlines import Deadline
 
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 1000
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
 # A piece that TLS takes at once, and the deadline is looked at between two.
 _PIECE_BYTES = 64 * 1024
@@ -45,7 +47,7 @@ class Answer(NamedTuple):
     def detail(self) -> str:
         """Return what the server says about an error (RFC 9457), else its status."""
         detail = self.fields().get("detail")
-        if isinstance(detail, str) and detail:
+        if isinstance(detail, str) and 0 < len(detail) <= MAX_DETAIL_CHARACTERS:
             return detail
         return f"HTTP status {self.status} {self.reason}".rstrip()
 

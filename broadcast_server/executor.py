@@ -55,20 +55,11 @@ class Executor:
         """
         if self._is_stopped():
             return None
-        with tempfile.TemporaryFile() as file:
-            # A file, unlike a pipe, takes all of it at once, whether it is read or not.
-            file.write(given)
-            file.seek(0)
-            try:
-                process = subprocess.Popen(
-                    [SHELL, "-c", self._command],
-                    stdin=file,
-                    env=environment(message),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                self.failures += 1
-                return f"cannot be run: {error.strerror}"
+        try:
+            process = self._start(message, given)
+        except OSError as error:  # such as a full disk, or a name that no environment can hold
+            self.failures += 1
+            return f"cannot be run: {error.strerror or error}"
         with self._lock:
             self._process = process
         if self._is_stopped():
@@ -82,6 +73,18 @@ class Executor:
             return None
         self.failures += 1
         return f"ended with {status}" if status > 0 else f"was ended by signal {-status}"
+
+    def _start(self, message: Message, given: bytes) -> subprocess.Popen[bytes]:
+        with tempfile.TemporaryFile() as file:
+            # A file, unlike a pipe, takes all of it at once, whether it is read or not.
+            file.write(given)
+            file.seek(0)
+            return subprocess.Popen(
+                [SHELL, "-c", self._command],
+                stdin=file,
+                env=environment(message),
+                start_new_session=True,
+            )
 
     def _is_stopped(self) -> bool:
         with self._lock:

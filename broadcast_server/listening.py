@@ -122,8 +122,8 @@ class Listener:
         self._form: str = values["format"] or ("text" if command is None else "raw")
         # The main thread's own.
         self._taken = 0
-        self._write_failed = False
-        # Set once, by whoever is the first to find a reason to end: a signal's number or a word.
+        self._written: bool | None = True  # as `write_bytes` has told the last time
+        # Set once, by the watcher: a signal's number or a word.
         self._reason: int | str | None = None
         self._done_reader, self._done_writer = os.pipe()
 
@@ -159,7 +159,7 @@ class Listener:
         return None
 
     def _wants_more(self) -> bool:
-        return self._reason is None and not self._write_failed and self._taken != self._wanted
+        return self._reason is None and bool(self._written) and self._taken != self._wanted
 
     def _execute(self, executor: Executor, message: Message) -> None:
         self._taken += 1
@@ -181,10 +181,7 @@ class Listener:
             pass
         finally:
             # What ends the connection, or is lost, comes after what was there before.
-            written = write_bytes(bytes(data))
-            if written is None:
-                self._reason = self._reason or OUTPUT_CLOSED
-            self._write_failed = written is False
+            self._written = write_bytes(bytes(data))
 
     def _tell_end(self, failure: BroadcastServerError | None) -> int:
         """Say how it has ended, if that is worth a word; return the exit status."""
@@ -192,9 +189,9 @@ class Listener:
         reason = self._reason
         if isinstance(reason, int):
             interrupts.die(reason)
-        if self._write_failed:
+        if self._written is False:
             return 1
-        if reason == OUTPUT_CLOSED:
+        if self._written is None or reason == OUTPUT_CLOSED:
             return 0
         if reason == TIME_OVER:
             if self._wanted is not None and self._taken < self._wanted:
@@ -217,7 +214,7 @@ class Listener:
         reason = self._wait(signals, self._deadline, sys.stdout.fileno())
         if reason is None:
             return
-        self._reason = self._reason or reason
+        self._reason = reason
         if self._executor is not None:
             self._executor.stop(signal.SIGTERM)
         leaving = threading.Thread(target=self._client.close, kwargs={"timeout": LEAVE_SECONDS})

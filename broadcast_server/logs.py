@@ -43,12 +43,18 @@ def printable(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-24T09:30:00.123Z INFO broadcast_server.hub: text``, a traceback below it if any."""
+    """``2026-11-24T09:30:00.123Z INFO broadcast_server.hub: text``, a traceback below it if any.
+
+    What an exception says may be somebody else's, too.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         name, message = record.name, printable(record.getMessage())
         line = f"{_time(record)} {record.levelname} {name}: {message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            more = self.formatException(record.exc_info).split("\n")
+            line = "\n".join([line, *map(printable, more)])
+        return line
 
 
 class JSONFormatter(logging.Formatter):

@@ -51,6 +51,8 @@ def fetch_last(
         raise LookupError(exchanges.why(error, FETCH_SECONDS)) from None
     if answer.status != 200:
         raise LookupError(answer.detail())
+    if len(answer.body) == MAX_ANSWER_BYTES:
+        raise LookupError("they are too large to be had at once; ask for fewer")
     reader = EventReader(MAX_MESSAGE_BYTES)
     reader.room = room
     try:

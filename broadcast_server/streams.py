@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -38,9 +39,11 @@ def _tell(command: str, text: str) -> None:
 
 
 def open_standard_streams() -> None:
-    """Put /dev/null where standard input, output or error is closed.
+    """Put /dev/null where standard input, output or error is closed, and let standard output take
+    every text.
 
-    Otherwise the first sockets would get their numbers, and a stray line of text a client.
+    Otherwise the first sockets would get their numbers, and a stray line of text a client. What a
+    character set has not, others' names mostly, is escaped.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
@@ -50,6 +53,8 @@ def open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull)
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def write_stdout(text: str = "") -> bool:
@@ -57,13 +62,14 @@ def write_stdout(text: str = "") -> bool:
 
     If not, whatever follows goes nowhere: nothing that is written later can fail again.
     """
+    stream = sys.stdout
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.flush()
     except OSError as error:
         _give_up(error)
         return False
-    return True
+    # Not by the stream: of a non-blocking one it loses what does not fit.
+    return not text or write_bytes(text.encode(stream.encoding, stream.errors or "strict")) is True
 
 
 def write_bytes(data: bytes) -> bool | None:

@@ -11,20 +11,18 @@ once. Here that is only shown.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import os
-import signal
-import sys
-import termios
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import logs, terminal_commands, urls
+from . import logs, terminal_commands, terminal_signals, urls
 from .client import BroadcastClient
+from .deadlines import Deadline
 from .endings import ending
 from .errors import (
     BroadcastServerError,
@@ -49,6 +47,8 @@ LEAVE_SECONDS = 0.7
 LATE_SECONDS = 1.0
 # How long the room that was left may take to accept what was said there.
 FAREWELL_SECONDS = 10.0
+# What reading and writing say when there is no terminal any more.
+GONE = (errno.EIO, errno.ENXIO, errno.EPIPE)
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,9 @@ class Terminal:
         self._make_client = make_client
         self._fetch_old = fetch_old
         # Written by the errand thread that goes to another room, read everywhere: a client that is
-        # no longer this one is the old room's.
+        # no longer the first one is the old room's; the second one is, while it says goodbye there.
         self._client: BroadcastClient
+        self._leaving: BroadcastClient | None = None
         self._hint = ""
         self._unsent_since: float | None = None  # the screen's thread's own
         # Guards the two below.
@@ -121,38 +122,31 @@ class Terminal:
             ConnectFailed: there is no connection.
             UsageError: the address or the name cannot be one.
         """
+        threading.excepthook = self._take_fault
         self._client = self._connect(url, name)
-        before = termios.tcgetattr(sys.stdin)
-        caught = 0
-
-        def catch(number: int, frame: Any) -> None:
-            nonlocal caught
-            caught += 1
-            if caught > 1:
-                with contextlib.suppress(termios.error):
-                    termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
-                os._exit(1)
-            self._screen.leave()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, catch)
+        terminal_signals.catch(self._screen)
         if self._hint:
             self._log.tell(self._hint)
         self._log.greet(self._client)
-        threading.excepthook = self._take_fault
         self._receive_from(self._client)
         with logs.redirected(lambda text: self._log.tell(text, "warning")):
             try:
                 self._screen.run()
             except OSError as error:
+                if error.errno not in GONE:
+                    raise
                 logger.debug("the terminal has gone: %s", error)
-        # prompt_toolkit has put back what was there before it ran.
-        signal.signal(signal.SIGINT, catch)
+        why = self._ending  # as it is now: that we close it ends the client as well
+        unsent = self._leave()
         if self._fault is not None:
             raise self._fault
-        why = self._ending  # as it is now: that we close it ends the client as well
-        accepted = self._client.close(timeout=LEAVE_SECONDS)
-        return self._tell_end(why, 0 if accepted else self._client.unaccepted)
+        return self._tell_end(why, unsent)
+
+    def _leave(self) -> int:
+        """Close what is open; return how many messages were not accepted."""
+        deadline = Deadline(LEAVE_SECONDS)
+        clients = [self._client, *filter(None, [self._leaving])]
+        return sum(0 if c.close(timeout=deadline.left()) else c.unaccepted for c in clients)
 
     def _tell_end(self, why: BroadcastServerError | None, unsent: int) -> int:
         """Say how the conversation has ended, if that is worth a word; return the exit status."""
@@ -191,12 +185,13 @@ class Terminal:
             return self._carry_out(asked)
         return True
 
-    def say(self, texts: Sequence[str]) -> None:
-        """Send messages as they are."""
+    def say(self, texts: Sequence[str]) -> int:
+        """Send messages as they are; return how many are on their way."""
         for number, text in enumerate(texts):
             if not self._say(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
                 self._log.tell(f"{number} of {messages_of(len(texts))} sent", "warning")
-                return
+                return number
+        return len(texts)
 
     def complete(self, before: str) -> Completion:
         """Return how the text before the cursor could go on."""
@@ -235,7 +230,7 @@ class Terminal:
         except ConnectionClosed:
             return False  # which the receiver tells
         if not self._screen.keeps_typed:
-            self._log.add_own(client, text)
+            self._log.add_own(client, text, still=lambda: client is self._client)
         self._screen.update()
         return True
 
@@ -310,13 +305,14 @@ class Terminal:
         except (ConnectFailed, UsageError) as error:
             self._log.tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
             return
-        self._client = client
+        self._leaving, self._client = old, client
         self._log.greet(client)
         self._receive_from(client)
         if not old.close(timeout=FAREWELL_SECONDS) and old.unaccepted:
             self._log.tell(
                 f"{visible(old.room)} has not accepted {messages_of(old.unaccepted)}", "warning"
             )
+        self._leaving = None
 
     def _show_history(self, count: int) -> None:
         client = self._client
@@ -340,7 +336,7 @@ class Terminal:
         """
 
         def take_state(state: str) -> None:
-            if state == "waiting":
+            if state == "waiting" and client is not self._leaving:
                 with self._lock:
                     is_news = client not in self._lost
                     self._lost.add(client)
@@ -372,24 +368,29 @@ class Terminal:
         Args:
             newest: the id of the newest message that was there before the user has come.
         """
+
+        def is_here() -> bool:
+            return client is self._client
+
         first = True
         try:
             while True:
                 item = client.recv()
-                if client is self._client:  # else it is the old room's, which is being left
+                if is_here():  # else it is the old room's, which is being left
                     self._tell_return(client, item)
-                    self._log.add(client, item, newest, first=first)
+                    self._log.add(client, item, newest, first=first, still=is_here)
                     first = False
         except BroadcastServerError as error:
-            if client is self._client:
+            if is_here():
                 self._ending = error
                 self._screen.leave()
 
     def _tell_return(self, client: BroadcastClient, item: Message | Presence | Gap) -> None:
         """Tell that the connection is there again, if this is what it begins with."""
-        if isinstance(item, Presence) and item.kind == "members":
+        # What has come before a loss may be read after it.
+        if isinstance(item, Presence) and item.kind == "members" and client.state == "open":
             with self._lock:
                 was_lost = client in self._lost
                 self._lost.discard(client)
             if was_lost:
-                self._log.tell("connected again")
+                self._log.tell("connected again", still=lambda: client not in self._lost)

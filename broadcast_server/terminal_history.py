@@ -8,6 +8,7 @@ begins cuts it down when it has become twice as long as it may be.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import stat
@@ -17,6 +18,8 @@ from collections.abc import Mapping
 MAX_ENTRIES = 1000
 # What is longer was pasted, and is not kept.
 MAX_ENTRY_CHARACTERS = 4000
+# No more than this is read, however long the file is: twice as many entries, all as long as may be.
+MAX_FILE_BYTES = 2 * MAX_ENTRIES * (4 * MAX_ENTRY_CHARACTERS + 1)
 
 
 def default_path(environ: Mapping[str, str]) -> pathlib.Path:
@@ -48,14 +51,18 @@ class HistoryFile:
         try:
             if not self._path.is_file():
                 return []
-            text = self._path.read_bytes().decode("utf-8", "replace")
+            with open(self._path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - MAX_FILE_BYTES))
+                text = file.read().decode("utf-8", "replace")
         except FileNotFoundError:
             return []
         except OSError as error:
             self._fail(error)
             return []
-        entries = [line for line in text.split("\n") if line]
-        if len(entries) > 2 * MAX_ENTRIES:
+        lines = text.split("\n")
+        entries = [line for line in lines if line and len(line) <= MAX_ENTRY_CHARACTERS]
+        if len(entries) > 2 * MAX_ENTRIES or size > MAX_FILE_BYTES:
             try:
                 self._rewrite(entries[-MAX_ENTRIES:])
             except OSError as error:
@@ -73,7 +80,9 @@ class HistoryFile:
                 # Whoever has made it. A link to /dev/null keeps nothing, and is not ours to change.
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     os.fchmod(descriptor, 0o600)
-                os.write(descriptor, (entry + "\n").encode("utf-8", "replace"))
+                data = (entry + "\n").encode("utf-8", "replace")
+                if os.write(descriptor, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(descriptor)
         except OSError as error:

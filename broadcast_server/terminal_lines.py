@@ -7,13 +7,12 @@ also into a line that is being typed: there is no help for that without steering
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .streams import write_stdout
 from .terminal_screen import Host
@@ -43,7 +42,7 @@ class LineScreen:
         poller.register(sys.stdin.fileno(), select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
         # A handler in Python runs only when `poll` returns: a signal that comes just before it is
-        # called would wait for the next key.
+        # called, or that the system gives to another thread, would wait for the next key.
         os.set_blocking(self._wake_writer, False)
         before = signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         try:
@@ -58,11 +57,9 @@ class LineScreen:
                 data = os.read(sys.stdin.fileno(), READ_BYTES)
             except BlockingIOError:
                 continue
-            except OSError as error:
-                if error.errno != errno.EIO:  # which says that the terminal has gone
-                    raise
-                return
             if not data:
+                if rest:  # Ctrl-D within a line, and once more
+                    self._host.enter(rest.decode("utf-8", "replace"))
                 return
             self._host.take_key()
             *lines, rest = (rest + data).split(b"\n")
@@ -74,11 +71,20 @@ class LineScreen:
         with contextlib.suppress(BlockingIOError):  # it is full of the same
             os.write(self._wake_writer, b"!")
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def give_back(self) -> None:
+        """Do nothing: nothing was changed."""
+
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Write lines without any style."""
         text = "".join("".join(piece for _, piece in line) + "\n" for line in lines)
         with self._output:
-            if not write_stdout("\a" * bell + text):
+            if still() and not write_stdout("\a" * bell + text):
                 self.leave()
 
     def update(self) -> None:

@@ -1,13 +1,15 @@
 """What a conversation shows above the line that is typed, and how much of it the user has not seen.
 
-It takes what a client receives, or the user says, and gives lines to the screen. Of a client that
-is left for another room it shows nothing any more: the terminal sees to that.
+It takes what a client receives, or the user says, and gives lines to the screen. What belongs to
+one room comes with a question, `still`, which the screen asks when it is the lines' turn. So
+nothing of the room that was left stands below the greeting of the new one.
 """
 
 from __future__ import annotations
 
 import datetime
 import threading
+from collections.abc import Callable
 
 from . import terminal_view
 from .client import BroadcastClient
@@ -56,9 +58,11 @@ class Log:
         with self._lock:
             self._asked = True
 
-    def tell(self, text: str, style: str = "notice") -> None:
+    def tell(
+        self, text: str, style: str = "notice", *, still: Callable[[], bool] = lambda: True
+    ) -> None:
         """Show a line that is no message; what is others' in it must be escaped already."""
-        self._screen.show([notice(text, style)])
+        self._screen.show([notice(text, style)], still=still)
 
     def greet(self, client: BroadcastClient) -> None:
         """Tell where the user is now."""
@@ -71,14 +75,14 @@ class Log:
         who = visible(client.name or client.id)
         self.tell(f"you are {who} in {visible(client.room)}; /help lists the commands")
 
-    def add_own(self, client: BroadcastClient, text: str) -> None:
+    def add_own(self, client: BroadcastClient, text: str, *, still: Callable[[], bool]) -> None:
         """Show what the user has said."""
         sender = Member(client.id or "", client.name, client.room, "")
         now = datetime.datetime.now(datetime.timezone.utc)
         message = Message(text, client.room, sender, now, None)
         with self._lock:
             lines = self._view.message(message, named=client.id is not None, own=True)
-        self._screen.show(lines)
+        self._screen.show(lines, still=still)
 
     def add_old(self, client: BroadcastClient, messages: list[Message]) -> None:
         """Show messages that the user has asked for."""
@@ -101,6 +105,7 @@ class Log:
         newest: tuple[int, int] | None,
         *,
         first: bool,
+        still: Callable[[], bool],
     ) -> None:
         """Show what has come.
 
@@ -108,16 +113,21 @@ class Log:
             client: to which it has come.
             newest: of the messages that were there before the user has come; None for none.
             first: it is the first thing of this client: who was here already.
+            still: whether it is to be shown.
         """
         if isinstance(item, Message):
-            self._add_message(client, item, newest)
+            self._add_message(client, item, newest, still)
         elif isinstance(item, Gap):
-            self._screen.show(terminal_view.gap(item))
+            self._screen.show(terminal_view.gap(item), still=still)
         else:
-            self._add_presence(client, item, first)
+            self._add_presence(client, item, first, still)
 
     def _add_message(
-        self, client: BroadcastClient, message: Message, newest: tuple[int, int] | None
+        self,
+        client: BroadcastClient,
+        message: Message,
+        newest: tuple[int, int] | None,
+        still: Callable[[], bool],
     ) -> None:
         # With echo=1; what the user has said in an earlier session is somebody else's.
         own = message.sender is not None and message.sender.id == client.id
@@ -131,9 +141,11 @@ class Log:
                 self._attention.take_message()
         text = message.data if isinstance(message.data, str) else ""
         rings = self._bell and is_new and not own and terminal_view.mentions(text, client.name)
-        self._screen.show(lines, bell=rings)
+        self._screen.show(lines, bell=rings, still=still)
 
-    def _add_presence(self, client: BroadcastClient, event: Presence, first: bool) -> None:
+    def _add_presence(
+        self, client: BroadcastClient, event: Presence, first: bool, still: Callable[[], bool]
+    ) -> None:
         lines: list[Line] = []
         members = client.members
         with self._lock:
@@ -149,7 +161,7 @@ class Log:
                 self._asked = False
                 lines = terminal_view.who(event.members, event.count)
         if lines:
-            self._screen.show(lines)
+            self._screen.show(lines, still=still)
         self._screen.update()
 
 

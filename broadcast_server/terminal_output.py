@@ -55,8 +55,10 @@ class SteadyOutput(Vt100_Output):
 
 def terminal_output() -> SteadyOutput:
     """Return standard output as the terminal that it is; ``NO_COLOR`` takes its colours."""
+    # Of a stream without a buffer (PYTHONUNBUFFERED), what a signal interrupts would be lost.
+    stream = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)
     output = SteadyOutput.from_pty(
-        sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
+        stream, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
     )
     assert isinstance(output, SteadyOutput)
     output.enable_cpr = False

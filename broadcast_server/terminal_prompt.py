@@ -15,9 +15,13 @@ import collections
 import contextlib
 import os
 import re
+import select
 import signal
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
@@ -39,7 +43,7 @@ from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
 from .terminal_output import ReflowedApplication, SteadyOutput, terminal_output
-from .terminal_screen import Host
+from .terminal_screen import ENDING_SIGNALS, Host
 from .terminal_view import STYLES, Line, columns, notice, visible
 
 PROMPT = "> "
@@ -74,14 +78,16 @@ class PromptScreen:
         self._host = host
         self._question: str | None = None  # what was pasted, with what was typed around it
         self._looking = False  # `_look_again` will be called
-        # Guards the four below.
+        # Guards the five below, and the output when the prompt is gone.
         self._lock = threading.Lock()
         self._space = threading.Condition(self._lock)
         self._waiting: collections.deque[Line] = collections.deque()
         self._bell = False
         self._scheduled = False  # somebody has asked for `_draw`
+        self._over = False  # the prompt is gone: whoever brings lines writes them
         self._left = False  # `leave` was called
         self._thread: threading.Thread | None = None  # that of `run`
+        self._attributes: list[Any] | None = None  # the terminal's, before `run`
         self._failure: BaseException | None = None
         self._output = output or terminal_output()
         kept = _History(history, lambda text: self.show([notice(visible(text), "warning")]))
@@ -105,7 +111,25 @@ class PromptScreen:
         self._left = True
         self._call(self._exit)
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def give_back(self) -> None:
+        """Put the terminal back, waiting for nothing: the process ends. For a signal handler."""
+        with contextlib.suppress(termios.error, OSError):
+            if self._attributes is not None:
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, self._attributes)
+            # What nobody has read yet may be in the way.
+            termios.tcflush(sys.stdout, termios.TCOFLUSH)
+            poller = select.poll()
+            poller.register(sys.stdout, select.POLLOUT)
+            if poller.poll(0):
+                os.write(sys.stdout.fileno(), MODES.format("l").encode())
+
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Draw lines above the prompt."""
         with self._lock:
             while (
@@ -114,12 +138,19 @@ class PromptScreen:
                 and threading.current_thread() is not self._thread
             ):
                 self._space.wait(LOOK_SECONDS)
+            if not still():
+                return
             self._waiting.extend(lines)
             self._bell |= bell
-            if self._scheduled:
+            is_over = self._over
+            if self._scheduled and not is_over:
                 return
             self._scheduled = True
-        self._call(self._draw)
+        if is_over:
+            with contextlib.suppress(OSError):  # the terminal has gone
+                self._draw_rest()
+        else:
+            self._call(self._draw)
 
     def update(self) -> None:
         """Draw the status line again."""
@@ -138,10 +169,11 @@ class PromptScreen:
     def run(self) -> None:
         """Draw and read keys until somebody wants to leave."""
         self._thread = threading.current_thread()
+        with contextlib.suppress(termios.error, OSError):  # it has gone, or is none
+            self._attributes = termios.tcgetattr(sys.stdin)
         try:
-            self._set_modes(True)
             # The user's modes come back whatever happens: prompt_toolkit sees to it.
-            self._app.run(pre_run=self._begin, set_exception_handler=False)
+            self._app.run(pre_run=self._begin, set_exception_handler=False, handle_sigint=False)
         except EOFError:
             pass  # the terminal has gone
         finally:
@@ -160,6 +192,9 @@ class PromptScreen:
                 context.get("exception") or RuntimeError(context["message"])
             )
         )
+        # In raw mode already: who was started in the background has been stopped on the way there,
+        # and must not change what the shell's terminal reports.
+        loop.call_soon(self._set_modes, True)
         loop.call_soon(self._draw)
         if self._left:
             loop.call_soon(self._exit)
@@ -206,12 +241,13 @@ class PromptScreen:
         self._app.invalidate()
 
     def _draw_rest(self) -> None:
-        """Write what has come when the prompt was gone already."""
+        """Write what has come when the prompt was gone already. Any thread."""
         with self._lock:
+            self._over = True
             lines = list(self._waiting)
             self._waiting.clear()
             self._space.notify_all()
-        self._write(lines)
+            self._write(lines)
 
     def _write(self, lines: Iterable[Line]) -> None:
         pieces: StyleAndTextTuples = [
@@ -286,7 +322,6 @@ class PromptScreen:
         empty = Condition(lambda: not self._buffer.text)
 
         @bindings.add("c-c", eager=True)
-        @bindings.add("<sigint>", eager=True)
         @bindings.add("c-d", filter=empty & ~asking)
         def leave(event: KeyPressEvent) -> None:
             self._exit()
@@ -324,8 +359,20 @@ class PromptScreen:
     def _suspend(self) -> None:
         """Stop until the user's shell lets us go on, the terminal theirs meanwhile."""
         self._set_modes(False)
+        # There is nothing to put back now: signals end us as they end any program. Who leaves in
+        # order would take the terminal again, and be stopped for that.
+        handlers = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING_SIGNALS}
         os.kill(0, signal.SIGTSTP)
-        self._set_modes(True)
+
+        def go_on() -> None:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._set_modes(True)
+
+        # In raw mode again, as in `_begin`.
+        loop = self._app.loop
+        assert loop is not None
+        loop.call_soon(go_on)
 
     def _accept(self, buffer: Buffer) -> bool:
         return not self._host.enter(buffer.text)  # whether the text stays
@@ -352,11 +399,13 @@ class PromptScreen:
     def _answer(self, key: str) -> None:
         assert self._question is not None
         lines = _LINE_ENDS.split(self._question)
-        self._question = None
         if key == "c":
+            self._question = None
             return
         self._buffer.reset()
-        self._host.say(["\n".join(lines)] if key == "o" else [line for line in lines if line])
+        texts = ["\n".join(lines)] if key == "o" else [line for line in lines if line]
+        # What is not sent stays to be asked about.
+        self._question = "\n".join(texts[self._host.say(texts) :]) or None
 
 
 class _History(History):

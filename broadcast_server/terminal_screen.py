@@ -6,12 +6,16 @@ The conversation (terminal.py) is the `Host`; there are two screens, with prompt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .terminal_commands import Completion
 from .terminal_status import Status
 from .terminal_view import Line
+
+# What ends a conversation, beside keys.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Host(Protocol):
@@ -20,8 +24,8 @@ class Host(Protocol):
     def enter(self, line: str) -> bool:
         """Take a line; return whether it is done with, else it stays to be changed."""
 
-    def say(self, texts: Sequence[str]) -> None:
-        """Send messages as they are, whatever they begin with."""
+    def say(self, texts: Sequence[str]) -> int:
+        """Send messages as they are, whatever they begin with; return how many are on their way."""
 
     def complete(self, before: str) -> Completion:
         """Return how the text before the cursor could go on."""
@@ -56,10 +60,25 @@ class Screen(Protocol):
     def leave(self) -> None:
         """Have `run` return, also one that was not begun yet. Any thread, and a signal handler."""
 
-    def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
+    def give_back(self) -> None:
+        """Put the terminal back, waiting for nothing: the process ends. For a signal handler."""
+
+    def show(
+        self,
+        lines: Sequence[Line],
+        *,
+        bell: bool = False,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Show lines, in the order of the calls. Any thread.
 
         It waits while more are waiting than can be shown; not on the thread of `run`.
+
+        Args:
+            lines: what to show.
+            bell: whether to ring.
+            still: asked when their turn has come, with nobody else's in between, whether they are
+                to be shown. It must not wait.
         """
 
     def update(self) -> None:

@@ -339,6 +339,17 @@ def test_log_has_the_traceback(formatter: logging.Formatter) -> None:
     assert "KeyError: 'gone'" in formatter.format(record)
 
 
+def test_traceback_in_the_log_is_escaped() -> None:
+    """An exception may repeat what somebody has sent."""
+    try:
+        raise ValueError("\x1b[2J\u202e")
+    except ValueError as error:
+        record = record_of("failed", exc_info=(ValueError, error, error.__traceback__))
+    lines = logs.TextFormatter().format(record).split("\n")
+    assert lines[1].startswith("Traceback")
+    assert lines[-1] == "ValueError: \\x1b[2J\\u202e"
+
+
 def test_json_log_is_one_object_a_line() -> None:
     """A machine gets every field of a record, also those of ``extra``."""
     line = logs.JSONFormatter().format(record_of("a\nb", client="c1"))

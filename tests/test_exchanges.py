@@ -41,7 +41,11 @@ def test_get_has_no_body() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "x", "[]", '"x"', "[" * 500, '{"detail": 5}', '{"detail": ""}']
+    "body",
+    [
+        *["", "x", "[]", '"x"', "[" * 500, '{"detail": 5}', '{"detail": ""}'],
+        '{"detail": "' + "x" * 1001 + '"}',
+    ],
 )
 def test_answer_without_a_detail_has_its_status(body: str) -> None:
     """What is no problem of RFC 9457 is told by its number."""

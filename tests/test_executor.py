@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import pathlib
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -88,6 +89,20 @@ def test_command_that_cannot_be_run_has_failed() -> None:
     """A name that no environment can hold."""
     why, failures = run("true", name="x" * 3_000_000)
     assert why is not None and why.startswith("cannot be run: ") and failures == 1
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_full_disk_is_a_failure_of_the_command(size: int) -> None:
+    """The message cannot be put where the command finds it; the next one may fit."""
+    executor = Executor("true")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        why = executor.run(message(), b"x" * size)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (why, executor.failures) == ("cannot be run: File too large", 1)
+    assert executor.run(message(), b"x" * size) is None
 
 
 @contextlib.contextmanager

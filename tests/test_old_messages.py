@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import publish
+from broadcast_server import old_messages, publish
 from broadcast_server.old_messages import fetch_last
 
 from .raw_server import listener
@@ -63,6 +63,15 @@ def test_answer_that_is_none_is_told(body: bytes, why: str) -> None:
     """No traceback for whatever a server says."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(head + body) as url, pytest.raises(LookupError, match=why):
+        fetch_last(url, "/room", 3, {})
+
+
+def test_answer_that_is_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a hub, and less could be had."""
+    monkeypatch.setattr(old_messages, "MAX_ANSWER_BYTES", 1000)
+    body = b'{"messages": [%s' % (b" " * 1000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with answering(head + body) as url, pytest.raises(LookupError, match="ask for fewer"):
         fetch_last(url, "/room", 3, {})
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from broadcast_server import streams
 from broadcast_server.streams import Lines
+
+from .support import PYTHON, RawClient, command_environment, running_hub
 
 
 def test_lines_are_whole_and_without_their_ends() -> None:
@@ -30,11 +34,19 @@ def test_line_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         lines.feed(b"6")
 
 
-def test_bytes_are_written_whatever_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: streams.write_bytes(b"x" * 300_000),
+        lambda: streams.write_stdout("x" * 300_000),
+    ],
+)
+def test_all_is_written_whatever_it_takes(
+    monkeypatch: pytest.MonkeyPatch, write: Callable[[], bool | None]
+) -> None:
     """Also where somebody else has made the stream non-blocking; the reader is waited for."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    data = b"x" * 300_000
     got = bytearray()
 
     def read() -> None:
@@ -45,10 +57,23 @@ def test_bytes_are_written_whatever_it_takes(monkeypatch: pytest.MonkeyPatch) ->
     with open(writer, "w") as stream:
         monkeypatch.setattr("sys.stdout", stream)
         thread.start()
-        assert streams.write_bytes(data) is True
+        assert write() is True
     thread.join(20)
     os.close(reader)
-    assert bytes(got) == data
+    assert bytes(got) == b"x" * 300_000
+
+
+def test_what_a_character_set_has_not_is_escaped() -> None:
+    """Others choose their names, and are listed in every locale."""
+    with running_hub() as hub, RawClient.connect(port=hub.port, path="/?name=h%C3%B6rst%E2%82%AC"):
+        finished = subprocess.run(
+            [PYTHON, "-m", "broadcast_server", "who", hub.url],
+            env=command_environment(PYTHONIOENCODING="latin-1"),
+            capture_output=True,
+            timeout=20,
+        )
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert finished.stdout.split()[-1] == b"h\xf6rst\\u20ac"
 
 
 def test_reader_that_has_gone_is_no_error(

@@ -49,6 +49,13 @@ def joined_raw(options: str = "", **environ: str) -> Iterator[tuple[Tmux, RawSer
             yield ann, server, listening
 
 
+def reports(ann: Tmux) -> dict[str, bool]:
+    """Return whether the terminal was last asked to report the focus, and what is pasted."""
+    written = ann.raw.read_text()
+    modes = ("1004", "2004")
+    return {mode: written.rfind(f"[?{mode}h") > written.rfind(f"[?{mode}l") for mode in modes}
+
+
 # -- Typing while others talk ------------------------------------------------------------------
 
 
@@ -448,6 +455,29 @@ def test_room_is_changed_without_leaving() -> None:
         assert hub.history("/") == []
 
 
+def test_room_that_was_left_has_its_time_to_accept() -> None:
+    """What was said there goes out, also over a new connection; of that the new room tells
+    nothing. Who leaves before that is told."""
+    with joined_raw() as (ann, server, listening), ThreadPoolExecutor(1) as pool:
+        ann.type("said there\n")
+        said = server.recv_event()
+        accepting = pool.submit(listening.accept_events, room="/b")
+        ann.type("/room /b\n")
+        with accepting.result(SECONDS).sock:
+            ann.wait_for("you are ann in /b")
+            server.reset()
+            with listening.accept_events().sock:
+                pass
+            again = listening.accept_events()
+            with again.sock:
+                event = again.recv_event()
+                assert (event["data"], event["key"]) == ("said there", said["key"])
+                ann.key("C-c")
+                ann.wait_for("left before the hub had accepted 1 message")
+                assert ann.status() == 1
+        assert not any("connection lost" in line for line in ann.screen(all=True))
+
+
 def test_how_to_is_what_there_is() -> None:
     """Its command works as it stands, but for the port, and its table has every command."""
     page = "docs/howto/terminal.md"
@@ -537,6 +567,21 @@ def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
         assert ann.status() == 0
 
 
+def test_connection_that_is_lost_at_once_is_not_there_again() -> None:
+    """What it has said before it was lost is read later, and is no return."""
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal() as ann:
+        ann.type(f"clear; broadcast-server connect {listening.url}\n")
+        pool.submit(listening.accept_events).result(SECONDS).sock.close()
+        ann.wait_for("1 here: c1")
+        ann.wait_for("connection lost")
+        with listening.accept_events("c2").sock:
+            ann.wait_for("2 here")
+            ann.wait_for("connected again")
+            lines = [line for line in ann.screen() if line.startswith("-- ")]
+        assert sorted(lines[1:3]) == ["-- 1 here: c1", "-- connection lost, trying again"]
+        assert lines[3:] == ["-- connected again"]
+
+
 def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
     """wscat #50: no keep-alive, and a proxy cut it off. A server that is silent is pinged."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -612,9 +657,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(typed: str) -> None:
         assert ann.screen()[0] == GREETING and not any("connected" in x for x in ann.screen())
         assert ann.settings() == before
         assert wait_until(lambda: hub.members("/") == [])
-        written = ann.raw.read_text()
-        for mode in ("1004", "2004"):
-            assert written.rindex(f"\x1b[?{mode}h") < written.rindex(f"\x1b[?{mode}l")
+        assert reports(ann) == {"1004": False, "2004": False}
 
 
 def test_ctrl_c_ends_it_although_nobody_answers() -> None:
@@ -674,6 +717,46 @@ def test_job_control_gives_the_terminal_back() -> None:
         ann.wait_for("> half")
         publish(hub.url, "on we go")
         ann.wait_for("*: on we go")
+        ann.key("C-c")
+        assert ann.status() == 0
+
+
+def test_signal_while_it_is_stopped_ends_it() -> None:
+    """To leave in order it would take the shell's terminal, and be stopped for that."""
+    with running_hub() as hub, terminal() as ann:
+        ann.type("clear; set -m\n")
+        ann.start(f"broadcast-server connect {hub.url} --name ann", "connected")
+        assert reports(ann) == {"1004": True, "2004": True}
+        ann.key("C-z")
+        ann.wait_for(lambda screen: screen[-1] == PROMPT)
+        ann.type("kill %1; kill -CONT %1\n")
+        assert wait_until(lambda: hub.members("/") == [], SECONDS)
+        assert reports(ann) == {"1004": False, "2004": False}
+
+
+def test_in_the_background_it_leaves_the_terminal_alone() -> None:
+    """It is stopped before it changes what the shell's terminal reports; fg lets it begin."""
+
+    def is_stopped() -> bool:
+        ann.type("clear; jobs\n")
+        return any("Stopped" in row for row in ann.screen())
+
+    with running_hub() as hub, terminal() as ann:
+        ann.type("clear; set -m\n")
+        ann.type(f"broadcast-server connect {hub.url} --name ann &\n")
+        assert wait_until(is_stopped, SECONDS)
+        assert not any(reports(ann).values())
+        ann.type("fg\n")
+        ann.wait_for("connected")
+        ann.key("C-z")
+        ann.wait_for(lambda screen: screen[-1] == PROMPT)
+        ann.type("clear\n")
+        ann.see(PROMPT)
+        ann.type("bg\n")
+        assert wait_until(is_stopped, SECONDS)
+        assert not any(reports(ann).values())
+        ann.type("fg\n")
+        ann.wait_for(lambda screen: screen[-1].startswith(" / "))
         ann.key("C-c")
         assert ann.status() == 0
 
@@ -756,6 +839,22 @@ def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -
         assert ("Traceback" in shown) is bool(option)
         assert ("--debug shows where" in shown) is not bool(option)
         assert ann.settings() == before
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_fault_of_the_system_is_told(tmp_path: pathlib.Path, term: str) -> None:
+    """Only what says that the terminal has gone is an end like any other."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import terminal_commands\n"
+        "def parse(line):\n    raise OSError(28, 'boom')\n"
+        "terminal_commands.parse = parse\n"
+    )
+    with running_hub() as hub, terminal(100) as ann:
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"TERM={term} broadcast-server connect {hub.url}", "1 here")
+        ann.type("x\n")
+        ann.wait_for("it has failed: OSError(28, 'boom')")
+        assert ann.status() == 1
 
 
 def test_log_is_drawn_above_the_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
 import stat
 
 import pytest
@@ -64,6 +65,31 @@ def test_file_is_bounded(tmp_path: pathlib.Path) -> None:
     assert file.load()[-1] == "last"
     assert len(path.read_text().split()) == MAX_ENTRIES
     assert os.listdir(tmp_path) == ["history"]
+
+
+def test_file_of_somebody_who_writes_a_lot_is_bounded(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no entry is not shown, and only the end of the file is read."""
+    monkeypatch.setattr(terminal_history, "MAX_FILE_BYTES", 10_000)
+    path = tmp_path / "history"
+    path.write_text("first\n" + "x" * 20_000 + "\nlast\n")
+    assert HistoryFile(path).load() == ["last"]
+    assert path.read_text() == "last\n"
+
+
+def test_entry_that_does_not_fit_is_a_failure(tmp_path: pathlib.Path) -> None:
+    """The system writes a part of it, and no error, when the disk gets full meanwhile."""
+    path = tmp_path / "history"
+    file = HistoryFile(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        file.append("too long")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == "too l"
+    assert file.failure is not None and "No space left" in file.failure
 
 
 @pytest.mark.parametrize("kind", ["folder", "no folder"])

@@ -22,10 +22,11 @@ from .support import PYTHON, RawClient, command_environment, running_hub, wait_u
 SECONDS = 20.0
 
 
-def terminal(url: str, **streams: Any) -> PseudoTerminal:
+def terminal(url: str, environ: dict[str, str] | None = None, **streams: Any) -> PseudoTerminal:
     """Run the command in a terminal that shows only what the command writes."""
     command = [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"]
-    return PseudoTerminal(command, env=command_environment(TERM="dumb"), echo=False, **streams)
+    env = command_environment(**{"TERM": "dumb"} | (environ or {}))
+    return PseudoTerminal(command, env=env, echo=False, **streams)
 
 
 def test_lines_go_both_ways() -> None:
@@ -54,6 +55,15 @@ def test_ctrl_c_leaves_in_order() -> None:
         assert ann.shown.replace("^C", "") == before
         assert termios.tcgetattr(ann.master) == ann.attributes
         assert wait_until(lambda: hub.members("/") == [])
+
+
+def test_line_without_an_end_is_sent_at_the_end_of_the_input() -> None:
+    """Ctrl-D within a line, and once more: nothing that was typed is lost."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, terminal(hub.url) as ann:
+        ann.wait_for("2 here: c1, ann\r\n")
+        ann.type("no end\x04\x04")
+        assert bob.recv_message() == "no end"
+        assert ann.end() == 0
 
 
 def test_signal_leaves_in_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -63,3 +64,15 @@ def test_colours_are_not_drawn_where_they_are_not_wanted(monkeypatch: pytest.Mon
     output = terminal_output()
     assert output.get_default_color_depth() == ColorDepth.DEPTH_1_BIT
     assert not output.responds_to_cpr
+
+
+def test_what_a_signal_interrupts_is_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PYTHONUNBUFFERED standard output gives up what the system has not taken at once."""
+    with open(os.devnull, "wb", buffering=0) as raw:
+        stream = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+        monkeypatch.setattr("sys.stdout", stream)
+        output = terminal_output()
+        assert isinstance(output.stdout, io.TextIOWrapper)
+        assert isinstance(output.stdout.buffer, io.BufferedWriter)
+        assert output.fileno() == raw.fileno()
+        stream.detach()

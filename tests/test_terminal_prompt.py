@@ -38,6 +38,7 @@ class User:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.said: list[list[str]] = []
+        self.room = 100  # for so many messages at once
         self.focus: list[bool] = []
         self.keys = 0
         self.now = Status("/", 1, "open", 0, 0)
@@ -50,8 +51,9 @@ class User:
         self.lines.append(line)
         return not line.startswith("keep")
 
-    def say(self, texts: Sequence[str]) -> None:
-        self.said.append(list(texts))
+    def say(self, texts: Sequence[str]) -> int:
+        self.said.append(list(texts[: self.room]))
+        return len(self.said[-1])
 
     def complete(self, before: str) -> Completion:
         self.lines.append(f"complete {before}")
@@ -151,6 +153,19 @@ def test_pasted_lines_are_one_question(
         assert user.lines == []
 
 
+def test_pasted_lines_that_are_not_sent_stay(tmp_path: pathlib.Path) -> None:
+    """Too much waited for the hub; the rest is asked about once more."""
+    with typed(tmp_path) as screen:
+        screen.user.room = 2
+        user = screen.run(f"{PASTE.format('a b c d e'.replace(' ', chr(10)))}lll{CTRL_C}")
+        assert user.said == [["a", "b"], ["c", "d"], ["e"]]
+    with typed(tmp_path) as screen:
+        screen.user.room = 0
+        screen.keys.send_text(PASTE.format("a\nb") + "o")
+        user = screen.run(f"{LEFT}lc{CTRL_C}")
+        assert user.said == [[], []] and user.lines == []
+
+
 def test_pasted_line_is_put_into_the_line(tmp_path: pathlib.Path) -> None:
     """With or without its end, and nothing is sent by that."""
     with typed(tmp_path) as screen:
@@ -189,8 +204,9 @@ def test_lines_are_drawn_above_the_prompt(tmp_path: pathlib.Path) -> None:
         assert wait_until(lambda: "late?" in drawn.getvalue())
         screen.keys.send_text(CTRL_C)
         thread.join(10)
-        screen.screen.show([notice("too late")])
+        screen.screen.show([notice("at the end")])
     text = drawn.getvalue()
+    assert text.index("at the end") > text.index("\x1b[?2004l")
     assert re.findall(r"early (\d+)", text) == [str(number) for number in range(300)]
     assert text.count("late?") == 1 and "\a" in text
     for mode in ("1004", "2004"):
@@ -210,6 +226,37 @@ def test_who_brings_more_than_can_be_drawn_waits(tmp_path: pathlib.Path) -> None
         screen.screen.leave()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_what_is_not_wanted_any_more_when_its_turn_comes_is_left_out(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The user has gone to another room while it waited."""
+    drawn = io.StringIO()
+    is_here = True
+    asked = threading.Event()
+    with typed(tmp_path, drawn) as screen:
+        screen.screen.show([notice("x")] * LINES_WAITING)
+
+        def still() -> bool:
+            asked.set()
+            return is_here
+
+        thread = threading.Thread(
+            target=lambda: screen.screen.show([notice("old room")], still=still)
+        )
+        thread.start()
+        assert not asked.wait(0.3)
+        is_here = False
+        running = threading.Thread(target=screen.run, args=("",), daemon=True)
+        running.start()
+        thread.join(10)
+        assert asked.is_set()
+        screen.screen.show([notice("new room")])
+        assert wait_until(lambda: "new room" in drawn.getvalue())
+        screen.keys.send_text(CTRL_C)
+        running.join(10)
+    assert "old room" not in drawn.getvalue()
 
 
 def test_fault_of_the_host_is_raised(tmp_path: pathlib.Path) -> None:
