@@ -39,6 +39,9 @@ class BroadcastClient:
     All methods may be called from any thread; of several threads that receive, each message goes to
     one. A context manager: it connects on entering and closes on leaving.
 
+    A proxy that ``http_proxy`` or ``https_proxy`` of the environment names is used, but not to
+    reach this machine or a host in ``no_proxy``.
+
     Where the server does not speak ``broadcast.v1.json`` messages have no sender and no id, the
     time is that of their arrival, nobody tells who is here, and `reconnect` means nothing.
 
@@ -60,7 +63,10 @@ class BroadcastClient:
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
-        open_timeout: seconds that each step of connecting may take.
+        open_timeout: seconds that connecting may take, and once more the hub's welcome. Of several
+            addresses of the host each is tried within it. Only the lookup of the host's name may
+            take longer: nobody can interrupt it, `close` does not wait for it, and until it has
+            ended a thread stays.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
             close code 1009.
