@@ -266,8 +266,13 @@ class BroadcastClient:
         """
         return self._sender.publish(data, Deadline(timeout), key)
 
-    def rename(self, name: str | None) -> None:
+    def rename(self, name: str | None, *, timeout: float | None = None) -> None:
         """Change the client's name; None takes it away.
+
+        Args:
+            name: the new one. The hub's answer is not waited for: a `Presence` "rename" tells, and
+                a refusal is told as one of `send` is.
+            timeout: seconds to wait for room in the queue; None for as long as it takes.
 
         Raises:
             UsageError: the name cannot be one, or the server knows no names.
@@ -277,20 +282,21 @@ class BroadcastClient:
             raise UsageError("a name has at least one character; None takes it away")
         checked_name(name)
         with self._core.lock:
-            self._core.await_room_locked(Deadline(None))
-            self._need_events_locked()
+            self._await_events_locked(Deadline(timeout))
             self._core.rename_locked(name)
 
-    def who(self) -> None:
+    def who(self, *, timeout: float | None = None) -> None:
         """Ask the hub who is here; `members` and, with presence, a `Presence` "members" tell.
+
+        Args:
+            timeout: seconds to wait for room in the queue; None for as long as it takes.
 
         Raises:
             UsageError: the server does not tell.
             TimeoutError, ConnectionClosed: as for `send`.
         """
         with self._core.lock:
-            self._core.await_room_locked(Deadline(None))
-            self._need_events_locked()
+            self._await_events_locked(Deadline(timeout))
             self._core.ask_locked()
 
     # Receiving. Any thread.
@@ -414,6 +420,8 @@ class BroadcastClient:
         # Who leaves because of an error does not want to wait for a long queue.
         self.close(timeout=None if kind is None else self._core.close_timeout)
 
-    def _need_events_locked(self) -> None:
+    def _await_events_locked(self, deadline: Deadline) -> None:
+        """Wait until an event may be queued."""
+        self._core.await_room_locked(deadline)
         if not self._core.speaks:
             raise UsageError(f"the server does not speak {SUBPROTOCOL}")

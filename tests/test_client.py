@@ -723,6 +723,27 @@ def test_name_and_who() -> None:
                 client.rename(wrong)
 
 
+def test_name_and_who_wait_for_room_no_longer_than_their_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They stand in the same queue as messages do; nothing of what came too late is sent."""
+    monkeypatch.setattr(client_queues, "SEND_AHEAD_BYTES", 10_000)
+    with event_pair(name="ann") as (client, server, _):
+        client.send("x" * 10_000)
+        message = server.recv_event()
+        for timeout in (0, 0.05):
+            with pytest.raises(TimeoutError):
+                client.rename("bob", timeout=timeout)
+            with pytest.raises(TimeoutError):
+                client.who(timeout=timeout)
+        naming = in_thread(client.rename, "eve", timeout=SECONDS)
+        server.ack(message, 1)
+        naming.result(SECONDS)
+        assert server.recv_event()["name"] == "eve"
+        client.who(timeout=SECONDS)
+        assert server.recv_event()["type"] == "who"
+
+
 def test_list_is_asked_for_when_a_big_room_has_shrunk() -> None:
     """Nobody tells of changes above 100; below the list must be true again."""
     with event_pair() as (client, server, _):
