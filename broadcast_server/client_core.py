@@ -97,7 +97,10 @@ class ClientCore:
         self.key_prefix = uuid.uuid4().hex
         # Guards everything below, the fields that __init__ adds, and the `Link`. A single one of
         # them, such as the state, is read without it where what it was a moment ago will do.
-        self.lock = threading.Lock()
+        # Nobody takes it twice. But a plain lock that a condition takes again after a wait can be
+        # interrupted by Ctrl-C, is then released without having been taken, and so taken away from
+        # the thread that holds it; this one cannot.
+        self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)  # the state, an answer, an end
         self.inbox = Inbox(self.lock)
         self.outbox = Outbox(self.lock)

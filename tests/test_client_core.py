@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+
 import pytest
 
 from broadcast_server import ProtocolError
@@ -45,6 +49,46 @@ def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.Monke
         with pytest.raises(KeyboardInterrupt):
             interrupted.result(SECONDS)
         assert receiving.result(SECONDS).data == "x"
+
+
+def test_ctrl_c_does_not_take_the_lock_from_another_thread() -> None:
+    """It comes while who waits for a message takes the lock again, which another one holds."""
+    main = threading.main_thread().ident
+    assert main is not None
+    came = threading.Event()
+    frames = sys._current_frames
+
+    def interrupt(*_: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    with connected_pair() as (client, server):
+        core = client._core
+
+        def hold_the_lock() -> bool:
+            waiters = core.inbox.arrived._waiters  # type: ignore[attr-defined]
+            assert wait_until(lambda: len(waiters) == 1)
+            (waiter,) = waiters
+            with core.lock:
+                core.inbox.arrived.notify()
+                assert wait_until(waiter.locked)  # it has heard it, and wants the lock
+                wait_until(lambda: frames()[main].f_code.co_name == "_acquire_restore", 0.2)
+                signal.pthread_kill(main, signal.SIGINT)
+                came.wait(0.2)  # a lock that can be interrupted is, and then it is not held
+                is_free = in_thread(core.lock.acquire, False).result(SECONDS)
+            return is_free
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            holding = in_thread(hold_the_lock)
+            with pytest.raises(KeyboardInterrupt):
+                for _ in client:
+                    pass
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert holding.result(SECONDS) is False
+        server.send_frame(TEXT, "x")
+        assert client.recv(SECONDS).data == "x"
 
 
 def test_reason_of_the_end_does_not_grow() -> None:
