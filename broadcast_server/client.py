@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import dialer, frames, tls, urls
+from . import client_closing, dialer, frames, tls, urls
 from .access import bearer
 from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
@@ -76,6 +76,12 @@ class BroadcastClient:
     The two callbacks run on the client's own thread: what they do holds up everything that comes.
     They may send what fits into the queue, and call `close`, which then does not wait; they must
     not receive or publish.
+
+    Close it, best by ``with``. One to which nobody refers any more is closed by a thread of its
+    own, with a ``ResourceWarning``; a callback that refers to it keeps it. At the end of the
+    program all that are left are closed, for which the program waits up to 5 s; a warning is logged
+    if something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
+    as the children of ``multiprocessing`` do, sends nothing any more.
 
     In a child that the process forks a connected client has ended: the connection stays the
     parent's. One that is not connected yet may be connected there.
@@ -367,8 +373,9 @@ class BroadcastClient:
         Args:
             code: the close code (RFC 6455 §7.4).
             reason: a short text for the peer; what exceeds 123 bytes is cut off.
-            timeout: seconds this may take at most; None for as long as bytes move, that is until
-                ``close_timeout`` seconds pass without one.
+            timeout: seconds this may take at most, and one more if a callback holds the client's
+                thread; None for as long as bytes move, that is until ``close_timeout`` seconds
+                pass without one.
             keep_reading: another thread goes on receiving, so wait for it when the queue of
                 messages is full; else what does not fit into it is thrown away.
 
@@ -382,31 +389,7 @@ class BroadcastClient:
         """
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
-        with self._core.lock:
-            if self._core.left is None:
-                self._core.left = (code, reason)
-            link, thread = self._core.link, self._core.thread
-            if link is None or thread is None:
-                self._core.ended = True
-                self._core.state = "closed"
-                if self._core.dialing is not None:
-                    self._core.dialing.cut()
-                return False
-            if not keep_reading:
-                self._core.inbox.discard_locked()
-            self._core.outbox.space.notify_all()
-            if not link.ended:
-                link.close_locked(*self._core.left)
-            elif self._core.dialing is not None and not self._core.outbox.pending:
-                self._core.end_locked(frames.ABNORMAL, "closed here")
-                self._core.dialing.cut()
-            self._core.changed.notify_all()
-        if not self._core.is_own_thread():
-            self._core.await_end(thread, Deadline(timeout), timeout is None)
-        with self._core.lock:
-            if self._core.resumes:
-                return not self._core.outbox.pending and not self._core.refused
-            return link.echoed and not self._core.refused
+        return client_closing.close(self._core, code, reason, timeout, keep_reading=keep_reading)
 
     def __enter__(self) -> BroadcastClient:
         return self.connect()
@@ -419,6 +402,11 @@ class BroadcastClient:
     ) -> None:
         # Who leaves because of an error does not want to wait for a long queue.
         self.close(timeout=None if kind is None else self._core.close_timeout)
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)  # there is none if __init__ has failed
+        if core is not None:
+            client_closing.drop(core, self)
 
     def _await_events_locked(self, deadline: Deadline) -> None:
         """Wait until an event may be queued."""

@@ -256,6 +256,12 @@ class ClientCore:
             raise TimeoutError(f"{what}: nobody receives, and no more messages can be queued")
         condition.wait(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
 
+    def accepted_locked(self) -> bool:
+        """Whether the hub is known to have taken all that was sent."""
+        if self.refused or self.link is None:
+            return False
+        return not self.outbox.pending if self.resumes else self.link.echoed
+
     def answer_locked(self, ref: int | str | None, answer: str | SendRefused) -> bool:
         """Give an answer to the publish() that waits for it; return whether there is one."""
         if ref not in self.answers:
@@ -265,51 +271,17 @@ class ClientCore:
         self.changed.notify_all()
         return True
 
-    def await_end(self, thread: threading.Thread, deadline: Deadline, while_moving: bool) -> None:
-        """Wait until both threads have ended; cut the connection when it takes too long.
 
-        No lock is held.
-        """
-        seen: object = None
-        silence = Deadline(self.close_timeout)
-        while thread.is_alive():
-            with self.lock:
-                link = self.link
-                is_over = self.ended and self.dialing is not None
-            assert link is not None
-            if is_over:
-                # It ends by itself. Looking up a name cannot be interrupted.
-                thread.join(LOOK_SECONDS)
-                return
-            moved = (link, link.channel.progress(), self.inbox.taken)
-            if moved != seen:
-                seen = moved
-                silence = Deadline(self.close_timeout)
-            left = (silence if while_moving else deadline).left()
-            if left == 0:
-                logger.debug("%s: no answer to Close", self.url)
-                with self.lock:
-                    link = self.link  # which may have come just now
-                    assert link is not None
-                    self.timed_out = not link.echoed
-                    link.end_locked()
-                    self.end_locked(frames.ABNORMAL, "no answer to Close")
-                    self.inbox.discard_locked()
-                    if self.dialing is not None:
-                        self.dialing.cut()
-                        continue
-                link.channel.abort(reset=True)
-                thread.join(Deadline(self.close_timeout).left())
-                return
-            thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
-
-
-# The clients of this process.
 _clients: weakref.WeakSet[ClientCore] = weakref.WeakSet()
 
 
+def all_clients() -> list[ClientCore]:
+    """Return the clients of this process, ended or not."""
+    return list(_clients)
+
+
 def _leave_all_to_parent() -> None:
-    for core in list(_clients):
+    for core in all_clients():
         core.leave_to_parent()
 
 
