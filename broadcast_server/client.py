@@ -79,8 +79,8 @@ class BroadcastClient:
 
     Close it, best by ``with``. One to which nobody refers any more is closed by a thread of its
     own, with a ``ResourceWarning``; a callback that refers to it keeps it. At the end of the
-    program all that are left are closed, for which the program waits up to 5 s; a warning is logged
-    if something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
+    program all that are left are closed, for which it waits up to 5 s; a warning is logged if
+    something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
     as the children of ``multiprocessing`` do, sends nothing any more.
 
     In a child that the process forks a connected client has ended: the connection stays the

@@ -7,7 +7,8 @@ Nobody waits for a client that the program has lost sight of. Its threads hold n
 ``BroadcastClient``, only to the core, so they do not keep it alive. Its finalizer may run anywhere,
 also on a thread that holds a lock of this or another client, and must take none: it leaves that to
 a new thread. A finalizer at the exit of the program would come too late for that, as there are no
-new threads then; so all clients that are left are closed before.
+new threads then; so all clients that are left are closed before. (Python 3.12 starts none by that
+time either: a client that has just lost its connection does not come back there, and says so.)
 """
 
 from __future__ import annotations
