@@ -204,7 +204,8 @@ class BroadcastClient:
 
     @property
     def refused(self) -> list[SendRefused]:
-        """The last 100 refusals of what `send` has queued, oldest first."""
+        """The last 100 refusals of what `send` has queued, oldest first; fewer if what was refused
+        is long, more than 4 MiB together."""
         with self._core.lock:
             return list(self._core.refused)
 

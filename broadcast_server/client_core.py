@@ -27,6 +27,7 @@ from .errors import BroadcastServerError, ConnectionClosed, SendRefused
 # How often who waits looks whether waiting is still of use.
 LOOK_SECONDS = 0.25
 MAX_REFUSED = 100
+MAX_REFUSED_BYTES = 4 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class ClientCore:
         self.inbox = Inbox(self.lock)
         self.outbox = Outbox(self.lock)
         # The answers that publish() waits for, by ref: None, an id, or an exception.
-        self.answers: dict[int, str | SendRefused | None] = {}
+        self.answers: dict[int, str | BroadcastServerError | None] = {}
 
     def leave_to_parent(self) -> None:
         """Be ended, in a forked child: the threads, the messages and the connection are the
@@ -115,7 +116,9 @@ class ClientCore:
         """
         self._begin_empty()
         with self.lock:
-            self.dialing = None
+            if self.dialing is not None:
+                self.dialing.leave_to_parent()
+                self.dialing = None
             if self.link is not None:
                 self.link.leave_to_parent(self.lock, self.outbox)
             if self.connecting and not self.ended:
@@ -146,6 +149,8 @@ class ClientCore:
 
     def forget_locked(self) -> None:
         """Be as before connect()."""
+        # Who waits for one may not have seen the end, which is forgotten now.
+        self.answers = dict.fromkeys(self.answers, self.closed_locked())
         self.ended = self.connecting = False
         self.link = self.thread = self.failure = self.close_code = None
         self.close_reason = ""
@@ -261,6 +266,13 @@ class ClientCore:
         if self.refused or self.link is None:
             return False
         return not self.outbox.pending if self.resumes else self.link.echoed
+
+    def refused_locked(self, refusal: SendRefused) -> None:
+        """Keep what the hub has refused, for who asks: the last ones, within bounds."""
+        self.refused.append(refusal)
+        size = sum(len(kept.data or "") for kept in self.refused)
+        while size > MAX_REFUSED_BYTES and len(self.refused) > 1:
+            size -= len(self.refused.popleft().data or "")
 
     def answer_locked(self, ref: int | str | None, answer: str | SendRefused) -> bool:
         """Give an answer to the publish() that waits for it; return whether there is one."""

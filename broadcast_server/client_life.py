@@ -290,7 +290,7 @@ class ClientLife:
         data = None if item is None else client_events.data_of(item.payload)
         refusal = SendRefused(event.code, event.detail, data)
         if not self._core.answer_locked(event.ref, refusal):
-            self._core.refused.append(refusal)
+            self._core.refused_locked(refusal)
             troubles.append(refusal)
             if self._core.on_error is None:  # else somebody is told
                 logger.warning("%s: the hub does not take a message: %s", self._core.url, refusal)

@@ -83,7 +83,7 @@ def _await_welcome(core: ClientCore, link: Link, thread: threading.Thread) -> No
             return
         failure = core.failure
         why = failure or core.closed_locked()
-    thread.join()
+    thread.join(Deadline(core.close_timeout).left())  # a callback may hold it
     raise ConnectFailed(f"cannot connect to {core.url}: {why}") from failure
 
 

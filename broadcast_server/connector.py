@@ -117,6 +117,13 @@ class Connector:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def leave_to_parent(self) -> None:
+        """Give the descriptors of a forked child back: they are the parent's, whose thread is not
+        here."""
+        self._lock = threading.Lock()  # the old one may be locked for ever
+        self._was_cut = True
+        self.close()
+
     # The thread that connects.
 
     def _connect_first(self, found: Iterable[tuple[Any, ...]], deadline: Deadline) -> socket.socket:

@@ -137,6 +137,10 @@ class Dialing:
         can interrupt it. Any thread."""
         self._connector.cut()
 
+    def leave_to_parent(self) -> None:
+        """Give the descriptors of a forked child back: the attempt is the parent's."""
+        self._connector.leave_to_parent()
+
 
 class _Answering:
     """A socket as websocket-client has it during the opening handshake.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
 
 import pytest
 
-from broadcast_server import ProtocolError
+from broadcast_server import BroadcastClient, ProtocolError, SendRefused, client_core
 
-from .raw_server import SECONDS, connected_pair
-from .support import TEXT, run_parent, wait_until
+from .raw_server import SECONDS, connected_pair, event_pair
+from .support import TEXT, run_parent, running_hub, wait_until
 from .test_client import in_thread
 
 
@@ -103,6 +104,37 @@ def test_reason_of_the_end_does_not_grow() -> None:
         assert depths == depths[:1] * 3
 
 
+def test_what_was_refused_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number, and by the size of the messages, of which the last one always stays."""
+    with event_pair(on_error=lambda _: None) as (client, server, _):
+        core = client._core
+        with core.lock:
+            for number in range(client_core.MAX_REFUSED + 50):
+                core.refused_locked(SendRefused("refused", str(number), "x" * 10))
+        assert [refusal.detail for refusal in client.refused] == [str(n) for n in range(50, 150)]
+        monkeypatch.setattr(client_core, "MAX_REFUSED_BYTES", 1000)
+        for size, left in ((100, 91), (900, 2), (5000, 1)):
+            client.send("x" * size)
+            event = server.recv_event()
+            server.send_event("error", code="too_big", detail="", ref=event["ref"])
+            assert wait_until(lambda size=size: len(client.refused[-1].data or "") == size)  # type: ignore[misc]
+            assert len(client.refused) == left
+
+
+def test_client_that_is_gone_is_not_kept() -> None:
+    """A process that makes a client for each message does not grow."""
+    before = len(client_core.all_clients())
+    for _ in range(50):
+        BroadcastClient("ws://127.0.0.1:1/")
+    with running_hub() as hub:
+        for _ in range(10):
+            with BroadcastClient(hub.url) as client:
+                client.publish("x", timeout=SECONDS)
+        del client
+        gc.collect()
+        assert wait_until(lambda: len(client_core.all_clients()) <= before)
+
+
 def test_close_of_several_threads_is_one() -> None:
     """Each of them learns how it has ended, and the first one's code counts."""
     with connected_pair() as (client, server):
@@ -152,6 +184,44 @@ with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
     hub.broadcast("still mine")
     assert client.recv(10).data == "still mine"
     client.publish("and on the way out", timeout=10)
+print("parent is well")
+"""
+    )
+
+
+def test_forked_child_has_no_part_in_connecting() -> None:
+    """The child's copy of a socket that is not a client's yet would keep the connection alive."""
+    run_parent(
+        FORK
+        + """
+import contextlib, socket, threading
+listening = socket.create_server(("127.0.0.1", 0))
+client = BroadcastClient(f"ws://127.0.0.1:{listening.getsockname()[1]}/")
+def connect():
+    with contextlib.suppress(Exception):
+        client.connect()
+connecting = threading.Thread(target=connect)
+connecting.start()
+sock, _ = listening.accept()
+sock.settimeout(10)
+assert sock.recv(1) == b"G"  # it has asked, and waits for the answer
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    sock.close()
+    listening.close()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                os._exit(1)
+    os._exit(7 if client.close() is False else 2)
+_, status = os.waitpid(child, 0)
+assert status == 7 << 8, status
+assert connecting.is_alive()
+client.close()
+connecting.join(10)
+sock.close()
+listening.close()
 print("parent is well")
 """
     )
