@@ -369,7 +369,8 @@ class BroadcastClient:
         """Send all that is queued, then Close; wait for its echo and end the connection.
 
         A client that comes back by itself does so as well while it closes, as long as something is
-        not acknowledged. It may be called again: the first call's code counts.
+        not acknowledged, the first time at once unless the hub has asked for a pause. It may be
+        called again: the first call's code counts.
 
         Args:
             code: the close code (RFC 6455 §7.4).

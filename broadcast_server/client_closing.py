@@ -37,13 +37,16 @@ def close(
 ) -> bool:
     """Close a client; the arguments, and what is returned, are those of ``BroadcastClient.close``.
     Any thread."""
-    thread = _begin(core, code, reason, keep_reading=keep_reading)
-    if thread is None:
+    if not _begin(core, code, reason, keep_reading=keep_reading):
         return False
     if not core.is_own_thread():
-        _await_end(core, thread, Deadline(timeout), while_moving=timeout is None)
-        # Looking up a name cannot be interrupted.
-        thread.join(CUT_SECONDS if core.dialing is None else LOOK_SECONDS)
+        try:
+            _await_end(core, Deadline(timeout), while_moving=timeout is None)
+            # Looking up a name cannot be interrupted.
+            core.await_thread(Deadline(CUT_SECONDS if core.dialing is None else LOOK_SECONDS))
+        except BaseException:  # Ctrl-C: the end of the program must not wait once more
+            core.is_given_up = True
+            raise
     with core.lock:
         return core.accepted_locked()
 
@@ -55,8 +58,7 @@ def drop(core: ClientCore, client: object) -> None:
         core: what its threads share.
         client: itself, for the warning.
     """
-    thread = core.thread
-    if core.left is not None or core.ended or thread is None or sys.is_finalizing():
+    if core.left is not None or core.ended or not core.is_living or sys.is_finalizing():
         return
     closer = threading.Thread(
         target=close,
@@ -74,12 +76,12 @@ def close_all() -> None:
     left = []
     for core in all_clients():
         if core.connecting and not core.ended:
-            deadline = Deadline(min(EXIT_SECONDS, core.close_timeout))
-            thread = _begin(core, 1001, "", keep_reading=False)
-            if thread is not None:
-                left.append((core, thread, deadline))
-    for core, thread, deadline in left:
-        _await_end(core, thread, deadline, while_moving=False)
+            seconds = 0.0 if core.is_given_up else min(EXIT_SECONDS, core.close_timeout)
+            deadline = Deadline(seconds)
+            if _begin(core, 1001, "", keep_reading=False):
+                left.append((core, deadline))
+    for core, deadline in left:
+        _await_end(core, deadline, while_moving=False)
         with core.lock:
             if core.timed_out and not core.accepted_locked():
                 logger.warning(
@@ -87,15 +89,13 @@ def close_all() -> None:
                 )
 
 
-def _begin(
-    core: ClientCore, code: int, reason: str, *, keep_reading: bool
-) -> threading.Thread | None:
-    """Have a client end; return the thread that does, or None if it was not connected."""
+def _begin(core: ClientCore, code: int, reason: str, *, keep_reading: bool) -> bool:
+    """Have a client end; return whether it was connected, and so takes its time."""
     with core.lock:
         if core.left is None:
             core.left = (code, reason)
-        link, thread, dialing = core.link, core.thread, core.dialing
-        if link is None or thread is None:
+        link, dialing = core.link, core.dialing
+        if link is None:
             core.ended = True
             core.state = "closed"
         else:
@@ -112,12 +112,10 @@ def _begin(
             core.changed.notify_all()
     if dialing is not None:
         dialing.cut()
-    return thread
+    return link is not None
 
 
-def _await_end(
-    core: ClientCore, thread: threading.Thread, deadline: Deadline, *, while_moving: bool
-) -> None:
+def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> None:
     """Wait until a client's thread has ended, or give up: then it ends as soon as it can.
 
     Args:
@@ -126,11 +124,11 @@ def _await_end(
     """
     seen: object = None
     silence = Deadline(core.close_timeout)
-    while thread.is_alive():
+    while True:
         with core.lock:
             link = core.link
-            if core.ended and core.dialing is not None:
-                return  # it was cut off
+            if not core.is_living or (core.ended and core.dialing is not None):
+                return  # the latter was cut off
         assert link is not None
         moved = (link, link.channel.progress(), core.inbox.taken)
         if moved != seen:
@@ -139,7 +137,7 @@ def _await_end(
         left = (silence if while_moving else deadline).left()
         if left == 0:
             return _give_up(core)
-        thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
+        core.await_thread(Deadline(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left)))
 
 
 def _give_up(core: ClientCore) -> None:

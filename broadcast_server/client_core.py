@@ -78,6 +78,9 @@ class ClientCore:
         self.connecting = False  # connect() was called, and has not failed
         self.speaks = False  # the server speaks events
         self.thread: threading.Thread | None = None  # the client's own
+        # Whether it runs. It says so itself: for Python before 3.13 a thread has ended once Ctrl-C
+        # has interrupted a `join` of it (CPython issue 90882).
+        self.is_living = False
         self.link: Link | None = None  # the newest connection
         self.dialing: dialer.Dialing | None = None  # the attempt to come back
         # What rename() asked for, and the ref of that.
@@ -85,6 +88,7 @@ class ClientCore:
         self.asked: int | None = None  # ref of a "who" that has no answer
         self.refused: collections.deque[SendRefused] = collections.deque(maxlen=MAX_REFUSED)
         self.left: tuple[int, str] | None = None  # close() was called, with that code and reason
+        self.is_given_up = False  # Ctrl-C has interrupted close()
         self.ended = False  # no more messages come, on no connection
         self.close_code: int | None = None
         self.close_reason = ""
@@ -116,6 +120,7 @@ class ClientCore:
         """
         self._begin_empty()
         with self.lock:
+            self.is_living = False
             if self.dialing is not None:
                 self.dialing.leave_to_parent()
                 self.dialing = None
@@ -146,6 +151,14 @@ class ClientCore:
         self.end_locked(frames.ABNORMAL, "the client has failed")
         if not self.resumes:
             self.outbox.clear_locked()  # else close() still has to look into it
+
+    def await_thread(self, deadline: Deadline) -> bool:
+        """Wait for the end of the client's own thread; return whether it has come. Any other
+        thread; no lock is held."""
+        with self.lock:
+            while self.is_living and (left := deadline.left()) != 0:
+                self.changed.wait(left)
+            return not self.is_living
 
     def forget_locked(self) -> None:
         """Be as before connect()."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
+import signal
+import socket
 import subprocess
 import threading
 import warnings
@@ -12,7 +15,7 @@ import pytest
 
 from broadcast_server import BroadcastClient, ConnectionClosed, Presence, UsageError
 
-from .raw_server import SECONDS, SUBPROTOCOL, listener
+from .raw_server import SECONDS, SUBPROTOCOL, event_pair, listener
 from .support import PYTHON, python_environment, running_hub, wait_until
 from .test_client import in_thread
 
@@ -36,6 +39,31 @@ def test_close_with_a_timeout_is_bounded_although_a_callback_hangs() -> None:
             assert (client.state, client.timed_out) == ("closed", True)
         finally:
             done.set()
+
+
+def test_close_that_was_interrupted_may_be_called_again() -> None:
+    """Ctrl-C ends the wait and nothing else: the second call waits like the first."""
+    main = threading.main_thread().ident
+    assert main is not None
+    with event_pair(close_timeout=1000.0) as (client, server, _):
+        client.send("x")
+        event = server.recv_event()
+
+        def interrupt() -> None:
+            server.recv_close()
+            signal.pthread_kill(main, signal.SIGINT)
+
+        interrupting = in_thread(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        interrupting.result(SECONDS)
+        closing = in_thread(client.close)
+        with pytest.raises(concurrent.futures.TimeoutError):  # not the built-in one in Python 3.10
+            closing.result(0.1)
+        server.ack(event, 1)
+        server.send_close(1000)
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is True
 
 
 # -- Dropped -----------------------------------------------------------------------------------
@@ -180,6 +208,40 @@ def test_program_ends_although_its_server_is_silent() -> None:
     assert finished.returncode == 0
     assert "may not have taken everything" in finished.stderr
     assert finished.stderr.count("\n") == 1
+
+
+def test_program_whose_close_is_interrupted_ends_at_once() -> None:
+    """Who does not want to wait for a silent server, and says so once, need not say it twice."""
+    program = """
+import sys
+from broadcast_server import BroadcastClient, client_closing
+client_closing.EXIT_SECONDS = 1000.0
+client = BroadcastClient(sys.argv[1], close_timeout=1000.0).connect()
+client.send("x")
+try:
+    client.close()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    with listener() as listening:
+        process = subprocess.Popen(
+            [PYTHON, "-c", program, listening.url],
+            env=python_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server = listening.accept_events()
+        with process, server.sock:
+            assert server.recv_event()["data"] == "x"
+            assert server.recv_close() == (1000, "")
+            process.send_signal(signal.SIGINT)
+            try:
+                output, complaints = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert (process.returncode, output) == (0, "interrupted\n")
+    assert "may not have taken everything" in complaints
 
 
 def test_program_ends_although_a_callback_does_not() -> None:

@@ -135,6 +135,22 @@ def test_client_that_is_gone_is_not_kept() -> None:
         assert wait_until(lambda: len(client_core.all_clients()) <= before)
 
 
+def test_threads_that_iterate_share_what_comes() -> None:
+    """Each message goes to one of them, and the end to all."""
+    with connected_pair() as (client, server):
+        got = [in_thread(lambda: [message.data for message in client]) for _ in range(3)]
+        for number in range(300):
+            server.send_frame(TEXT, str(number))
+        server.ping()
+        in_thread(server.accept_close)
+        assert client.close() is True
+        parts = [future.result(SECONDS) for future in got]
+        assert sorted((each for part in parts for each in part), key=int) == [
+            str(number) for number in range(300)
+        ]
+        assert all(part == sorted(part, key=int) for part in parts)
+
+
 def test_close_of_several_threads_is_one() -> None:
     """Each of them learns how it has ended, and the first one's code counts."""
     with connected_pair() as (client, server):
