@@ -1,7 +1,7 @@
 # The development of broadcast-server. `make` lists what there is.
 # All is installed into .venv and tests/node_modules; nothing outside the checkout changes, but for
-# Chromium and tmux, which `make chromium` and `make tmux` install with apt-get where they are missing
-# and we are root.
+# Chromium, tmux and some shells, which `make chromium`, `make tmux` and `make shells` install with
+# apt-get where they are missing and we are root.
 
 PYTHON ?= python3
 PORT = 8765
@@ -11,8 +11,8 @@ BIN := .venv/bin
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium shells tmux run test stress soak conformance fuzz check lint types coverage package bench \
-	guard man reference site docs screenshots clean
+.PHONY: help .venv chromium shells tmux proxies run test stress soak conformance fuzz check lint \
+	types coverage package bench guard man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -25,7 +25,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) chromium shells tmux ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium shells tmux proxies ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
@@ -54,7 +54,7 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) chromium shells tmux ## the tests once more, counting the lines that they reach
+coverage: .venv $(NODE_MODULES) chromium shells tmux proxies ## the tests once more, counting the lines that they reach
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -111,6 +111,14 @@ tmux: ## install tmux for the tests of the terminal, if there is none (Debian, a
 		apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends tmux; \
 	else echo "There is no tmux, so the tests of the terminal will be skipped."; fi
+
+proxies: ## fetch nginx and Caddy for the tests of a how-to, into build/proxies, if there are none (Debian)
+	@if command -v nginx && command -v caddy || [ -e build/proxies/usr/bin/caddy ]; then :; \
+	elif command -v apt-get >/dev/null; then \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -q; fi; \
+		mkdir -p build/proxies && cd build/proxies && apt-get download -q nginx caddy && \
+		for package in *.deb; do dpkg -x "$$package" . && rm "$$package"; done; \
+	else echo "nginx or Caddy is missing, so the tests of a proxy in front will be skipped."; fi
 
 .venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
 

@@ -36,7 +36,8 @@ _PAIR = re.compile(
     \s*(?P<end>[;,]|$)""",
     re.VERBOSE,
 )
-_PORT = re.compile(r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]+)")
+_PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]+")
+_MAX_PORT = 65535
 _HIDDEN = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)
 
 
@@ -177,7 +178,12 @@ def _forwarded(values: list[str]) -> Iterator[str]:
 
 def _without_port(text: str) -> str:
     name, colon, port = text.rpartition(":")
-    return name if colon and _PORT.fullmatch(":" + port) else text
+    return name if colon and _is_port(port) else text
+
+
+def _is_port(text: str) -> bool:
+    """Tell whether a text is a TCP port, or a name that hides one (RFC 7239 §6)."""
+    return bool(_PORT.fullmatch(text)) and (not text.isdigit() or int(text) <= _MAX_PORT)
 
 
 def _parse_hop(text: str) -> Address:
@@ -186,15 +192,16 @@ def _parse_hop(text: str) -> Address:
     Raises:
         ValueError: there is none.
     """
-    host, port = text, ""
+    host, end = text, ""
     if text.startswith("["):
-        host, bracket, port = text[1:].partition("]")
+        host, bracket, end = text[1:].partition("]")
         if not bracket or ":" not in host:
             raise ValueError(f"{text[:80]!r} is no address")
     elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-        port = ":" + port
-    if port and not _PORT.fullmatch(port):
+        host, end = text.split(":")
+        end = ":" + end
+    port = end[1:]
+    if end and not (end.startswith(":") and _is_port(port)):
         raise ValueError(f"{text[:80]!r} is no address")
     try:
         # A zone means something on the proxy's machine only.
@@ -205,5 +212,5 @@ def _parse_hop(text: str) -> Address:
         raise ValueError(f"{text[:80]!r} is no address") from None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    number = int(port[1:]) if port[1:].isdigit() else None
+    number = int(port) if port.isdigit() else None
     return Address(str(address), number)

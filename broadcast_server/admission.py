@@ -132,11 +132,6 @@ class Admission(Generic[Key]):
         with self._lock:
             return len(self._network)
 
-    def clients_of(self, host: str) -> int:
-        """Return how many clients an address has."""
-        with self._lock:
-            return self._clients[network_of(host)]
-
     def _wait_locked(self, key: Key, network: str) -> None:
         assert self._lock.locked()
         self._network[key] = network

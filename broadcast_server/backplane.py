@@ -4,6 +4,15 @@ A backplane takes a batch of drafts for one room and calls ``done`` with their i
 accepted, that is: in the room's log. In memory this happens before ``submit`` returns. A durable
 store or a stream shared by several hubs has its place here: it would call ``done`` later, from a
 thread of its own, and readers would go on reading in the meantime.
+
+What whoever submits may rely on, and what it owes:
+
+- From ``submit`` on the batch is the backplane's; nobody else changes the list, or uses it again.
+- ``done`` is called once for each batch that was accepted, without a lock, on any thread. It may
+  wait for the client, which may take its acks slowly, and it calls the program's ``on_message``: a
+  backplane that completes later calls it on a thread for which nobody else waits.
+- Readers do not care when it is called. ``Core.publish_one``, for the program and for publishers
+  over HTTP, does: it has its answer when ``submit`` returns.
 """
 
 from __future__ import annotations
@@ -19,6 +28,11 @@ from .messages import Accepted, Draft, Id, cost_of
 
 Done = Callable[[Accepted], None]
 
+
+class SenderGone(Exception):
+    """A batch is of a client that has left its room meanwhile; nothing of it was accepted."""
+
+
 # How long a key is remembered, and how many of them in all rooms.
 KEY_SECONDS = 600.0
 MAX_KEYS = 100_000
@@ -27,11 +41,16 @@ MAX_KEYS = 100_000
 class Log(Protocol):
     """What a backplane needs of a room."""
 
-    path: str
+    @property
+    def path(self) -> str:
+        """The room's path."""
 
-    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None: ...
+    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> bool:
+        """Put a batch at the end; return False, and do nothing, if its sender is no member any
+        more."""
 
-    def release(self, cost: int) -> None: ...
+    def release(self, cost: int) -> None:
+        """Give back the place of what is not appended."""
 
 
 class MemoryBackplane:
@@ -74,13 +93,14 @@ class MemoryBackplane:
 
         Args:
             room: where it goes.
-            drafts: the batch.
+            drafts: the batch, of one sender; it is the backplane's from now on.
             done: called with the ids.
             outside: it comes from a publisher that is no member.
 
         Raises:
             HubStopped: ``close()`` was called, or ``close_outside()`` and it is from outside;
                 nothing was accepted.
+            SenderGone: the sender is no member any more; nothing was accepted.
         """
         keyed = any(draft.key is not None for draft in drafts)
         fresh: Sequence[Draft] = drafts
@@ -93,9 +113,12 @@ class MemoryBackplane:
             if keyed:
                 fresh = self._sort_out_locked(room.path, drafts, repeated)
             count = len(fresh)
+            # First: if Ctrl-C comes in between, an id is left out rather than given out twice.
             self._seq += count
+            if not room.append(fresh, ms, first):
+                self._forget_locked(room.path, fresh)
+                raise SenderGone
             self.messages += count
-            room.append(fresh, ms, first)
         if repeated:
             room.release(cost_of([drafts[place] for place in repeated]))
         done(Accepted(ms, first, count, repeated) if repeated else Accepted(ms, first, count))
@@ -123,6 +146,13 @@ class MemoryBackplane:
             if draft.key is not None:
                 self._keys[path, draft.key] = ((self._ms, self._seq + len(fresh)), now)
         return fresh
+
+    def _forget_locked(self, path: str, drafts: Sequence[Draft]) -> None:
+        """Forget the keys of drafts that were not accepted after all: they may come again."""
+        assert self._lock.locked()
+        for draft in drafts:
+            if draft.key is not None:
+                del self._keys[path, draft.key]
 
     def _advance_locked(self) -> None:
         """Move the one clock of all rooms, which never goes back, even when the system's does."""

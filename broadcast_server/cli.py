@@ -27,8 +27,8 @@ if not __package__ and "broadcast_server" not in sys.modules:
     _alone.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["broadcast_server"] = _alone
 
-from broadcast_server import client_options, hub_options, short_help
-from broadcast_server.options import Option
+from broadcast_server import cli_words, client_options, hub_options, short_help
+from broadcast_server.options import Option, did_you_mean
 
 PROG = "broadcast-server"
 
@@ -40,93 +40,9 @@ OPTIONS: dict[str, dict[str, list[Option]]] = {
     "who": client_options.WHO,
 }
 
-# Those that `--help` describes; the others it names.
-COMMON = {
-    "start": "host port token-file publish-token-file tls-cert tls-key",
-    "connect": "host port room name token-file history no-reconnect",
-    "publish": "host port room name token-file key timeout no-reconnect",
-    "listen": "host port room token-file format exec count timeout since history no-reconnect",
-    "who": "host port room token-file",
-}
-
 # Secrets are no options: the arguments of a process can be read by every user of a machine. Each of
 # these comes from BROADCAST_SERVER_ and its name, unless its file is given.
 SECRETS = dict.fromkeys(OPTIONS, ("token",)) | {"start": ("token", "publish_token")}
-
-SUMMARIES = {
-    "start": "run a hub",
-    "connect": "join a room of a hub",
-    "publish": "send messages from a script",
-    "listen": "write messages, or run a command for each",
-    "who": "list who is in which room of a hub",
-}
-
-DESCRIPTIONS = {
-    "start": "Start a hub and run it until SIGINT (Ctrl-C) or SIGTERM. It prints the address that "
-    "it listens on as its only line on standard output, and logs to standard error.",
-    "connect": "Join a room of a hub. At a terminal, each line that you type is sent to all others "
-    "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
-    "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
-    "ends when the hub has accepted all of it.",
-    "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
-    "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
-    "came, is delivered once.",
-    "listen": "Write the messages of a room to standard output, one a line and each at once, or "
-    "run a command for each. A lost connection is taken up again where it has ended.",
-    "who": "List the rooms of a hub that have members, how many, and their names; a member without "
-    "a name is listed with its id.",
-}
-
-_ROOM_URL = (
-    "address of the room, such as ws://127.0.0.1:8765/scores, or wss://… for a hub that speaks "
-    "TLS, instead of --host, --port and --room"
-)
-
-# What is no option. A URL says the same as --host, --port and --room.
-OPERANDS: dict[str, dict[str, str]] = {
-    "start": {},
-    "connect": {"URL": _ROOM_URL},
-    "publish": {
-        "URL": _ROOM_URL,
-        "TEXT": "the message, or - for each line of standard input; several words are joined by "
-        "blanks; what looks like a URL is one, unless --host, --port or --room is given",
-    },
-    "listen": {"URL": _ROOM_URL},
-    "who": {
-        "URL": "address of the room, such as ws://127.0.0.1:8765/scores, or of the hub without a "
-        "path, for every room; instead of --host, --port and --room"
-    },
-}
-
-USAGES = {
-    "start": "[options]",
-    "connect": "[URL] [options]",
-    "publish": "[URL] [options] (TEXT... | -)",
-    "listen": "[URL] [options]",
-    "who": "[URL] [options]",
-}
-
-EXAMPLES = {
-    "start": (
-        "broadcast-server start --port 8000",
-        "broadcast-server start --host 0.0.0.0 --token-file token",
-    ),
-    "connect": (
-        "broadcast-server connect --room /scores --name ann",
-        "tail -f app.log | broadcast-server connect ws://127.0.0.1:8765/log",
-    ),
-    "publish": (
-        "broadcast-server publish --room /scores 3:1",
-        "broadcast-server publish --room /jobs --key backup-$(date +%F) backup done",
-        "tail -f app.log | broadcast-server publish --room /log -",
-    ),
-    "listen": (
-        "broadcast-server listen --room /log --history 20 | grep ERROR",
-        "broadcast-server listen --format json --count 1 | jq -r .data",
-        "broadcast-server listen --room /jobs --exec 'mail -s \"$BROADCAST_SENDER\" ops'",
-    ),
-    "who": ("broadcast-server who", "broadcast-server who --room /scores"),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,19 +63,51 @@ class _CommandParser(_Parser):
     def format_help(self) -> str:
         command = self.command
         return short_help.page(
-            f"usage: {PROG} {command} {USAGES[command]}",
-            DESCRIPTIONS[command],
-            OPERANDS[command],
+            f"usage: {PROG} {command} {cli_words.USAGES[command]}",
+            cli_words.DESCRIPTIONS[command],
+            cli_words.OPERANDS[command],
             OPTIONS[command],
-            COMMON[command].split(),
-            EXAMPLES[command],
+            cli_words.COMMON[command].split(),
+            cli_words.EXAMPLES[command],
             f"All of this at length: --help-all, or man {PROG}. {_variables(command)}",
-            min(80, shutil.get_terminal_size().columns) - 1,
+            _help_width(),
         )
 
     def format_long_help(self) -> str:
         """Return what argparse makes of the options."""
         return super().format_help()
+
+
+class _ProgramParser(_Parser):
+    """The parser of all commands."""
+
+    # By their names.
+    commands: dict[str, _CommandParser]
+
+    def format_help(self) -> str:
+        own = {
+            ", ".join(action.option_strings): action.help or ""
+            for action in self._actions
+            if action.option_strings
+        }
+        return short_help.overview(
+            f"usage: {self.usage}",
+            f"{cli_words.DESCRIPTION} {cli_words.ANY_ORDER}",
+            {"commands": cli_words.SUMMARIES, "options": own},
+            cli_words.EXAMPLES[""],
+            f"All of this at length: --help-all, or man {PROG}. Each command has its own --help.",
+            _help_width(),
+        )
+
+    def format_long_help(self) -> str:
+        """Return the long help of every command, too."""
+        pages = [self.format_help()]
+        pages += [parser.format_long_help() for parser in self.commands.values()]
+        return "\n\n".join(pages)
+
+
+def _help_width() -> int:
+    return min(80, shutil.get_terminal_size().columns) - 1
 
 
 class _HelpAll(argparse.Action):
@@ -168,7 +116,7 @@ class _HelpAll(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from broadcast_server import streams
 
-        assert isinstance(parser, _CommandParser)
+        assert isinstance(parser, (_CommandParser, _ProgramParser))
         raise SystemExit(0 if streams.write_stdout(parser.format_long_help()) else 1)
 
 
@@ -183,16 +131,15 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line. It reads nothing and changes nothing."""
-    parser = _Parser(
+    parser = _ProgramParser(
         prog=PROG,
         usage=f"{PROG} COMMAND [options]",
-        description="Run a WebSocket broadcast hub, or use one: what one client sends, all others "
-        "in its room get. The path of a client's URL is its room. Options may stand in any order.",
-        epilog=f"More: {PROG} COMMAND --help, or man {PROG}.",
+        description=f"{cli_words.DESCRIPTION} {cli_words.ANY_ORDER}",
         allow_abbrev=False,
     )
     parser.add_argument("--start", action="store_true", help="the same as the command start")
     parser.add_argument("--connect", action="store_true", help="the same as the command connect")
+    _add_help_all(parser, "describe every option of every command and exit")
     _add_version(parser, "show the version and exit")
     commands = parser.add_subparsers(
         title="commands",
@@ -205,26 +152,21 @@ def build_parser() -> argparse.ArgumentParser:
     for command, groups in OPTIONS.items():
         sub = commands.add_parser(
             command,
-            usage=f"{PROG} {command} {USAGES[command]}",
-            help=SUMMARIES[command],
-            description=DESCRIPTIONS[command],
+            usage=f"{PROG} {command} {cli_words.USAGES[command]}",
+            help=cli_words.SUMMARIES[command],
+            description=cli_words.DESCRIPTIONS[command],
             epilog=f"{_variables(command)} See {PROG}(1).",
             allow_abbrev=False,
         )
         sub.command = command
         _add_version(sub, argparse.SUPPRESS)
-        sub.add_argument(
-            "--help-all",
-            action=_HelpAll,
-            nargs=0,
-            default=argparse.SUPPRESS,
-            help="describe every option and exit",
-        )
-        _add_operands(sub, OPERANDS[command])
+        _add_help_all(sub, "describe every option and exit")
+        _add_operands(sub, cli_words.OPERANDS[command])
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
                 option.add_to(group)
+    parser.commands = commands.choices
     return parser
 
 
@@ -239,10 +181,8 @@ def _variables(command: str) -> str:
 
 def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
     for name, text in operands.items():
-        # Of the words of `publish` the first may be a URL: `words_of` tells.
+        # What is behind a URL: the first of the words may be one, `take_url` tells.
         many = name == "TEXT"
-        if not many and "TEXT" in operands:
-            continue
         parser.add_argument(
             "words" if many else "url",
             metavar=name,
@@ -252,8 +192,21 @@ def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) 
         )
 
 
+def _add_help_all(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=text
+    )
+
+
 def _add_version(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help=text)
+
+
+def _flags(command: str) -> list[str]:
+    """Return what the options of a command are called."""
+    groups = OPTIONS[command].values()
+    own = ["--help", "--help-all", "--version"]
+    return [flag for group in groups for option in group for flag in option.flags] + own
 
 
 def command_first(arguments: Sequence[str]) -> list[str]:
@@ -292,11 +245,14 @@ def command_first(arguments: Sequence[str]) -> list[str]:
             operands.append(argument)
     if not commands:
         for argument in options:
-            if argument in ("-h", "--help", "--version"):
+            if argument in ("-h", "--help", "--help-all", "--version"):
                 return [argument]
     if len(commands) != 1:
         *others, last = OPTIONS
-        raise ValueError(f"give one command: {', '.join(others)} or {last} (or --start, --connect)")
+        meant = "" if commands else did_you_mean(operands[:1], OPTIONS)
+        raise ValueError(
+            f"give one command: {', '.join(others)} or {last} (or --start, --connect){meant}"
+        )
     return [*commands, *options, *(["--", *operands] if operands else [])]
 
 
@@ -344,13 +300,12 @@ def take_url(given: dict[str, Any]) -> str | None:
     """
     apart = not given.keys().isdisjoint(("host", "port", "room"))
     url: str | None = given.get("url")
-    words = given.get("words")
-    if (
-        words
-        and not apart
-        and words[0].lower().startswith(("ws://", "wss://", "http://", "https://"))
-    ):
-        url, *given["words"] = words
+    schemes = ("ws://", "wss://", "http://", "https://")
+    # Where there is a text, its first word stands in the place of a URL that is not given.
+    has_text = "TEXT" in cli_words.OPERANDS[given["command"]]
+    if url is not None and has_text and (apart or not url.lower().startswith(schemes)):
+        given["words"] = [url, *given.get("words", [])]
+        url = None
     if url is not None and apart:
         raise ValueError("give a URL or --host, --port and --room, not both")
     return url
@@ -376,8 +331,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = given["command"]
         try:
             if unknown:
-                told = " ".join(word for word in unknown if word != "--")
-                raise ValueError(f"unrecognized arguments: {told}")
+                wrong = [word for word in unknown if word.startswith("-") and word != "--"]
+                told = " ".join(wrong or [word for word in unknown if word != "--"])
+                meant = did_you_mean(wrong, _flags(command))
+                raise ValueError(f"unrecognized arguments: {told}{meant}")
             url = take_url(given)
             found = resolve(command, given, os.environ)
         except ValueError as error:

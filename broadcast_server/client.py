@@ -168,7 +168,7 @@ class BroadcastClient:
 
     @property
     def state(self) -> str:
-        """One of "connecting", "open", "waiting" (for the next attempt) or "closed"."""
+        """One of "connecting", "open", "waiting" (to try again) or "closed" (also before)."""
         return self._core.state
 
     @property
@@ -251,7 +251,7 @@ class BroadcastClient:
             TimeoutError: there was no room in time; nothing was queued. Also without a timeout, if
                 the queue of what comes is full as well and nobody receives for ``close_timeout``.
             UsageError: a key for a server that knows none, or a bad one.
-            ConnectionClosed: the client has ended, or `close` was called.
+            ConnectionClosed: the client is not connected yet, has ended, or `close` was called.
         """
         self._sender.send(data, Deadline(timeout), key)
 

@@ -26,7 +26,8 @@ from .retries import back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
 STABLE_SECONDS = 10.0
-# After so long a silence the peer is asked whether it is there; after another one it is not.
+# After so long a silence the peer is asked whether it is there, which also keeps proxies from
+# cutting the connection off; after another one it is not there, for a client that can come back.
 QUIET_SECONDS = 30.0
 # Ends of a connection after which the client comes back (docs/reference/protocol.md).
 RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
@@ -182,13 +183,13 @@ class ClientLife:
         """Read until the end of the connection; return why it has ended."""
         welcome = Deadline(None if link.welcomed else self._core.open_timeout)
         while not link.ended:
-            quiet = Deadline(QUIET_SECONDS if self._core.resumes else None)
+            quiet = Deadline(QUIET_SECONDS)
             try:
                 data = link.channel.recv(quiet if link.welcomed else welcome)
             except TimeoutError:
                 if not link.welcomed:
                     return f"no welcome in {self._core.open_timeout:g} s"
-                if link.pinged:
+                if link.pinged and self._core.resumes:
                     return "no answer to a ping"
                 with self._core.lock:
                     link.ping_locked()

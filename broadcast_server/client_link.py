@@ -1,8 +1,8 @@
 """One connection of a client: its socket, its writer thread, and its closing handshake.
 
 The *writer* sends what is queued, so that nobody who only wants to read waits for the network. The
-reader is the client's own thread, which outlives the connection; it reads through `recv` and says
-with `finish_locked` and `leave` how the connection ends.
+reader is the client's own thread, which outlives the connection; it reads from the channel and says
+with `end_locked` and `leave` that the connection ends.
 
 A Close that the peer echoes is proof that it has read all that was sent before, since it reads in
 order.

@@ -88,7 +88,8 @@ def _await_welcome(core: ClientCore, link: Link) -> None:
         failure = core.failure
         why = failure or core.closed_locked()
     core.await_thread(Deadline(core.close_timeout))  # a callback may hold it
-    raise ConnectFailed(f"cannot connect to {core.url}: {why}") from failure
+    shown = core.url.partition("?")[0]
+    raise ConnectFailed(f"cannot connect to {shown}: {why}") from failure
 
 
 def _give_up(core: ClientCore, link: Link) -> None:

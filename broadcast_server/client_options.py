@@ -35,7 +35,6 @@ TOKEN_OPTION = Option(
 
 HOST = Option("host ADDRESS", "127.0.0.1", "address or host name of the hub")
 PORT = Option("port PORT", 8765, "TCP port of the hub")
-NAME = Option("name NAME", None, "name that the hub shows for this client", shown="none")
 
 HEADER = Option(
     "header HEADER",
@@ -66,25 +65,44 @@ OTHERS = [
     ),
 ]
 
-CONNECT: dict[str, list[Option]] = {
-    "where to connect": [
+
+def _place(room: str, name: str = "name that the hub shows for this client") -> list[Option]:
+    """Return the options that say where a room is and who is there; the texts tell of two of
+    them."""
+    return [
         HOST,
         PORT,
-        Option("room PATH", "/", "room to join, such as /scores"),
-        NAME,
+        Option("room PATH", "/", f"{room}, such as /scores"),
+        Option("name NAME", None, name, shown="none"),
         TOKEN_OPTION,
-    ],
-    "at a terminal": [
+    ]
+
+
+CONNECT: dict[str, list[Option]] = {
+    "where to connect": _place("room to join"),
+    "what to do": [
         Option(
             "history COUNT",
-            20,
+            None,
             "old messages of the room to show first, as far as the hub keeps them",
+            shown="20 at a terminal, else 0",
         ),
-        Option("bell", False, "ring the bell when somebody says your name", shown="off"),
         Option(
             "no-reconnect",
             False,
             "end when the connection is lost, instead of coming back",
+            shown="off",
+        ),
+        Option(
+            "linger SECONDS",
+            0,
+            "in a pipe, go on for so long after the end of the input, for answers to it, or until "
+            "the server ends the connection",
+        ),
+        Option(
+            "bell",
+            False,
+            "at a terminal, ring the bell when somebody says your name",
             shown="off",
         ),
     ],
@@ -102,13 +120,7 @@ CONNECT: dict[str, list[Option]] = {
 }
 
 PUBLISH: dict[str, list[Option]] = {
-    "where to publish": [
-        HOST,
-        PORT,
-        Option("room PATH", "/", "room to publish to, such as /scores"),
-        Option("name NAME", None, "name that others see as the sender", shown="none"),
-        TOKEN_OPTION,
-    ],
+    "where to publish": _place("room to publish to", "name that others see as the sender"),
     "how": [
         Option(
             "key KEY",
@@ -136,13 +148,7 @@ PUBLISH: dict[str, list[Option]] = {
 }
 
 LISTEN: dict[str, list[Option]] = {
-    "where to listen": [
-        HOST,
-        PORT,
-        Option("room PATH", "/", "room to listen to, such as /scores"),
-        NAME,
-        TOKEN_OPTION,
-    ],
+    "where to listen": _place("room to listen to"),
     "what to do with messages": [
         Option(
             "format FORM",

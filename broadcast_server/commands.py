@@ -31,6 +31,8 @@ OWN_DESCRIPTORS = 32
 # How long `who` waits for the hub's list, and how much of it it takes.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
+# Where somebody sits, and has not said how much of the old they want to see.
+TERMINAL_HISTORY = 20
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,10 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
     try:
+        if values["history"] is not None and values["history"] < 0:
+            raise UsageError(f"{sources['history']} must be at least 0")
+        if values["linger"] < 0:
+            raise UsageError(f"{sources['linger']} must be at least 0")
         target = targets.find("connect", values, sources, url)
         headers = targets.offer(target.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -116,7 +122,7 @@ def _pass_lines(
     from .client import BroadcastClient
     from .console import SILENCE_SECONDS, Console
 
-    console = Console()
+    console = Console(values["linger"])
     client = BroadcastClient(
         target.url,
         **target.trust,
@@ -124,12 +130,20 @@ def _pass_lines(
         token=target.token,
         headers=headers,
         presence=True,
-        reconnect=False,
+        history=_history(target.url, values["history"] or 0),
+        reconnect=not values["no_reconnect"],
         close_timeout=SILENCE_SECONDS,
+        on_state=console.take_state,
         on_error=console.refuse,
     )
     client.connect()
     return console.run(client, interrupts.descriptor())
+
+
+def _history(url: str, count: int) -> int:
+    """Return how many old messages to begin with, unless the address itself says so."""
+    parts = urls.split(url, urls.WEBSOCKET)
+    return 0 if any(urls.parameter(parts, key) for key in ("since", "history")) else count
 
 
 def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]) -> int:
@@ -140,16 +154,16 @@ def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[st
     # Of another room's address the client does not know it any more.
     token = target.token or urls.parameter(urls.split(target.url, urls.WEBSOCKET), "access_token")
 
+    asked = values["history"]
+
     def make_client(url: str, **more: Any) -> BroadcastClient:
-        parts = urls.split(url, urls.WEBSOCKET)
-        asked = any(urls.parameter(parts, key) for key in ("since", "history"))
         return BroadcastClient(
             url,
             **target.trust,
             token=token,
             headers=headers,
             presence=True,
-            history=0 if asked else values["history"],
+            history=_history(url, TERMINAL_HISTORY if asked is None else asked),
             reconnect=not values["no_reconnect"],
             **more,
         )
@@ -195,7 +209,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
         return 1
     # All the ways in which there may be no whole answer.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        hint = targets.TRUST_HINT if tls.is_untrusted(error) else ""
+        hint = targets.hint(None, tls.is_untrusted(error))
         complain("who", f"cannot ask {shown}: {exchanges.why(error, WHO_SECONDS)}{hint}")
         return 1
     return 0 if write_stdout(text) else 1
@@ -208,7 +222,7 @@ def _who_table(answer: exchanges.Answer, room: str | None) -> str:
         LookupError: it is no such list; the text says what came instead.
     """
     if answer.status != 200:
-        raise LookupError(answer.detail())
+        raise LookupError(answer.detail() + targets.hint(answer.status, False))
     lines = [("ROOM", "COUNT", "MEMBERS")]
     try:
         for entry in answer.fields()["rooms"]:

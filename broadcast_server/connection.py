@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from . import frames
 from .forms import RAW, Form
@@ -72,6 +73,7 @@ class Connection:
         "replaying",
         "rest",
         "rest_is_close",
+        "rewelcome",
         "room",
         "send",
         "skips_to",
@@ -126,6 +128,8 @@ class Connection:
         # cursor, and the place before which messages were asked for without a promise.
         self.joined_after: tuple[int, int] | None = None
         self.skips_to = 0
+        # Its `welcome` with another `after`, if the one that waits may come to tell a wrong one.
+        self.rewelcome: Callable[[str], bytes] | None = None
         self.rest: memoryview | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
         self.final: bytes | None = (
@@ -203,16 +207,22 @@ class Connection:
             self.closing = True
             return True
 
-    def queue_first(self, frame: bytes) -> None:
+    def queue_first(self, frame: bytes, again: Callable[[str], bytes] | None = None) -> None:
         """Queue what goes out before all else, in ``Room.join``: the room's lock is held.
 
         Who resumes a session can be found by its id before it is here, so something may wait
         already: what the program has sent, which comes behind, or a Close, after which nothing
         does.
+
+        Args:
+            frame: the whole frame.
+            again: makes it for a client that begins later, behind the id that it is given; None
+                for one that cannot.
         """
         with self.lock:
             if self.closing:
                 return
+            self.rewelcome = again
             if self.personal is None:
                 self.personal = deque()
             self.personal.appendleft((self.cursor, frame, False))
@@ -237,10 +247,12 @@ class Connection:
 
     def _queue_locked(self, frame: bytes, is_close: bool) -> None:
         assert self.lock.locked()
+        item, cost = (self.room.head, frame, is_close), _cost(frame)
         if self.personal is None:
             self.personal = deque()
-        self.personal.append((self.room.head, frame, is_close))
-        self.personal_bytes += _cost(frame)
+        # With no call in between: a thread of the program may be interrupted.
+        self.personal += (item,)
+        self.personal_bytes += cost
         self.plain = False
 
     def queue_urgent(self, frame: bytes) -> bool:
@@ -299,6 +311,18 @@ class Connection:
             pass  # the peer was faster
 
     # -- The fan-out's thread ------------------------------------------------------------------
+
+    def begin_later(self, cursor: int, after: str) -> None:
+        """Skip old messages that have gone before the hand-over, of which none was promised; the
+        ``welcome`` tells where it really begins."""
+        self.cursor = cursor
+        if self.rewelcome is not None:
+            frame = self.rewelcome(after)
+            with self.lock:
+                assert self.personal is not None
+                stamp, old, _ = self.personal[0]
+                self.personal[0] = (stamp, frame, False)
+                self.personal_bytes += len(frame) - len(old)
 
     def queue_second(self, frame: bytes) -> None:
         """Queue a frame that goes out before all messages, but behind the ``welcome``."""

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from . import access
 from .access import AccessRequest, Authorize, Grant
-from .backplane import Done, MemoryBackplane
+from .backplane import Done, MemoryBackplane, SenderGone
 from .connection import Connection
 from .decisions import Decision, Refusal, Request
 from .errors import HubStopped
 from .fanout import FanOut
 from .messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from .places import Place
 from .rates import AddressRates
 from .registry import Rooms
 from .rooms import Room
@@ -60,7 +61,6 @@ class Core:
         draining: set once, when nobody is admitted any more.
         stopping: set once, when no message is accepted any more.
         restarting: the hub comes back: its clients are told so, and from where to go on.
-        reloads: read files anew; called by ``BroadcastHub.reload``, each may raise.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
         ended: how many connections have ended, by close code.
@@ -68,7 +68,7 @@ class Core:
         refused: how many requests and messages were refused, by reason.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
-        reloads: what reads files anew when the hub is told to reload; each may raise.
+        reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
     """
 
     settings: Settings
@@ -187,34 +187,36 @@ class Core:
         """Return a message on its way to an id."""
         return Draft(origin, encode(data), sender, key)
 
-    def publish(
-        self, room: Room, drafts: list[Draft], cost: int, done: Done, *, outside: bool = False
-    ) -> None:
-        """Let a batch, whose place in the room is reserved, be given ids, and wake the fan-out.
+    def publish(self, room: Room, drafts: list[Draft], cost: int, done: Done) -> None:
+        """Let a client's batch, whose place in the room is reserved, be given ids, and wake the
+        fan-out.
 
         Args:
             room: the room, where ``reserve(cost, …)`` returned True.
-            drafts: the batch.
+            drafts: the batch, which the caller leaves alone from now on.
             cost: what was reserved.
             done: called with the ids once the batch is accepted, without a lock.
-            outside: it comes from a publisher that is no member.
 
         Raises:
             HubStopped: the hub takes no more; the place is given back.
+            SenderGone: the client has left the room; the place is given back.
         """
-        with self._count_lock:
-            self.encodes += len(drafts)
-            self.bytes_in += sum(len(draft.frame) for draft in drafts)
+        self._count(drafts)
 
         def accepted(ids: Accepted) -> None:
             self.fanout.notify(room)
             done(ids)
 
         try:
-            self.backplane.submit(room, drafts, accepted, outside)
-        except HubStopped:
+            self.backplane.submit(room, drafts, accepted)
+        except (HubStopped, SenderGone):
             room.release(cost)
             raise
+
+    def _count(self, drafts: list[Draft]) -> None:
+        with self._count_lock:
+            self.encodes += len(drafts)
+            self.bytes_in += sum(len(draft.frame) for draft in drafts)
 
     def publish_one(
         self, path: str, draft: Draft, deadline: float, maker: str | None = None
@@ -233,31 +235,32 @@ class Core:
             HubStopped: the hub does not run.
         """
         drafts = [draft]
-        cost = cost_of(drafts)
-        room = self._reserve(path, cost, deadline, maker)
+        place = Place()
         found: list[Accepted] = []
         try:
-            self.publish(room, drafts, cost, found.append, outside=maker is not None)
-        except HubStopped:
-            raise  # the place is given back
+            room = self._reserve(path, cost_of(drafts), deadline, maker, place)
+            self._count(drafts)
+            self.backplane.submit(place, drafts, found.append, maker is not None)
+            self.fanout.notify(room)
         except BaseException:
-            # Ctrl-C: a message that is in the log goes out, for any other the place is given back.
-            with room.lock:
-                entries = room.entries(room.base, room.head)
-            if any(entry.frame is draft.frame for entry in entries):
-                self.fanout.notify(room)
-            else:
-                room.release(cost)
+            # Perhaps Ctrl-C, and nobody knows where: what is in the log goes out, for anything else
+            # the place is given back.
+            if place.room is not None:
+                place.release(place.cost)
+                self.fanout.notify(place.room)
+                self.fanout.wake()
             raise
         return found[0]
 
-    def _reserve(self, path: str, cost: int, deadline: float, maker: str | None) -> Room:
+    def _reserve(
+        self, path: str, cost: int, deadline: float, maker: str | None, place: Place
+    ) -> Room:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
             room = self.rooms.open(path, maker)
-            if room.reserve(cost, deadline, given_up):
+            if room.reserve(cost, deadline, given_up, place):
                 return room
         raise HubStopped("the hub is stopping")
 
@@ -279,14 +282,39 @@ class Core:
         if told or room.recount:
             self.fanout.tell(room, told)
 
-    def say_goodbye(self, connection: Connection) -> None:
-        """Close a connection because the hub ends, after all that it is to get; it is no member
-        from now on. Done already, it does nothing."""
-        # Who shall come back is told where to go on; the id is that of the last message before it.
-        code, reason = (1012, None) if self.restarting else (1001, "the hub stops")
-        if connection.queue_close(code, reason):
+    def dismiss(
+        self, connection: Connection, code: int, reason: str | None, echo_code: int | None = None
+    ) -> bool:
+        """Close a connection after all that it is to get; it is no member from now on.
+
+        Args:
+            connection: the client.
+            code, reason, echo_code: as for ``Connection.queue_close``.
+
+        Returns:
+            False if it is closing already, or lost.
+        """
+        try:
+            if not connection.queue_close(code, reason, echo_code=echo_code):
+                return False
             self.leave(connection)
             self.fanout.attend(connection)
+        except BaseException:
+            # Perhaps Ctrl-C, and nobody knows where: what was begun is done, and since some may
+            # have been told that it leaves and others not, all are told who is here.
+            room = connection.room
+            connection.queue_close(code, reason, echo_code=echo_code)
+            room.leave(connection)
+            self.fanout.tell(room, [connection, *room.tell_again()])
+            self.fanout.wake()
+            raise
+        return True
+
+    def say_goodbye(self, connection: Connection) -> None:
+        """Close a connection because the hub ends. Done already, it does nothing."""
+        # Who shall come back is told where to go on; the id is that of the last message before it.
+        code, reason = (1012, None) if self.restarting else (1001, "the hub stops")
+        self.dismiss(connection, code, reason)
 
     def gap_of(self, since: Id | None) -> str | None:
         """Return why nothing can be known about an id, whatever its room holds; None if it may be

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from .settings import MAX_SECONDS
+# No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
+# wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
+MAX_SECONDS = 1_000_000
 
 
 class Deadline:

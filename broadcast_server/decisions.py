@@ -16,6 +16,9 @@ Id = tuple[int, int]
 # After every id that can be given out: for an id that the hub cannot have given out.
 NEVER_GIVEN: Id = (2**63, 0)
 
+# Said to whom the hub turns away for now: come back in so many seconds.
+RETRY: Headers = (("Retry-After", "5"),)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
@@ -200,8 +203,8 @@ class Refusal:
         status: the HTTP status.
         text: one sentence for who made the request.
         headers: more header lines.
-        reason: what it is counted as (``Core.count_refusal``); empty for a mistake of whoever asks,
-            which is not counted.
+        reason: what it is counted as, in ``broadcast_refusals_total``; empty for what is not
+            counted, such as a mistake of whoever asks.
     """
 
     status: int

@@ -12,9 +12,8 @@ import websocket
 
 from . import retries, tls
 from .connector import Connector
-from .deadlines import Deadline
+from .deadlines import MAX_SECONDS, Deadline
 from .errors import ConnectFailed, UsageError
-from .settings import MAX_SECONDS
 
 # What is longer is no sentence.
 MAX_DETAIL_CHARACTERS = 200
@@ -60,7 +59,8 @@ class Dialing:
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
-        self._shown = shown
+        # Without its query, most of which is the client's own: nobody has typed `?history=20`.
+        self._shown = shown.partition("?")[0]
         # The library would take a server that chooses none of its `subprotocols` for a broken one.
         given = {k.lower(): v for k, v in headers.items() if k.lower() == PROTOCOL_HEADER}
         offered = given.get(PROTOCOL_HEADER, subprotocol)
@@ -108,8 +108,7 @@ class Dialing:
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
-            if status in (401, 403, 421, 429):
-                why += _detail(error.resp_body)
+            why += _detail(error.resp_headers or {}, error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
                 f"cannot connect to {url}: the answer is {why}", status, wait
@@ -179,14 +178,20 @@ def masked_frame(opcode: int, payload: bytes) -> bytes:
     return websocket.ABNF.create_frame(payload, opcode).format()
 
 
-def _detail(body: bytes | None) -> str:
-    """Return what the hub says about a refusal (RFC 9457), to be put behind the status."""
+def _detail(headers: Mapping[str, str], body: bytes | None) -> str:
+    """Return what the server says about a refusal, to be put behind the status: an object of
+    RFC 9457, as a hub sends it, or one line of plain text. Pages are for browsers."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        detail = json.loads(body or b"")["detail"]
+        if kind == "text/plain":
+            detail: object = (body or b"").decode().strip()
+        else:
+            detail = json.loads(body or b"")["detail"]
     except (ValueError, RecursionError, LookupError, TypeError):
         return ""
-    short = isinstance(detail, str) and len(detail) <= MAX_DETAIL_CHARACTERS
-    return f" ({detail})" if short and detail.isprintable() else ""
+    if not isinstance(detail, str) or len(detail) > MAX_DETAIL_CHARACTERS:
+        return ""
+    return f" ({detail})" if detail and detail.isprintable() else ""
 
 
 def _why(error: Exception, timeout: float) -> str:

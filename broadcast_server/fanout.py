@@ -12,7 +12,6 @@ that has something new, timers. The thread sleeps only when all of it is empty.
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import threading
 import time
@@ -20,11 +19,12 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
-from . import events
+from . import events, frames
 from .batches import Batch
 from .connection import Connection
 from .forms import RAW, Form
 from .liveness import Liveness, latest_ping
+from .mailbox import Mailbox, Post
 from .messages import format_id
 from .registry import Rooms
 from .rooms import Room
@@ -52,6 +52,9 @@ class FanOut:
         rooms: the hub's rooms.
         on_drained: called on the fan-out's thread, without a lock, when a client's personal queue
             has become empty, so that who waits for a place in it can go on.
+
+    Attributes:
+        notify: tells that a room's log has grown; it may be called from any thread.
     """
 
     def __init__(self, settings: Settings, rooms: Rooms, on_drained: Callable[[], None]) -> None:
@@ -59,30 +62,19 @@ class FanOut:
         self._rooms = rooms
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._begun = False  # set once, by start()
+        self._mailbox = Mailbox()
+        self.notify = self._mailbox.notify  # no method: one call less for each message
+        self._selector.register(self._mailbox, selectors.EVENT_READ, None)
 
-        # Guards the next three, and the use of the pipe against its closing. Taken alone.
-        self._pipe_lock = threading.Lock()
-        self._closed = False
+        # Guards the next two. Taken alone.
+        self._end_lock = threading.Lock()
         self._unwanted = False  # close() was called
         self._over = False  # the thread uses nothing any more
 
-        # Guards the next seven. Taken last of all locks.
-        self._lock = threading.Lock()
-        self._posts: list[tuple[Callable[[Connection], None], Connection]] = []
-        self._dirty: dict[Room, None] = {}
-        self._rooms_to_count: dict[Room, None] = {}
-        self._sleeping = False
-        self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
-        self._finish_by: float | None = None
-        self._ended = False
-
         # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
         # has taken and not yet done, so that none is lost if one fails.
-        self._taken: deque[tuple[Callable[[Connection], None], Connection]] = deque()
+        self._taken: deque[Post] = deque()
         self._timers = Timers()
         self.writer = ClientWriter(settings, self._selector, self._timers, on_drained, self.tell)
         # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
@@ -97,17 +89,13 @@ class FanOut:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._begun = True
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def notify(self, room: Room) -> None:
-        """Tell that a room's log has grown."""
-        with self._lock:
-            self._dirty[room] = None
-        self._rouse()
+        """Whether the thread runs. Not as ``Thread.is_alive`` tells it: in CPython up to 3.12 that
+        takes a running thread for an ended one from then on if Ctrl-C comes in the middle."""
+        return self._begun and not self._mailbox.has_ended
 
     def activate(self, connection: Connection) -> None:
         """Hand a client's writing side over for good; it owns its share of the socket already.
@@ -116,45 +104,35 @@ class FanOut:
         than all else here when many join. Whatever is published or queued for the client from now
         on wakes it, and it finds the client first.
         """
-        with self._lock:
-            ended = self._ended
-            if not ended:
-                self._posts.append((self._do_activate, connection))
-            wakes_by = self._wakes_by
-        if ended:
-            connection.abort()
-            connection.release()
-            return
         # The latest that the first ping may be due, or its end, so both are in time.
         first_look = min(time.monotonic() + latest_ping(self._settings), connection.expires)
-        if wakes_by > first_look or connection.has_work():
-            self._rouse()
+        if not self._mailbox.post(self._do_activate, connection, by=first_look):
+            connection.end(frames.ABNORMAL, "")  # its reader must wait for nothing
+            connection.abort()
+            connection.release()
+        elif connection.has_work():
+            self._mailbox.rouse()
 
     def attend(self, connection: Connection) -> None:
         """Tell that something was queued for a client."""
-        self._post(self._do_attend, connection)
+        self._mailbox.post(self._do_attend, connection)
 
     def tell(self, room: Room, told: list[Connection]) -> None:
         """Tell that presence was queued for clients of a room, or a count is due there."""
-        with self._lock:
-            if self._ended:
-                return
-            self._posts.extend((self._do_attend, connection) for connection in told)
-            if room.recount:
-                self._rooms_to_count[room] = None
-        self._rouse()
+        self._mailbox.post_all(self._do_attend, told, room if room.recount else None)
 
     def leave(self, connection: Connection) -> None:
         """Tell that a client's reader has ended."""
-        self._post(self._do_leave, connection)
+        self._mailbox.post(self._do_leave, connection)
+
+    def wake(self) -> None:
+        """Wake the thread, whatever was told before, by somebody who was interrupted."""
+        self._mailbox.wake()
 
     def finish(self, deadline: float) -> None:
         """Let the thread end once it has no client left, or at the deadline
         (``time.monotonic()``)."""
-        with self._lock:
-            self._finish_by = deadline
-            self._sleeping = False
-        self._wake()
+        self._mailbox.finish(deadline)
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread's end; return whether it has ended."""
@@ -165,44 +143,15 @@ class FanOut:
     def close(self) -> None:
         """Close what the thread uses: now if it has ended or never begun, else at its end. It may
         be called again."""
-        with self._pipe_lock:
+        with self._end_lock:
             self._unwanted = True
-            if self._over or self._thread.ident is None:
-                self._close_locked()
+            unused = self._over or self._thread.ident is None
+        if unused:
+            self._let_go()
 
-    def _close_locked(self) -> None:
-        assert self._pipe_lock.locked()
-        if not self._closed:
-            self._closed = True
-            self._selector.close()
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
-
-    def _post(self, action: Callable[[Connection], None], connection: Connection) -> bool:
-        """Leave something to do for the thread; return False if it has ended."""
-        with self._lock:
-            if self._ended:
-                return False
-            self._posts.append((action, connection))
-        self._rouse()
-        return True
-
-    def _rouse(self) -> None:
-        """Wake the thread if it sleeps."""
-        with self._lock:
-            wake, self._sleeping = self._sleeping, False
-        if wake:
-            self._wake()
-
-    def _wake(self) -> None:
-        # Who was about to wake a thread that has ended must not write to a descriptor that the
-        # kernel has given to somebody else since.
-        with self._pipe_lock:
-            if not self._closed:
-                try:
-                    os.write(self._wake_writer, b"w")
-                except OSError:
-                    pass  # full: it will wake; the reading end closed: the thread has ended
+    def _let_go(self) -> None:
+        self._selector.close()
+        self._mailbox.close()
 
     # -- The fan-out's thread: the loop --------------------------------------------------------
 
@@ -213,10 +162,7 @@ class FanOut:
         except Exception:
             logger.critical("the fan-out has failed; all clients are cut off", exc_info=True)
         finally:
-            with self._lock:
-                self._ended = True
-                self._taken.extend(self._posts)
-                self._posts.clear()
+            self._taken.extend(self._mailbox.end())
             for action, connection in self._taken:
                 if action == self._do_activate:
                     self.writer.connections[connection] = None
@@ -225,29 +171,24 @@ class FanOut:
                     self.writer.drop(connection)
                 except Exception:
                     logger.critical("cannot drop %s", connection.member.id, exc_info=True)
-            with self._pipe_lock:
+            with self._end_lock:
                 self._over = True
-                if self._unwanted:
-                    self._close_locked()
+                unwanted = self._unwanted
+            if unwanted:
+                self._let_go()
 
     def _turn(self) -> bool:
         """Do everything that there is to do now; return False at the end."""
         now = time.monotonic()
-        with self._lock:
-            finish_by = NEVER if self._finish_by is None else self._finish_by
-            idle = not (self._posts or self._dirty or self._rooms_to_count or self.writer.active)
-            self._sleeping = idle
-            until = self._wakes_by = min(self._timers.next_due, finish_by)
+        until = self._timers.next_due
+        idle, finish_by = self._mailbox.doze(bool(self.writer.active), until)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
             return False
         if not idle:
             self._interlude(0.0)
         else:
-            self._interlude(min(max(0.0, until - now), MAX_SLEEP_SECONDS))
-        with self._lock:
-            self._sleeping = False
-            self.writer.active.update(self._dirty)
-            self._dirty.clear()
+            self._interlude(min(max(0.0, min(until, finish_by) - now), MAX_SLEEP_SECONDS))
+        self.writer.active.update(self._mailbox.wake_up())
         # One pass for each room, in turn; a room that needs more comes again after all others.
         rooms, self.writer.active = self.writer.active, {}
         for room in rooms:
@@ -262,13 +203,11 @@ class FanOut:
         threads posted, timers. Waits for the first of it at most for the time-out."""
         for key, _ in self._selector.select(timeout):
             if key.data is None:
-                self._empty_pipe()
+                self._mailbox.empty_pipe()
             else:
                 self.writer.go_on(key.data)
-        with self._lock:
-            self._taken.extend(self._posts)
-            self._posts.clear()
-            counted, self._rooms_to_count = self._rooms_to_count, {}
+        posts, counted = self._mailbox.take_posts()
+        self._taken.extend(posts)
         for room in counted:
             self._timers.schedule(room, room.counted_at + COUNT_SECONDS)
         while self._taken:
@@ -282,13 +221,6 @@ class FanOut:
                     self.writer.attend(connection)
             else:
                 self._liveness.check(due, now)
-
-    def _empty_pipe(self) -> None:
-        try:
-            while len(os.read(self._wake_reader, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
 
     # -- The fan-out's thread: a room ----------------------------------------------------------
 
@@ -429,7 +361,7 @@ class FanOut:
         connection.replaying = connection.cursor < room.offered
         self._liveness.begin(connection)
         if connection.cursor < room.base <= connection.skips_to:
-            connection.cursor = room.base  # old messages of which it was promised none
+            connection.begin_later(room.base, format_id(*room.id_before(room.base)))
         elif connection.cursor < room.base and connection.form is RAW:
             self.writer.evict_slow(connection, connection.joined_after)
         elif connection.cursor < room.base:
@@ -440,7 +372,7 @@ class FanOut:
             connection.cursor = room.base
             gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
             connection.queue_second(connection.form.event(gap, "gap"))
-        connection.joined_after = None
+        connection.joined_after = connection.rewelcome = None
         self.writer.attend(connection)
 
     def _do_attend(self, connection: Connection) -> None:

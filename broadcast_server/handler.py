@@ -21,7 +21,7 @@ from .access import OPEN, Grant
 from .addresses import Address, Network, client_of
 from .connection import Connection
 from .core import Core
-from .decisions import Join, Refusal, Request, Response, Stream
+from .decisions import RETRY, Join, Refusal, Request, Response, Stream
 from .forms import JSON, RAW, SSE, SSE_JSON
 from .handshake import BadRequest, HttpConnection
 from .messages import Member
@@ -51,8 +51,6 @@ logger = logging.getLogger(__name__)
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512
 MAX_RECV_BYTES = 64 * 1024
-
-_RETRY = (("Retry-After", "5"),)
 
 
 class Server(Protocol):
@@ -246,7 +244,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             try:
                 room = core.rooms.open(join.room, self.address.host)
             except NoRoom as error:
-                return Refusal(503, str(error), (*_RETRY, *headers), error.reason)
+                return Refusal(503, str(error), (*RETRY, *headers), error.reason)
             client = Connection(
                 number, member, room, self.request, echo=echo, form=form, expires=expires
             )
@@ -277,9 +275,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             if session is not None:
                 core.sessions.take(session, name)
             old = joined.replaced
-            if old is not None and old.queue_close(1008, "a newer connection has your session"):
-                core.leave(old)  # still a member if this one was told to go before it came
-                core.fanout.attend(old)
+            if old is not None:
+                # It is still a member if this one was told to go before it came.
+                core.dismiss(old, 1008, "a newer connection has your session")
             if isinstance(join, Stream):
                 http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
                 trailing = b""

@@ -1,10 +1,10 @@
 """HTTP on a client's socket before it is something else: requests in, answers out, all bounded.
 
-h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that.
-Answers are written here. For each request there is a new h11 connection, fed with what came behind
-the last one; so there is no state that a long connection could heap up. The socket belongs to the
-reader thread, which waits for each request, each body and each answer under one deadline, however
-slowly the bytes move.
+h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that;
+``answers`` makes the bytes of the answers. For each request there is a new h11 connection, fed with
+what came behind the last one; so there is no state that a long connection could heap up. The socket
+belongs to the reader thread, which waits for each request, each body and each answer under one
+deadline, however slowly the bytes move.
 
 A connection is kept after every answer, errors included, unless the client says otherwise or what
 it has sent was not read to its end.
@@ -13,14 +13,12 @@ it has sent was not read to its end.
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import http
-import json
 import socket
 import time
 
 import h11
 
+from . import answers
 from .decisions import Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
 from .tls_stream import ByteStream
@@ -32,20 +30,6 @@ _MAX_CHUNKS = 16_384
 # A client that sends all of its body before it reads should still get a 413.
 _LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 1.0
-
-_PROBLEM = "application/problem+json"
-
-# What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
-# it is a script, load it into a page of another origin without asking (CORS is for those that
-# --allow-origin names), or keep it: what is in a room now is not there later.
-SAFE_HEADERS: Headers = (
-    ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-)
 
 
 class BadRequest(Exception):
@@ -245,7 +229,7 @@ class HttpConnection:
         """
         deadline = time.monotonic() + timeout
         if isinstance(response, Refusal):
-            response = _problem(response)
+            response = answers.problem(response)
         keep = (
             request is not None
             and request.version >= "1.1"
@@ -254,17 +238,7 @@ class HttpConnection:
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
-        headers = [*response.headers]
-        if response.content_type is not None:
-            headers.append(("Content-Type", response.content_type))
-        if response.status != 204:  # RFC 9110 §8.6: that one must not have it
-            headers.append(("Content-Length", str(len(response.body))))
-        # RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
-        options = ["Upgrade"] * any(name == "Upgrade" for name, _ in headers)
-        options += ["close"] * (not keep)
-        if options:
-            headers.append(("Connection", ", ".join(options)))
-        data = _head(response.status, tuple(headers))
+        data = answers.head_of(response, keep=keep)
         if request is None or request.method != "HEAD":
             data += response.body
         self._send(data, deadline)
@@ -282,15 +256,7 @@ class HttpConnection:
         Raises:
             OSError: the client did not take it in time.
         """
-        answer = (
-            b"HTTP/1.1 101 Switching Protocols\r\n"
-            b"Upgrade: websocket\r\n"
-            b"Connection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + join.accept.encode("ascii") + b"\r\n"
-        )
-        if join.subprotocol is not None:
-            answer += b"Sec-WebSocket-Protocol: " + join.subprotocol.encode("ascii") + b"\r\n"
-        self._send_last(answer + b"\r\n", timeout)
+        self._send_last(answers.switching(join), timeout)
         return self._take_trailing()
 
     def start_stream(self, headers: Headers, first: bytes, timeout: float) -> bytes:
@@ -307,14 +273,7 @@ class HttpConnection:
         Raises:
             OSError: the client did not take it in time.
         """
-        own = (
-            ("Content-Type", "text/event-stream"),
-            # The body has no length and no chunks: it ends with the connection.
-            ("Connection", "close"),
-            # nginx would keep events until its buffer is full.
-            ("X-Accel-Buffering", "no"),
-        )
-        self._send_last(_head(200, (*headers, *own)) + first, timeout)
+        self._send_last(answers.stream_head(headers) + first, timeout)
         return self._take_trailing()
 
     def _send_last(self, data: bytes, timeout: float) -> None:
@@ -392,36 +351,3 @@ def _malformed(status: int, text: str) -> Refusal:
 
 def _too_big(limit_bytes: int) -> Refusal:
     return Refusal(413, f"a message has at most {limit_bytes} bytes", reason="too_big")
-
-
-def _problem(refusal: Refusal) -> Response:
-    """Return an error as RFC 9457 wants it; the status says all about its type."""
-    problem = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(refusal.status).phrase,
-        "status": refusal.status,
-        "detail": refusal.text,
-    }
-    body = json.dumps(problem, ensure_ascii=False).encode() + b"\n"
-    return Response(refusal.status, refusal.headers, body, _PROBLEM)
-
-
-def _head(status: int, headers: Headers) -> bytes:
-    """Return a status line and headers; those that all answers have are added."""
-    given = {name.lower() for name, _ in headers}
-    if "access-control-allow-origin" in given:
-        # Whoever may read the answer may load it without reading, too.
-        given.add("cross-origin-resource-policy")
-    common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
-    common += [header for header in SAFE_HEADERS if header[0].lower() not in given]
-    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in (*common, *headers)]
-    # An origin that is sent back goes out with the bytes with which it came.
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def busy() -> bytes:
-    """Return the answer to a connection for which there is no thread, and so no request that could
-    be looked at."""
-    headers = (("Retry-After", "5"), ("Content-Length", "0"), ("Connection", "close"))
-    return _head(503, headers)

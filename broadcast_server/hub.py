@@ -27,7 +27,7 @@ class BroadcastHub(HubLife):
 
     All methods may be called from any thread, also in callbacks. Callbacks run on the reader thread
     of the client that they are about, without a lock: a slow one delays that client only, and what
-    one raises is logged.
+    one raises is logged. A context manager: it starts on entering and stops on leaving.
 
     Example::
 
@@ -83,7 +83,11 @@ class BroadcastHub(HubLife):
             raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
         self._port = port
         self._callbacks = (on_message, on_join, on_leave, filter)
-        super().__init__(Settings(**settings))
+        try:
+            super().__init__(Settings(**settings))
+        except TypeError as error:  # an unknown name; that of the class says nothing to the caller
+            text = str(error).replace("Settings.__init__()", "BroadcastHub()")
+            raise TypeError(text) from None
         if authorize is not None and self._settings.has_secrets:
             raise UsageError("give authorize, or tokens and keys, not both")
         self._authorize = authorize
@@ -120,6 +124,7 @@ class BroadcastHub(HubLife):
             MessageTooBig: it has more than ``max_message_bytes``.
             InvalidRoom: there can be no such room.
             TypeError: the data is neither ``str`` nor ``bytes``.
+            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
         """
         core, _ = self._running_parts()
         draft = Draft(0, self._encode(data))
@@ -140,7 +145,7 @@ class BroadcastHub(HubLife):
 
         Raises:
             HubBusy: the client did not take enough in that time; nothing was sent.
-            HubStopped, MessageTooBig, TypeError: as for ``broadcast``.
+            HubStopped, MessageTooBig, TypeError, UnicodeEncodeError: as for ``broadcast``.
         """
         run = self._serving_run()
         frame = self._encode(data)
@@ -204,9 +209,7 @@ class BroadcastHub(HubLife):
         if not is_sendable_close_code(code):
             raise UsageError(f"{code} is not a close code that may be sent")
         while (connection := server.find(client_id)) is not None:
-            if connection.queue_close(code, reason):
-                core.leave(connection)
-                core.fanout.attend(connection)
+            if core.dismiss(connection, code, reason):
                 return True
             # It ends just now; a newer one may have taken its place.
         return False

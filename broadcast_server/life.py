@@ -7,6 +7,7 @@ parts of one run are in ``run.py``; here is decided which thread ends it, and wh
 
 from __future__ import annotations
 
+import abc
 import atexit
 import logging
 import os
@@ -20,17 +21,18 @@ from typing import TypeVar
 
 from .access import is_loopback
 from .core import Core
+from .deadlines import MAX_SECONDS
 from .errors import HubStopped, UsageError
 from .run import Run
 from .server import HubServer
-from .settings import MAX_SECONDS, Settings
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 Hub = TypeVar("Hub", bound="HubLife")
 
 
-class HubLife:
+class HubLife(abc.ABC):
     """What begins and ends. All methods may be called from any thread, also in callbacks.
 
     Args:
@@ -41,18 +43,18 @@ class HubLife:
         self._settings = settings
         self._begin_empty()
 
+    @abc.abstractmethod
     def _make_run(self) -> Run:
         """Make the parts of a run.
 
         Raises:
             OSError: the address cannot be listened on.
         """
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def urls(self) -> tuple[str, ...]:
         """The URL of the lobby at each address."""
-        raise NotImplementedError
 
     def _begin_empty(self) -> None:
         """Be a hub that does not run. Also in a forked child at its first start: what it has
@@ -110,7 +112,7 @@ class HubLife:
         """Start if need be, then block until ``stop()`` is called elsewhere.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError, AccessError, TlsError: as for ``start``.
         """
         if self._run is None or self._pid != os.getpid():
             self.start()
@@ -204,33 +206,36 @@ class HubLife:
         if self._pid != os.getpid():
             return  # before the lock, which a forked child may have inherited locked
         current = threading.current_thread()
-        with self._lock:
-            run = self._run
-            if run is None:
-                return
-            first = self._stopper in (None, current)
+        run: Run | None = None
+        first = False
+        try:
+            with self._lock:
+                run = self._run
+                if run is None:
+                    return
+                first = self._stopper in (None, current)
+                if first:
+                    self._stopper = current
+            if hurry:
+                run.hurry(time.monotonic() + stop_seconds)
             if first:
-                self._stopper = current
-        if hurry:
-            run.hurry(time.monotonic() + stop_seconds)
-        if not first:
+                begin(run)
+                self._end(run, time.monotonic() + stop_seconds)
             # The one who stops waits for the callbacks: none of them may wait for it.
-            if run.server.is_session():
+            elif run.server.is_session():
                 run.leave_own()
             else:
                 self._stopped.wait((stop_seconds if bound is None else bound) + 0.5)
-            return
-        try:
-            begin(run)
-            self._end(run, time.monotonic() + stop_seconds)
         except BaseException:
-            self._end(run, time.monotonic())
+            if first and run is not None:
+                self._end(run, time.monotonic())
             raise
         finally:
             # If that was interrupted, too, the next call does it, at exit at the latest.
-            with self._lock:
-                if self._stopper is current:
-                    self._stopper = None
+            if first:
+                with self._lock:
+                    if self._stopper is current:
+                        self._stopper = None
 
     def _end(self, run: Run, deadline: float) -> None:
         run.end(deadline)

@@ -171,12 +171,14 @@ class Listeners:
             os.write(self._wake_writer, b"w")
 
     def close(self) -> None:
-        """Close everything. It may be called again."""
-        if self._wake_writer < 0:
-            return
+        """Close everything. It may be called again, also if it was interrupted."""
         self._selector.close()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
-        self._wake_reader = self._wake_writer = -1
+        # A number is forgotten before it is closed: the kernel may give it to somebody else then.
+        writer, self._wake_writer = self._wake_writer, -1
+        if writer >= 0:
+            os.close(writer)
+        reader, self._wake_reader = self._wake_reader, -1
+        if reader >= 0:
+            os.close(reader)
         for sock in self.sockets:
             sock.close()

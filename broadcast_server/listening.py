@@ -20,10 +20,11 @@ from typing import Any
 
 from . import interrupts, logs, message_forms, targets
 from .deadlines import Deadline
-from .errors import BroadcastServerError, ConnectionClosed, MessagesLost, UsageError
+from .endings import ending
+from .errors import BroadcastServerError, MessagesLost, UsageError
 from .executor import Executor
 from .messages import Message
-from .streams import complain, warn, write_bytes
+from .streams import complain, hint, warn, write_bytes
 
 # How long each step may take when it is to end: saying goodbye, the user's command, what hangs.
 LEAVE_SECONDS = 1.0
@@ -41,8 +42,9 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
         url: the room's address; None to make it of host, port and room.
 
     Returns:
-        The exit status: 0 done; 1 no connection, too few messages in time, or a command or standard
-        output has failed; 2 a value that cannot be; 3 the connection was lost for good.
+        The exit status: 0 done; 1 no connection, or it was refused, too few messages in time, or a
+        command or standard output has failed; 2 a value that cannot be; 3 the connection was lost
+        for good.
     """
     from .client import BroadcastClient
 
@@ -63,12 +65,32 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
             since=values["since"],
             history=values["history"],
             reconnect=not values["no_reconnect"],
+            on_state=_StateTeller().take,
             open_timeout=10.0 if timeout is None else min(10.0, timeout),
         )
         client.connect()
     except targets.FAILURES as error:
         return targets.tell("listen", error)
     return Listener(client, values, deadline).run(interrupts.descriptor())
+
+
+class _StateTeller:
+    """Tells a user at a terminal that the connection is lost, and that it is there again.
+
+    Its method runs on the client's own thread.
+    """
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def take(self, state: str) -> None:
+        """Take note of the client's state; another attempt that has failed is no news."""
+        if state == "waiting" and not self._lost:
+            self._lost = True
+            hint("listen", "the connection is lost, trying again")
+        elif state == "open" and self._lost:
+            self._lost = False
+            hint("listen", "connected again")
 
 
 def _check(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
@@ -182,10 +204,10 @@ class Listener:
                 )
                 return 1
         elif failure is not None:
-            said_bye = isinstance(failure, ConnectionClosed) and failure.code in (1000, 1001)
-            if not said_bye or self._wanted is not None:
-                complain("listen", f"the connection was lost: {failure}")
-                return 3
+            text, status = ending(failure)
+            if status or self._wanted is not None:
+                complain("listen", text)
+                return status or 3
         return 1 if failures else 0
 
     # The watcher.

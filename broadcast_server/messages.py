@@ -24,14 +24,15 @@ ENTRY_BYTES = 256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """One client in a room.
+    """One client in a room. It cannot be changed, and tells what was true when it was made.
 
     Attributes:
         id: unique in its hub, for ``hub.send`` and ``hub.disconnect``.
         name: what the client called itself, or None.
         room: the room's path.
         address: "host:port" of the peer; behind a proxy that is listed with ``trust_proxy``, of the
-            client that it names, with a port only if it tells one.
+            client that it names, with a port only if it tells one. Clients are not told: it is
+            empty there.
     """
 
     id: str
@@ -42,13 +43,13 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
-    """One message.
+    """One message. It cannot be changed; `dataclasses.replace` makes one with other data.
 
     Attributes:
         data: ``str`` for a text message, ``bytes`` for a binary one.
         room: the room's path.
         sender: who sent it; None for the hub's own program, or where the wire does not tell.
-        time: when it was accepted (at a client: when it arrived), aware, in UTC.
+        time: when the hub accepted it, aware, in UTC; at a client not told so, when it came.
         id: ``milliseconds-sequence``, growing within a room; None where the wire carries none.
     """
 

@@ -1,15 +1,17 @@
 """What an option of the command is: its name, its default, how its value is read.
 
-The tables are in ``cli.py`` and ``client_options.py``. argparse-manpage makes the man page from
-them in a build that has none of our dependencies, so nothing but the standard library is imported.
+The tables are in ``hub_options.py`` and ``client_options.py``. argparse-manpage makes the man page
+from them in a build that has none of our dependencies, so nothing but the standard library is
+imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 
@@ -122,6 +124,11 @@ class Option(NamedTuple):
         return self.spec.partition(" ")[2]
 
     @property
+    def shown_flags(self) -> str:
+        """All that it is called, and what its value is: ``-H, --header HEADER``."""
+        return f"{', '.join(self.flags)} {self.metavar}".rstrip()
+
+    @property
     def type(self) -> Callable[[str], Any]:
         return KINDS[self.metavar]
 
@@ -178,3 +185,16 @@ def logging_options(level: str) -> list[Option]:
             "form of the log: text for people, json for one JSON object a line",
         ),
     ]
+
+
+def did_you_mean(typed: Sequence[str], known: Collection[str]) -> str:
+    """Return what to put behind an error about a word that is not known: the one it is like, if
+    there is any.
+
+    Args:
+        typed: the words; only the first one counts, up to a ``=``.
+        known: all that there are.
+    """
+    word = typed[0].partition("=")[0] if typed else ""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f" (did you mean {found[0]}?)" if found else ""

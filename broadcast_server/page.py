@@ -15,8 +15,6 @@ import dataclasses
 import hashlib
 import importlib.resources
 
-STATIC_PATH = "/-/static/"
-
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",

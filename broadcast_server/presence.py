@@ -85,6 +85,16 @@ class Presence:
             members = [member.member for member in self.members.values()]
             connection.queue_presence(JSON.event(events.members(members)))
 
+    def tell_again(self) -> list[Connection]:
+        """Tell all who is here, where nobody knows who of them was told of the last change; return
+        the clients that were told."""
+        with self.lock:
+            if len(self.members) > MAX_NAMED:
+                self.recount = True
+                return []
+            members = [member.member for member in self.members.values()]
+            return self._queue_to_watchers_locked(JSON.event(events.members(members)))
+
     def answer_who(self, connection: Connection, ref: events.Ref, limit_bytes: int) -> bool | None:
         """Queue the list of members for a client, as ``Connection.queue`` does; also False if
         somebody came or went meanwhile: who was told of that must not get an older list after it.

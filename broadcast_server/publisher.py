@@ -13,9 +13,8 @@ import uuid
 
 from . import exchanges, retries, tls, urls
 from .access import bearer
-from .deadlines import Deadline
+from .deadlines import MAX_SECONDS, Deadline
 from .errors import PublishFailed, UsageError
-from .settings import MAX_SECONDS
 
 KEY = re.compile("[!-~]{1,128}")
 # An answer of a hub has less than 2 KiB.

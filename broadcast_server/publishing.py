@@ -72,7 +72,7 @@ def publish(
                 poster.post(text, f"{key}-{number}")
     except PublishFailed as error:
         where = f"line {number}: " if from_input else ""
-        hint = targets.TRUST_HINT if poster.untrusted else ""
+        hint = targets.hint(error.status, poster.untrusted)
         may = "; it may have been published" if poster.lost else ""
         complain("publish", f"{where}{error}{hint}{may}")
         return 3 if poster.lost else 1

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from . import events, frames
 from .access import Grant
+from .backplane import SenderGone
 from .connection import Connection
 from .core import Core, Refused
 from .errors import HubStopped
@@ -41,7 +42,8 @@ MAX_ERRORS = 10
 
 
 class Batch:
-    """Messages of one client that are published together.
+    """Messages of one client that are published together. Once it is published it is left alone:
+    the backplane may still need it.
 
     Attributes:
         drafts: the messages.
@@ -53,9 +55,6 @@ class Batch:
 
     def __init__(self, client: Connection) -> None:
         self.client = client
-        self.clear()
-
-    def clear(self) -> None:
         self.drafts: list[Draft] = []
         self.refs: list[events.Ref] = []
         self.cost = 0
@@ -127,7 +126,7 @@ class Reader:
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
                 if is_json:
-                    self._take_event(client, opcode, payload, batch)
+                    batch = self._take_event(client, opcode, payload, batch)
                 elif filtered:
                     self._take_filtered(client, opcode, payload, batch)
                 else:
@@ -172,8 +171,8 @@ class Reader:
             return
         batch.add(encode(found))
 
-    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
-        """Do what a client says in ``broadcast.v1.json``."""
+    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> Batch:
+        """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
         settings = self.core.settings
         try:
             if opcode == frames.BINARY:
@@ -189,22 +188,20 @@ class Reader:
                     raise BadFrame("refused", str(error), event.ref) from None
                 batch.add(encode(data), event.key, event.ref)
                 self._errors = 0
-                return
+                return batch
             if isinstance(event, events.Rename) and not self._may_rename:
                 raise BadFrame("not_allowed", "your token says who you are", event.ref)
         except BadFrame as error:
             if error.code == "too_big":
                 self.core.count_refusal("too_big")
-            self._publish(client, batch)
-            batch.clear()
+            batch = self._publish(client, batch)
             self._queue(client, events.error(error.code, error.detail, error.ref))
             self._errors += 1
             if self._errors >= MAX_ERRORS:
                 self._close(client, 1008, "too many errors")
-            return
+            return batch
         # An answer comes after what was sent before.
-        self._publish(client, batch)
-        batch.clear()
+        batch = self._publish(client, batch)
         self._errors = 0
         self._wait_for_rate(client, self._pace, 1)
         if isinstance(event, events.Who):
@@ -215,6 +212,7 @@ class Reader:
             if self._session is not None:
                 self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
+        return batch
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""
@@ -237,9 +235,7 @@ class Reader:
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
     ) -> None:
         """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
-        if client.queue_close(code, reason, echo_code=echo_code):
-            self.core.leave(client)
-            self.core.fanout.attend(client)
+        self.core.dismiss(client, code, reason, echo_code)
 
     def discard(self, size: int) -> bool:
         """Throw away what comes after Close; return False, and cut the client off, if that is too
@@ -263,6 +259,9 @@ class Reader:
             core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
         except HubStopped:
             core.say_goodbye(client)
+            return Batch(client)
+        except SenderGone:
+            # The others were told that it has left: nothing of it comes after that. It gets no ack.
             return Batch(client)
         self._wait_for_rate(client, self._pace, len(batch.drafts))
         return Batch(client)

@@ -74,7 +74,9 @@ class Rooms:
         """
         with self._lock:
             room = self._rooms.get(path)
-            if room is not None:
+            if room is not None and room.closed:
+                self._forget_locked(room)  # Ctrl-C came when it was dropped
+            elif room is not None:
                 self._rooms.move_to_end(path)
                 if room.maker is not None:
                     self._made[room.maker].move_to_end(path)
@@ -117,15 +119,19 @@ class Rooms:
 
     def _drop_one_locked(self, among: OrderedDict[str, Room]) -> bool:
         assert self._lock.locked()
-        for path, room in among.items():
-            if not room.close():
-                continue
-            del self._rooms[path]
-            if room.maker is not None:
-                made = self._made[room.maker]
-                del made[path]
-                if not made:
-                    del self._made[room.maker]
-            self._dropped.append(room)
-            return True
+        for room in among.values():
+            if room.close():
+                self._forget_locked(room)
+                return True
         return False
+
+    def _forget_locked(self, room: Room) -> None:
+        """Take a room that is closed off the list."""
+        assert self._lock.locked()
+        del self._rooms[room.path]
+        if room.maker is not None:
+            made = self._made[room.maker]
+            del made[room.path]
+            if not made:
+                del self._made[room.maker]
+        self._dropped.append(room)

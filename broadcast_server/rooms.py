@@ -12,7 +12,7 @@ waits for anybody, and not for a slow client.
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import events
+from .bells import Bells
 from .errors import HubBusy
 from .forms import RAW, Form
 from .messages import ENTRY_BYTES, Draft, Entry, Id, Member, cost_of, format_id
@@ -27,6 +28,7 @@ from .presence import Presence
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .places import Place
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
@@ -66,7 +68,7 @@ class Room(Presence):
         # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
         # _reserved and _paused as well. Taken after the backplane's and before a connection's.
         super().__init__()
-        self._space = threading.Condition(self.lock)  # notified when publishers may go on
+        self._space = Bells()  # rung when publishers may go on
         self.closed = False
         self._entries: list[Entry] = []
         self._base = 0
@@ -131,15 +133,18 @@ class Room(Presence):
             connection.skips_to = head if since is None else connection.cursor
             replaced, told = self._enter_locked(connection)
             first = b""
+            again: Callable[[str], bytes] | None = None
             if welcome is not None:
                 members = [member.member for member in self.members.values()]
                 newest = format_id(*self.id_before(head))
                 first = welcome(members, newest, format_id(*after))
+                if connection.cursor < connection.skips_to:
+                    again = functools.partial(welcome, members, newest)
             if gap is not None:
                 body = events.gap(gap, since_text, format_id(*after))
                 first += connection.form.event(body, "gap")
             if first:
-                connection.queue_first(first)
+                connection.queue_first(first, again)
             return Joined(told, replaced)
 
     def _position_after(self, since: Id) -> int:
@@ -148,7 +153,13 @@ class Room(Presence):
 
     # -- Publishing: reader threads, the user's threads ----------------------------------------
 
-    def reserve(self, cost: int, deadline: float | None, given_up: Callable[[], bool]) -> bool:
+    def reserve(
+        self,
+        cost: int,
+        deadline: float | None,
+        given_up: Callable[[], bool],
+        place: Place | None = None,
+    ) -> bool:
         """Wait until the fan-out has room for a batch, and keep the place for it.
 
         Each True is followed by one ``append`` of the same cost or one ``release``. Because the
@@ -158,6 +169,7 @@ class Room(Presence):
             cost: what the batch will add to the log.
             deadline: ``time.monotonic()`` at which to give up; None to wait for ``given_up``.
             given_up: asked again and again while waiting, without any lock.
+            place: notes what is reserved, for a publisher that may be interrupted.
 
         Returns:
             False if the room was dropped or ``given_up()`` came true.
@@ -171,6 +183,8 @@ class Room(Presence):
                     return False
                 if not self._paused:
                     self._reserved += cost
+                    if place is not None:
+                        place.room, place.cost = self, cost
                     self._paused = self._lag_locked() > self.ring_bytes // 4
                     return True
                 timeout = WAIT_SECONDS
@@ -178,26 +192,46 @@ class Room(Presence):
                     timeout = min(timeout, deadline - time.monotonic())
                     if timeout <= 0:
                         raise HubBusy(f"the fan-out of {self.path} is behind; nothing was sent")
-                self._space.wait(timeout)
+                bell = self._space.get()
+            self._space.wait(bell, timeout)
             if given_up():
                 return False
 
-    def release(self, cost: int) -> None:
-        """Give back a place that will not be used."""
+    def release(self, cost: int, place: Place | None = None) -> None:
+        """Give back a place that will not be used, and let publishers go on."""
         with self.lock:
             self._reserved -= cost
+            if place is not None:
+                place.cost -= cost
             self._resume_locked()
 
-    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None:
+    def append(
+        self, drafts: Sequence[Draft], ms: int, first_seq: int, place: Place | None = None
+    ) -> bool:
         """Put a batch, whose place is reserved, at the head. Called by the backplane under its
-        lock."""
+        lock.
+
+        Returns:
+            False if its sender is no member any more: the others have been told that it has left.
+            Then nothing was done.
+        """
+        cost = cost_of(drafts)
         with self.lock:
+            # All drafts of a batch have one origin.
+            if drafts and drafts[0].origin and drafts[0].origin not in self.members:
+                return False
             entries = self._entries
             end = entries[-1].end if entries else self._dropped_bytes
+            new = []
             for seq, draft in enumerate(drafts, first_seq):
                 end += len(draft.frame)
-                entries.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
-            self._reserved -= cost_of(drafts)
+                new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
+            # In one step, as `places` says.
+            entries += new
+            self._reserved -= cost
+            if place is not None:
+                place.cost -= cost
+        return True
 
     def _lag_locked(self) -> int:
         assert self.lock.locked()
@@ -207,7 +241,7 @@ class Room(Presence):
         assert self.lock.locked()
         if self._paused and self._lag_locked() <= self.ring_bytes // 8:
             self._paused = False
-            self._space.notify_all()
+            self._space.ring()
 
     def close(self) -> bool:
         """Take nobody and nothing any more; return False if the room is in use."""

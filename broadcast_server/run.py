@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from .access import Authorize
 from .backplane import MemoryBackplane
+from .bells import Bells
 from .core import Core, Filter
 from .errors import HubBusy
 from .fanout import FanOut
@@ -71,9 +72,7 @@ class Run:
         authorize: Authorize | None = None,
         tls: Certificate | None = None,
     ) -> None:
-        # Guards _drain_waiters; notified when a client's personal queue has drained.
-        self._drained = threading.Condition(threading.Lock())
-        self._drain_waiters = 0
+        self._drained = Bells()  # rung when a client's personal queue has drained
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
         backplane = MemoryBackplane()
@@ -230,12 +229,17 @@ class Run:
         limit = core.settings.room_log_bytes // 4
         while (connection := server.find(client_id)) is not None:
             direct = connection.form.direct(frame, int(time.time() * 1000))
-            queued = connection.queue(direct, limit)
+            try:
+                queued = connection.queue(direct, limit)
+                if queued:
+                    core.fanout.attend(connection)
+                    return True
+            except BaseException:
+                core.fanout.attend(connection)  # Ctrl-C: it may be queued
+                core.fanout.wake()
+                raise
             if queued is None:
                 continue  # it ends just now; a newer one may have taken its place
-            if queued:
-                core.fanout.attend(connection)
-                return True
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
@@ -262,18 +266,12 @@ class Run:
 
     def wait_drained(self, seconds: float) -> None:
         """Wait until some client's personal queue is empty, a moment at most."""
-        with self._drained:
-            self._drain_waiters += 1
-            try:
-                self._drained.wait(min(seconds, WAIT_SECONDS))
-            finally:
-                self._drain_waiters -= 1
+        self._drained.wait(self._drained.get(), min(seconds, WAIT_SECONDS))
 
     def _on_drained(self) -> None:
-        # Read without the lock: who begins to wait a moment later wakes after WAIT_SECONDS at most.
-        if self._drain_waiters:
-            with self._drained:
-                self._drained.notify_all()
+        # Who begins to wait a moment later wakes after WAIT_SECONDS at most.
+        if self._drained:
+            self._drained.ring()
 
 
 def spread_seconds(clients: int, most: float) -> float:

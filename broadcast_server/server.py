@@ -19,13 +19,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from . import answers
 from .addresses import parse_network
 from .admission import Admission
+from .bells import Bells
 from .connection import Connection
 from .core import Core
-from .decisions import Refusal
+from .decisions import RETRY, Refusal
 from .handler import HubHandler, WebsocketServer
-from .handshake import HttpConnection, busy
+from .handshake import HttpConnection
 from .hosts import own_names
 from .listeners import Listeners, open_listeners
 from .tls_stream import TlsStream
@@ -40,7 +42,6 @@ _EXHAUSTED_PAUSE_SECONDS = 0.05
 _PLACE_SECONDS = 0.05
 # How often the log tells of connections that were cut off, at most.
 _CROWD_SECONDS = 1.0
-_RETRY = (("Retry-After", "5"),)
 
 
 class HubServer(WebsocketServer):  # type: ignore[misc]
@@ -92,8 +93,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
-        # Notified when a client of the list is handed over or leaves the list.
-        self._settled = threading.Condition(self._registry_lock)
+        self._settled = Bells()  # rung when a client of the list is handed over or leaves the list
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         # One of each id, but for a moment two or more while a new one replaces an old one.
         self._by_id: dict[str, list[Connection]] = {}
@@ -161,7 +161,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                         pass  # the peer was faster
         if not admitted:
             try:
-                request.send(busy(), socket.MSG_DONTWAIT)
+                request.send(answers.busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted
@@ -243,13 +243,13 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         limit = self.core.settings.max_clients_per_address
         if not self._admission.join(handler.request, host):
             text = f"there are {limit} clients of this address already"
-            return Refusal(429, text, _RETRY, "per_address")
+            return Refusal(429, text, RETRY, "per_address")
         number = self._put_on_list(handler)
         if number is None:
             self._admission.unjoin(handler.request, handler.peer.host)
             text = "the hub takes no more clients now"
             stopping = self.core.draining
-            return Refusal(503, text, _RETRY, "stopping" if stopping else "max_clients")
+            return Refusal(503, text, RETRY, "stopping" if stopping else "max_clients")
         return number
 
     def _put_on_list(self, handler: HubHandler) -> int | None:
@@ -280,7 +280,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             if last is not client:
                 self.clients[client["place"]] = last
                 last["place"] = client["place"]
-            self._settled.notify_all()
+            self._settled.ring()
             self._unlist_locked(client)
 
     def _unlist_locked(self, client: dict[str, Any]) -> None:
@@ -325,7 +325,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         with self._registry_lock:
             self._http.pop(handler.request, None)
             self._handed_over.add(handler.request)
-            self._settled.notify_all()
+            self._settled.ring()
 
     # -- Any thread ----------------------------------------------------------------------------
 
@@ -372,12 +372,12 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def await_hand_overs(self, deadline: float) -> None:
         """Wait until the fan-out has all clients of the list, ``time.monotonic()`` is at the
         deadline at the latest. Who was admitted in the last moment is being sent its 101."""
-        with self._registry_lock:
-            while any(handler.request not in self._handed_over for handler in self._by_handler):
-                left = deadline - time.monotonic()
-                if left <= 0:
+        while (left := deadline - time.monotonic()) > 0:
+            with self._registry_lock:
+                if all(handler.request in self._handed_over for handler in self._by_handler):
                     return
-                self._settled.wait(left)
+                bell = self._settled.get()
+            self._settled.wait(bell, left)
 
     def stop_listening(self) -> None:
         """End the accept loop, and the sessions that have not become clients. It may be called

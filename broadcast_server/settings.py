@@ -1,6 +1,6 @@
 """Every tunable of a hub with its default, checked once when the hub is made.
 
-The sentence that explains each one to a user stands in ``cli.build_parser()``, from which the help,
+The sentence that explains each one to a user stands in ``hub_options.py``, from which the help,
 the man page and the reference are made; a test keeps the defaults here and there the same.
 """
 
@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from . import addresses, hosts
+from .deadlines import MAX_SECONDS
 from .errors import UsageError
-
-# No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
-# wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
-MAX_SECONDS = 1_000_000
 
 _VISIBLE = re.compile("[!-~]+")
 

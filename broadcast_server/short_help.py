@@ -1,7 +1,8 @@
-"""What ``COMMAND --help`` shows: one screen. ``--help-all`` and the man page have the rest.
+"""What ``--help`` shows: one screen. ``--help-all`` and the man page have the rest.
 
-Options that most people need are described, each by the first phrase of its help; the others are
-named, group by group. Nothing but the standard library is imported: see ``options.py``.
+Without a command it says which there are. Of a command the options that most people need are
+described, each by the first phrase of its help; the others are named, group by group. Nothing but
+the standard library is imported: see ``options.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,32 @@ INDENT = 2
 COLUMN = 22
 
 
+def overview(
+    usage: str,
+    description: str,
+    sections: Mapping[str, Mapping[str, str]],
+    examples: Sequence[str],
+    closing: str,
+    width: int,
+) -> str:
+    """Return the page of the program itself.
+
+    Args:
+        usage: the line that begins it.
+        description: what the program does.
+        sections: by their titles, what can be typed and what that does.
+        examples: what one could type.
+        closing: the last sentences.
+        width: columns that may be used.
+    """
+    lines = [usage, "", *textwrap.wrap(description, width)]
+    for title, entries in sections.items():
+        lines += ["", f"{title}:"]
+        for name, text in entries.items():
+            lines += _described(name, text, width)
+    return "\n".join([*lines, *_ending(examples, closing, width)]) + "\n"
+
+
 def page(
     usage: str,
     description: str,
@@ -26,7 +53,7 @@ def page(
     closing: str,
     width: int,
 ) -> str:
-    """Return the page.
+    """Return the page of a command.
 
     Args:
         usage: the line that begins it.
@@ -46,10 +73,10 @@ def page(
         if option.name in common:
             default = option.shown or str(option.default)
             ending = "" if default in ("none", "off") else f" ({default})"
-            lines += _described(_called(option), option.help.partition(";")[0] + ending, width)
+            lines += _described(option.shown_flags, option.help.partition(";")[0] + ending, width)
     lines += ["", "more options:"]
     for title, group in groups.items():
-        named = [_called(option) for option in group if option.name not in common]
+        named = [option.shown_flags for option in group if option.name not in common]
         if named:
             text = f"{title}: " + " ".join(name.replace(" ", "\0") for name in named)
             wrapped = textwrap.wrap(
@@ -60,13 +87,12 @@ def page(
                 break_on_hyphens=False,
             )
             lines += [line.replace("\0", " ") for line in wrapped]
-    lines += ["", "examples:", *(" " * INDENT + example for example in examples)]
-    lines += ["", *textwrap.wrap(closing, width)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_ending(examples, closing, width)]) + "\n"
 
 
-def _called(option: Option) -> str:
-    return f"{', '.join(option.flags)} {option.metavar}".rstrip()
+def _ending(examples: Sequence[str], closing: str, width: int) -> list[str]:
+    indented = [" " * INDENT + example for example in examples]
+    return ["", "examples:", *indented, "", *textwrap.wrap(closing, width)]
 
 
 def _described(name: str, text: str, width: int) -> list[str]:

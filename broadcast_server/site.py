@@ -14,6 +14,7 @@ from .access import Grant
 from .addresses import Address
 from .core import Core, Refused
 from .decisions import (
+    RETRY,
     Asset,
     Decision,
     Health,
@@ -35,9 +36,6 @@ from .registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
 PUBLISH_SECONDS = 5.0
-
-_JSON = "application/json"
-_RETRY = (("Retry-After", "5"),)
 
 
 def respond(
@@ -74,7 +72,7 @@ def respond(
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.draining:
-        return Refusal(503, "the hub is stopping", _RETRY, "stopping")
+        return Refusal(503, "the hub is stopping", RETRY, "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant)
     if isinstance(decision, Recall):
@@ -89,10 +87,10 @@ def respond(
 
 def _health(core: Core) -> Response:
     if core.leaving:
-        return Response(503, _RETRY, b"stopping\n", "text/plain")
+        return Response(503, RETRY, b"stopping\n", "text/plain")
     if not core.fanout.is_alive:
         # Nothing will be delivered any more: whoever watches the hub should start it anew.
-        return Response(503, _RETRY, b"failed\n", "text/plain")
+        return Response(503, RETRY, b"failed\n", "text/plain")
     return Response(200, (), b"ok\n", "text/plain")
 
 
@@ -127,17 +125,17 @@ def _publish(
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
     except NoRoom as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers), error.reason)
+        return Refusal(503, str(error), (*RETRY, *decision.headers), error.reason)
     except HubStopped as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers), "stopping")
+        return Refusal(503, str(error), (*RETRY, *decision.headers), "stopping")
     except HubBusy as error:
-        return Refusal(503, str(error), (*_RETRY, *decision.headers), "busy")
+        return Refusal(503, str(error), (*RETRY, *decision.headers), "busy")
     ((id, repeated),) = ids.ids(1)
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
             core.call(core.on_message, message)
     answer = {"id": format_id(*id), "room": decision.room, "duplicate": repeated}
-    return Response(200, decision.headers, events.encode(answer) + b"\n", _JSON)
+    return Response(200, decision.headers, events.encode(answer) + b"\n", media_types.JSON)
 
 
 def _recall(core: Core, decision: Recall) -> Response:
@@ -155,7 +153,7 @@ def _recall(core: Core, decision: Recall) -> Response:
     head = events.encode({"room": decision.room, "newest": format_id(*newest)})
     messages = b",".join([events.message(entry) for entry in entries])
     body = b'%s,"gap":%s,"messages":[%s]}\n' % (head[:-1], gap, messages)
-    return Response(200, decision.headers, body, _JSON)
+    return Response(200, decision.headers, body, media_types.JSON)
 
 
 def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
@@ -170,7 +168,8 @@ def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
         if members:
             listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
             rooms.append({"room": room.path, "count": len(members), "members": listed})
-    return Response(200, decision.headers, events.encode({"rooms": rooms}) + b"\n", _JSON)
+    body = events.encode({"rooms": rooms}) + b"\n"
+    return Response(200, decision.headers, body, media_types.JSON)
 
 
 def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:

@@ -22,6 +22,12 @@ def warn(command: str, text: str) -> None:
     _tell(command, f"warning: {text}")
 
 
+def hint(command: str, text: str) -> None:
+    """Tell who sits at a terminal in one line what is no error; a script is told nothing."""
+    if sys.stderr.isatty():
+        _tell(command, text)
+
+
 def _tell(command: str, text: str) -> None:
     logs.flush()
     prog = f"broadcast-server {command}".rstrip()

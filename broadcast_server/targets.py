@@ -12,11 +12,12 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import tls, tokens
+from . import secret_files, tls
 from .errors import AccessError, ConnectFailed, TlsError, UsageError
 from .streams import complain, warn
 
 TRUST_HINT = " (--ca-file says whom to trust)"
+TOKEN_HINT = " (--token-file says which to show)"
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 # What we say ourselves; anything else there would be another protocol.
@@ -29,6 +30,10 @@ PROTOCOL_HEADER = "Sec-WebSocket-Protocol"
 # known for what it is, and spoken to in plain frames.
 NO_HUB = "plain"
 SUBPROTOCOL = "broadcast.v1.json"
+
+
+# What stands for an address: a port, mostly with a host, and perhaps a room.
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^]\s/?#:@[]*):[0-9]+(?:[/?].*)?")
 
 
 class Target(NamedTuple):
@@ -68,6 +73,7 @@ def find(
         url = room_url(values["host"], values["port"], values["room"] or "")
         if values["room"] is None:
             url = url.removesuffix("/")
+    url = completed(url, values["host"])
     headers = read_headers(values.get("header", ()), sources.get("header", ""))
     return Target(url, _token(values), headers, _trust(command, values, sources, url))
 
@@ -107,7 +113,7 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
     for text in given:
         if text.startswith("@"):
             name = text[1:]
-            read = tokens.read_file(name).decode("utf-8", "surrogateescape")
+            read = secret_files.read_file(name).decode("utf-8", "surrogateescape")
             lines += [(f"{name}, line {n}", line) for n, line in enumerate(read.splitlines(), 1)]
         else:
             lines.append((source, text))
@@ -131,10 +137,20 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
 def tell(command: str, error: Exception) -> int:
     """Tell why a command has not come to its target; return its exit status."""
     if isinstance(error, ConnectFailed):
-        complain(command, f"{error}{TRUST_HINT if error.untrusted else ''}")
+        complain(command, f"{error}{hint(error.status, error.untrusted)}")
         return 1
     complain(command, str(error))
     return 2 if isinstance(error, UsageError) else 1
+
+
+def hint(status: int | None, untrusted: bool) -> str:
+    """Return what to add to an error: the option that would put it right.
+
+    Args:
+        status: the HTTP status of the answer; None for none.
+        untrusted: whether the certificate of the server is not valid.
+    """
+    return TRUST_HINT if untrusted else TOKEN_HINT if status == 401 else ""
 
 
 # What `tell` is for.
@@ -143,9 +159,29 @@ FAILURES = (UsageError, AccessError, TlsError, ConnectFailed)
 
 def room_url(host: str, port: int, room: str) -> str:
     """Return the address of a room, its parts given as people write them."""
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"  # RFC 3986 §3.2.2: an IPv6 address
-    return f"ws://{host}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
+    return f"ws://{_bracketed(host)}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
+
+
+def completed(url: str, host: str) -> str:
+    """Return an address as people write it with the scheme of a WebSocket; what cannot be one is
+    left as it is, to be refused.
+
+    Args:
+        url: it may be that of a room's web page, or begin with its host or its port.
+        host: where a mere port is.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        return {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + separator + rest
+    found = _HOST_AND_PORT.fullmatch(url)
+    if found is None:
+        return url
+    return f"ws://{'' if found['host'] else _bracketed(host)}{url}"
+
+
+def _bracketed(host: str) -> str:
+    # RFC 3986 §3.2.2: an IPv6 address
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _token(values: Mapping[str, Any]) -> str | None:
@@ -157,7 +193,7 @@ def _token(values: Mapping[str, Any]) -> str | None:
     if values["token_file"] is None:
         token: str | None = values["token"]
         return token
-    return tokens.read_first_token(values["token_file"])
+    return secret_files.read_first_token(values["token_file"])
 
 
 def _trust(

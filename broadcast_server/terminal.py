@@ -25,15 +25,14 @@ from typing import Any
 
 from . import logs, terminal_commands, urls
 from .client import BroadcastClient
+from .endings import ending
 from .errors import (
     BroadcastServerError,
     ConnectFailed,
     ConnectionClosed,
-    ProtocolError,
     SendRefused,
     UsageError,
 )
-from .frames import ABNORMAL
 from .messages import Gap, Message, Presence, parse_id
 from .streams import complain, write_stdout
 from .terminal_commands import Command, Completion, Mistake, Say
@@ -248,11 +247,15 @@ class Terminal:
                 self._screen.show([notice(line) for line in terminal_commands.HELP])
             elif name == "quit":
                 self._screen.leave()
+            elif client.id is None and (name == "who" or (name == "name" and argument)):
+                self._log.tell("this server knows no names")
             elif name == "who":
                 self._log.expect_members()
                 client.who()
+                self._tell_later(client)
             elif name == "name" and argument:
                 client.rename(argument)
+                self._tell_later(client)
             elif name == "name":
                 self._log.tell(f"you are {visible(client.name or client.id or 'without a name')}")
             elif name == "room" and argument:
@@ -269,6 +272,11 @@ class Terminal:
             self._log.tell("there is no connection for that now")
             return False
         return True
+
+    def _tell_later(self, client: BroadcastClient) -> None:
+        """Tell that what was asked for has to wait, if it has to."""
+        if client.state != "open":
+            self._log.tell("there is no connection now; this waits until it is there again")
 
     # An errand thread.
 
@@ -320,7 +328,7 @@ class Terminal:
         except LookupError as error:
             self._log.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
             return
-        self._log.add_old(client.room, messages)
+        self._log.add_old(client, messages)
 
     # Clients.
 
@@ -385,19 +393,3 @@ class Terminal:
                 self._lost.discard(client)
             if was_lost:
                 self._log.tell("connected again")
-
-
-def ending(error: BroadcastServerError) -> tuple[str, int]:
-    """Return what to tell of the end of a connection for good, and the exit status."""
-    if isinstance(error, ConnectFailed):
-        return f"the hub does not let us come back: {error}", 1
-    if isinstance(error, ProtocolError):
-        return f"the hub broke the protocol: {error}", 3
-    if not isinstance(error, ConnectionClosed):
-        return str(error), 3
-    if error.code == ABNORMAL:
-        return f"the connection was lost: {error.reason}", 3
-    text = f"the hub closed the connection: {error.code} {error.reason}".rstrip()
-    if error.code in (1000, 1001):
-        return text, 0
-    return text, 1 if error.code == 1008 else 3  # which says that it is not allowed

@@ -17,7 +17,7 @@ COMMANDS = {
     "history": ("N", "show the last N messages of the room again"),
     "name": ("NAME", "take another name; alone, tell yours"),
     "quit": ("", "leave; so do Ctrl-D on an empty line, and Ctrl-C at any time"),
-    "room": ("PATH", "go to another room, such as /scores; alone, tell which one this is"),
+    "room": ("PATH", "go to another room, such as /scores; alone, tell this one"),
     "who": ("", "list who is here"),
 }
 DEFAULT_HISTORY = 10
@@ -26,6 +26,7 @@ HELP = [
     *(f"/{name} {takes}".ljust(14) + text for name, (takes, text) in COMMANDS.items()),
     "//".ljust(14) + "begins a message that begins with a slash",
     "Tab".ljust(14) + "completes commands and names",
+    "Up, Ctrl-R".ljust(14) + "bring back what you have typed before",
 ]
 
 

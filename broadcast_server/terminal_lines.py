@@ -6,9 +6,11 @@ also into a line that is being typed: there is no help for that without steering
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -36,10 +38,20 @@ class LineScreen:
         self._output = threading.Lock()
 
     def run(self) -> None:
-        """Take lines until the end of the input."""
+        """Take lines until the end of the input, or until a signal comes."""
         poller = select.poll()
         poller.register(sys.stdin.fileno(), select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
+        # A handler in Python runs only when `poll` returns: a signal that comes just before it is
+        # called would wait for the next key.
+        os.set_blocking(self._wake_writer, False)
+        before = signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        try:
+            self._take_lines(poller)
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def _take_lines(self, poller: select.poll) -> None:
         rest = b""  # of a line whose end has not come
         while self._wake_reader not in dict(poller.poll()):
             try:
@@ -59,7 +71,8 @@ class LineScreen:
 
     def leave(self) -> None:
         """Have `run` return."""
-        os.write(self._wake_writer, b"!")
+        with contextlib.suppress(BlockingIOError):  # it is full of the same
+            os.write(self._wake_writer, b"!")
 
     def show(self, lines: Sequence[Line], *, bell: bool = False) -> None:
         """Write lines without any style."""

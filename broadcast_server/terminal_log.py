@@ -28,11 +28,12 @@ class Log:
     def __init__(self, screen: Screen, *, bell: bool) -> None:
         self._screen = screen
         self._bell = bell
-        # Guards the three below.
+        # Guards the four below.
         self._lock = threading.Lock()
         self._view = View()
         self._attention = Attention()
         self._asked = False  # the user, who is here
+        self._told_crowd = False  # that nobody tells any more who comes and goes
 
     @property
     def unread(self) -> int:
@@ -61,6 +62,8 @@ class Log:
 
     def greet(self, client: BroadcastClient) -> None:
         """Tell where the user is now."""
+        with self._lock:
+            self._told_crowd = False
         if client.id is None:
             shown = visible(client.url.partition("?")[0])
             self.tell(f"connected to {shown}, which tells no names and keeps no messages")
@@ -77,12 +80,18 @@ class Log:
             lines = self._view.message(message, named=client.id is not None, own=True)
         self._screen.show(lines)
 
-    def add_old(self, room: str, messages: list[Message]) -> None:
+    def add_old(self, client: BroadcastClient, messages: list[Message]) -> None:
         """Show messages that the user has asked for."""
+        room = visible(client.room)
+        if not messages:
+            self.tell(f"there are no old messages in {room}")
+            return
         view = View()
-        lines = [notice(f"the last {messages_of(len(messages))} of {visible(room)}")]
+        lines = [notice(f"the last {messages_of(len(messages))} of {room}")]
+        members = client.members
         for message in messages:
-            lines += view.message(message, named=True)
+            own = message.sender is not None and message.sender.id == client.id
+            lines += view.message(message, named=True, own=own, members=members)
         self._screen.show([*lines, notice("so far the old messages")])
 
     def add(
@@ -113,8 +122,11 @@ class Log:
         # With echo=1; what the user has said in an earlier session is somebody else's.
         own = message.sender is not None and message.sender.id == client.id
         is_new = message.id is None or newest is None or parse_id(message.id) > newest
+        members = client.members
         with self._lock:
-            lines = self._view.message(message, named=client.id is not None, own=own)
+            lines = self._view.message(
+                message, named=client.id is not None, own=own, members=members
+            )
             if is_new and not own:
                 self._attention.take_message()
         text = message.data if isinstance(message.data, str) else ""
@@ -123,9 +135,15 @@ class Log:
 
     def _add_presence(self, client: BroadcastClient, event: Presence, first: bool) -> None:
         lines: list[Line] = []
+        members = client.members
         with self._lock:
-            if event.kind != "members":
-                lines = self._view.presence(event, client.id)
+            if event.kind == "count":
+                if not self._told_crowd:
+                    text = f"{event.count} here: who comes and goes is not told any more"
+                    lines = [notice(text)]
+                self._told_crowd = True
+            elif event.kind != "members":
+                lines = self._view.presence(event, client.id, members)
             # The list that comes with a new connection is no news.
             elif first or self._asked:
                 self._asked = False

@@ -16,11 +16,10 @@ import contextlib
 import os
 import re
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -31,15 +30,17 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, HSplit, Layout, Window
 from prompt_toolkit.layout.containers import AnyContainer, ConditionalContainer
 from prompt_toolkit.layout.controls import FormattedTextControl
+from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.processors import BeforeInput
-from prompt_toolkit.output import ColorDepth, Output
-from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
 from .terminal_history import HistoryFile
+from .terminal_output import ReflowedApplication, SteadyOutput, terminal_output
 from .terminal_screen import Host
-from .terminal_view import STYLES, Line, notice, visible
+from .terminal_view import STYLES, Line, columns, notice, visible
 
 PROMPT = "> "
 # What is drawn before keys are looked at again, and what waits before who brings it has to wait.
@@ -50,76 +51,6 @@ LOOK_SECONDS = 0.25
 MODES = "\x1b[?1004{0}\x1b[?2004{0}"
 
 _LINE_ENDS = re.compile("\r\n?|\n")
-
-
-class SteadyOutput(Vt100_Output):
-    """The terminal's output. Its modes stay for all of a run, and what is drawn in one go is one
-    write.
-
-    prompt_toolkit takes bracketed paste back with each drawing; what is pasted just then would come
-    as if it were typed.
-    """
-
-    holding = False
-
-    def enable_bracketed_paste(self) -> None:
-        """Do nothing: `set_modes` does it."""
-
-    def disable_bracketed_paste(self) -> None:
-        """Do nothing: `set_modes` does it."""
-
-    def set_modes(self, on: bool) -> None:
-        """Begin or end what the terminal is to report."""
-        self.write_raw(MODES.format("h" if on else "l"))
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what was drawn, unless more is to come."""
-        if not self.holding:
-            super().flush()
-
-    @contextlib.contextmanager
-    def one_write(self) -> Iterator[None]:
-        """Write nothing before the end of this."""
-        self.holding = True
-        try:
-            yield
-        finally:
-            self.holding = False
-        self.flush()
-
-
-def terminal_output() -> SteadyOutput:
-    """Return standard output as the terminal that it is; ``NO_COLOR`` takes its colours."""
-    output = SteadyOutput.from_pty(
-        sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
-    )
-    assert isinstance(output, SteadyOutput)
-    output.enable_cpr = False
-    return output
-
-
-class _ReflowedApplication(Application[None]):
-    """An application in a terminal that breaks its rows anew when it gets narrower.
-
-    Nearly all of them do. Then the cursor is further below what was drawn first than it was, and
-    the rows above it would stay behind.
-    """
-
-    def _on_resize(self) -> None:
-        self.output.cursor_up(self._rows_more())
-        super()._on_resize()
-
-    def _rows_more(self) -> int:
-        """Return how many rows more there are above the cursor than were drawn."""
-        screen = self.renderer.last_rendered_screen
-        if screen is None:
-            return 0
-        width = self.output.get_size().columns
-        cursor = screen.get_cursor_position(self.layout.current_window)
-        rows = [screen.data_buffer[number] for number in range(cursor.y)]
-        ends = [max((x for x, cell in row.items() if cell.char != " "), default=0) for row in rows]
-        return sum(end // width for end in ends) + cursor.x // width
 
 
 class PromptScreen:
@@ -155,7 +86,7 @@ class PromptScreen:
         self._output = output or terminal_output()
         kept = _History(history, lambda text: self.show([notice(visible(text), "warning")]))
         self._buffer = Buffer(multiline=False, history=kept, accept_handler=self._accept)
-        self._app = _ReflowedApplication(
+        self._app = ReflowedApplication(
             layout=self._layout(),
             key_bindings=self._bindings(),
             style=Style.from_dict({**STYLES, "status": "reverse", "question": "bold"}),
@@ -235,7 +166,7 @@ class PromptScreen:
 
     def _set_modes(self, on: bool) -> None:
         if isinstance(self._output, SteadyOutput):
-            self._output.set_modes(on)
+            self._output.write_modes(MODES.format("h" if on else "l"))
 
     def _fail(self, failure: BaseException) -> None:
         self._failure = self._failure or failure
@@ -302,11 +233,16 @@ class PromptScreen:
                 search_buffer_control=search.control,
                 preview_search=True,
             ),
+            # What comes is to be seen, too, also while somebody types a page.
+            height=lambda: Dimension(max=max(3, self._output.get_size().rows // 2)),
             wrap_lines=True,
             dont_extend_height=True,
         )
         question = Window(
-            FormattedTextControl(self._question_text), height=1, style="class:question"
+            FormattedTextControl(self._question_text),
+            style="class:question",
+            wrap_lines=True,
+            dont_extend_height=True,
         )
         status = Window(FormattedTextControl(self._status_text), height=1)
         # In fewer rows nothing but the line fits.
@@ -401,7 +337,7 @@ class PromptScreen:
             self._buffer.delete_before_cursor(found.length)
             self._buffer.insert_text(found.insert)
         elif len(found.candidates) > 1:
-            self.show([notice("  ".join(found.candidates))])
+            self.show(columns(found.candidates, self._output.get_size().columns, get_cwidth))
 
     def _paste(self, text: str) -> None:
         """Put a pasted line into the line; ask about several."""

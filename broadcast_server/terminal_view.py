@@ -10,11 +10,12 @@ like the line of somebody else.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import re
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .logs import printable
 from .messages import Gap, Member, Message, Presence
@@ -71,9 +72,28 @@ def visible(text: str) -> str:
     return "".join(shown)
 
 
-def called(member: Member | None) -> str:
-    """Return what a user sees of who has sent a message: the hub's program has no name."""
-    return "*" if member is None else visible(member.name or member.id or "*")
+def called(member: Member | None, *, is_shared: bool = False) -> str:
+    """Return what a user sees of who has sent a message: the hub's program has no name.
+
+    Args:
+        is_shared: whether somebody else has the same name; then the id is told with it.
+    """
+    if member is None:
+        return "*"
+    name = visible(member.name or member.id or "*")
+    # Nobody is called nothing, or looks like the hub's program or somebody else.
+    if member.name is not None and (name != name.strip() or name == "*"):
+        name = f'"{name}"'
+    return f"{name} ({visible(member.id)})" if is_shared else name
+
+
+def is_shared(member: Member | None, members: Iterable[Member]) -> bool:
+    """Tell whether somebody else of these has the same name."""
+    return (
+        member is not None
+        and member.name is not None
+        and any(other.name == member.name and other.id != member.id for other in members)
+    )
 
 
 def colour_of(member: Member | None) -> str:
@@ -109,12 +129,20 @@ class View:
         self._zone = zone
         self._day: datetime.date | None = None
 
-    def message(self, message: Message, *, named: bool, own: bool = False) -> list[Line]:
+    def message(
+        self,
+        message: Message,
+        *,
+        named: bool,
+        own: bool = False,
+        members: Iterable[Member] = (),
+    ) -> list[Line]:
         """Return the lines of a message.
 
         Args:
             named: whether the server tells who has sent it.
             own: it is the user's.
+            members: who is here.
         """
         moment = message.time
         with contextlib.suppress(OverflowError):  # in the year 1, or 9999
@@ -128,18 +156,22 @@ class View:
         if own:
             first.append(("own", f"{called(message.sender) if named else 'you'}: "))
         elif named:
-            first.append((colour_of(message.sender), f"{called(message.sender)}: "))
+            who = called(message.sender, is_shared=is_shared(message.sender, members))
+            first.append((colour_of(message.sender), f"{who}: "))
         body, *rest = _body(message.data)
         first.append(("", body))
         lines.append(first)
         lines += [[("notice", "    | "), ("", text)] for text in rest]
         return lines
 
-    def presence(self, event: Presence, own_id: str | None) -> list[Line]:
+    def presence(
+        self, event: Presence, own_id: str | None, members: Iterable[Member] = ()
+    ) -> list[Line]:
         """Return the lines for who comes, goes or has another name; a mere number is not worth one.
 
         Args:
             own_id: the user's own id in the hub.
+            members: who is here.
         """
         member = event.member
         if member is None:
@@ -147,13 +179,18 @@ class View:
         if event.kind == "rename":
             if member.id == own_id:
                 return [notice(f"you are now {called(member)}")]
-            return [notice(f"{visible(event.old or member.id)} is now {called(member)}")]
-        return [notice(f"{called(member)} has {'joined' if event.kind == 'join' else 'left'}")]
+            before = dataclasses.replace(member, name=event.old)
+            old = called(before, is_shared=is_shared(before, members))
+            return [notice(f"{old} is now {called(member, is_shared=is_shared(member, members))}")]
+        who = called(member, is_shared=is_shared(member, members))
+        return [notice(f"{who} has {'joined' if event.kind == 'join' else 'left'}")]
 
 
 def who(members: Sequence[Member], count: int) -> list[Line]:
     """Return the line for who is here."""
-    shown = [called(member) for member in members[:MAX_LISTED]]
+    shown = [
+        called(member, is_shared=is_shared(member, members)) for member in members[:MAX_LISTED]
+    ]
     if count > len(shown):
         shown.append(f"and {count - len(shown)} more")
     return [notice(f"{count} here: {', '.join(shown)}")]
@@ -168,6 +205,28 @@ def gap(event: Gap) -> list[Line]:
     return [notice(f"messages are missing here: {why}", "warning")]
 
 
+def columns(words: Sequence[str], width: int, width_of: Callable[[str], int] = len) -> list[Line]:
+    """Return the lines that list words one below the other, as a shell lists what Tab has found.
+
+    Args:
+        words: as the user would type them.
+        width: of the window.
+        width_of: how many columns a text takes.
+    """
+    shown = list(words[:MAX_LISTED])
+    widest = max(map(width_of, shown), default=0) + 2
+    # Before each line stand three characters, and the last column stays free.
+    per_line = max(1, (width - 4 + 2) // widest)
+    rows = -(-len(shown) // per_line)
+    lines = [
+        "".join(word + " " * (widest - width_of(word)) for word in shown[row::rows]).rstrip()
+        for row in range(rows)
+    ]
+    if len(words) > len(shown):
+        lines.append(f"and {len(words) - len(shown)} more")
+    return [notice(line) for line in lines]
+
+
 def _body(data: str | bytes) -> list[str]:
     """Return the lines of a message, fit to be shown."""
     if isinstance(data, bytes):
@@ -175,7 +234,9 @@ def _body(data: str | bytes) -> list[str]:
     cut = data[:MAX_CHARACTERS].replace("\r\n", "\n").rstrip("\n").split("\n")
     lines = ["\t".join(map(visible, line.split("\t"))) for line in cut[:MAX_LINES]]
     if len(data) > MAX_CHARACTERS or len(cut) > MAX_LINES:
-        lines.append(f"[cut off here: the message has {len(data)} characters]")
+        count = data.replace("\r\n", "\n").rstrip("\n").count("\n") + 1
+        size = f"{len(data)} characters" + (f" in {count} lines" if count > 1 else "")
+        lines.append(f"[cut off here: the message has {size}]")
     return lines
 
 

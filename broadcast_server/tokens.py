@@ -18,13 +18,12 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import AccessRequest, Grant, forbidden, unknown
 from .decisions import Refusal
 from .errors import AccessError
+from .secret_files import read_file, read_tokens
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ MIN_RSA_BITS = 2048
 AUDIENCE = "broadcast-server"
 # The claim that holds our own: nobody else's token gives rights here by accident.
 CLAIM = "broadcast"
-MAX_FILE_BYTES = 64 * 1024
 
 _WITHOUT_JWT = "needs PyJWT and cryptography: pip install 'broadcast-server[jwt]'"
 
@@ -114,19 +112,10 @@ class Keyring:
             # Who writes a file ends its last line, and does not mean that.
             key = read_file(settings.jwt_key_file).rstrip(b"\r\n")
         return Secrets(
-            _read_tokens(settings.token, settings.token_file, "token"),
-            _read_tokens(settings.publish_token, settings.publish_token_file, "publish_token"),
+            read_tokens(settings.token, settings.token_file, "token"),
+            read_tokens(settings.publish_token, settings.publish_token_file, "publish_token"),
             None if key is None else read_key(key, name),
         )
-
-
-def read_first_token(path: str | os.PathLike[str]) -> str:
-    """Return the first token of a file, for a client that shows it.
-
-    Raises:
-        AccessError: there is none.
-    """
-    return _read_tokens(None, path, "token")[0].decode("ascii")
 
 
 # -- Shared secrets ----------------------------------------------------------------------------
@@ -138,50 +127,6 @@ def _holds(secrets: tuple[bytes, ...], shown: bytes) -> bool:
     for secret in secrets:
         found |= hmac.compare_digest(secret, shown)
     return found
-
-
-def _read_tokens(
-    value: str | None, path: str | os.PathLike[str] | None, name: str
-) -> tuple[bytes, ...]:
-    """Return the tokens of a setting or of a file, which has one in each line."""
-    if value is None and path is None:
-        return ()
-    if path is not None:
-        name = os.fspath(path)
-        lines = [line.strip() for line in read_file(path).splitlines()]
-    else:
-        assert value is not None
-        lines = [value.encode("ascii")]  # the settings have looked at it
-    found = tuple(line for line in lines if line)
-    if not found:
-        raise AccessError(f"{name} is empty")
-    # Others could not be shown in a header line.
-    if not all(33 <= byte <= 126 for line in found for byte in line):
-        raise AccessError(f"{name}: a token consists of visible ASCII characters")
-    return found
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return what is in a file.
-
-    Raises:
-        AccessError: it cannot be read, or nothing is in it.
-    """
-    name = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise AccessError(f"cannot read {name}: {why}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise AccessError(f"{name} has more than {MAX_FILE_BYTES} bytes")
-    if not data.strip():
-        raise AccessError(f"{name} is empty")
-    if stat.S_ISREG(mode) and mode & stat.S_IROTH and b"PUBLIC KEY" not in data:
-        logger.warning("every user of this machine can read %s: chmod o= would mend it", name)
-    return data
 
 
 # -- Signed tokens -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import threading
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ NO_SKIP = os.environ.get("BROADCAST_SERVER_NO_SKIP") == "1"
 
 # Within this time after a test its threads and descriptors must be gone.
 LEAK_SECONDS = 5.0
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be what it is in every process of the tests, also where a shell has started them
+    in the background: it then has SIGINT ignored, and what they start inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

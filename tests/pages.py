@@ -7,27 +7,19 @@ environment, and addresses in a command that port.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import fcntl
 import json
-import os
 import pathlib
-import pty
 import re
-import select
 import shutil
-import signal
-import struct
 import subprocess
-import termios
-import time
 import urllib.request
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
+from .pseudo_terminal import PseudoTerminal
 from .support import ROOT, command_environment
 
 SECONDS = 30.0
@@ -61,64 +53,6 @@ def steady(text: str) -> str:
     return re.sub(r"(?m)^retry: \d+$", "retry: N", text)
 
 
-class Window:
-    """A terminal in which a command goes on. All that it shows is in `shown`."""
-
-    def __init__(self, reader: Reader, line: str) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.shown = ""
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self.process = subprocess.Popen(
-            ["sh", "-c", f"exec {line}"],
-            cwd=reader.place,
-            env=reader.environment,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            # So that this is the session's terminal, and Ctrl-C what it is for a user.
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )
-        os.close(slave)
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self._master, keys.encode())
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until the window has shown what matches."""
-        deadline = time.monotonic() + SECONDS
-        while not (found := re.search(pattern, self.shown)):
-            left = max(0, deadline - time.monotonic())
-            assert select.select([self._master], [], [], left)[0], self.shown
-            self._read()
-        return found
-
-    def _read(self) -> bool:
-        try:
-            data = os.read(self._master, 1 << 16)
-        except OSError:  # the last program in it has ended
-            return False
-        self.shown += self._decoder.decode(data)
-        return True
-
-    def end(self) -> int:
-        """Read until the command has ended; return its exit status."""
-        deadline = time.monotonic() + SECONDS
-        while select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0]:
-            if not self._read():
-                break
-        return self.process.wait(SECONDS)
-
-    def close(self) -> None:
-        """Close the window, whatever is in it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        os.close(self._master)
-
-
 class Reader:
     """Who reads a page and does what it says, in a home of their own.
 
@@ -131,7 +65,7 @@ class Reader:
         self.environment = command_environment(HOME=str(home), TERM="xterm")
         self.environment |= {"BROADCAST_SERVER_PORT": "0", "FLASK_RUN_PORT": "0"}
         self.ports: dict[str, str] = {}
-        self.windows: list[Window] = []
+        self.windows: list[PseudoTerminal] = []
 
     def here(self, text: str) -> str:
         """Return a text with our ports in it."""
@@ -154,22 +88,24 @@ class Reader:
         assert done.returncode == 0, (command.line, done.stderr)
         assert steady(done.stdout) == steady(self.here(command.output))
 
-    def open(self, command: Command, port: str | None = None) -> Window:
+    def open(self, command: Command, port: str | None = None) -> PseudoTerminal:
         """Type a command that goes on into a window of its own, and wait for what it prints.
 
         Args:
             command: the command.
             port: the one on which it listens, according to the page.
         """
-        window = Window(self, self.here(command.line))
+        window = PseudoTerminal(
+            ["sh", "-c", f"exec {self.here(command.line)}"], env=self.environment, cwd=self.place
+        )
         self.windows.append(window)
         if port is not None:
-            self.ports[port] = window.wait_for(r"127\.0\.0\.1:(\d+)")[1]
+            self.ports[port] = window.wait_for_match(r"127\.0\.0\.1:(\d+)")[1]
         for line in steady(self.here(command.output)).splitlines():
-            window.wait_for(re.escape(line).replace("ID", r"[\d-]+").replace("N", r"\d+"))
+            window.wait_for_match(re.escape(line).replace("ID", r"[\d-]+").replace("N", r"\d+"))
         return window
 
-    def start_hub(self, command: Command) -> Window:
+    def start_hub(self, command: Command) -> PseudoTerminal:
         """Start the hub of the page; the commands find it."""
         hub = self.open(command, "8765")
         self.environment["BROADCAST_SERVER_CONNECT_PORT"] = self.ports["8765"]

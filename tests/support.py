@@ -284,11 +284,10 @@ class RawClient:
         opcode: int,
         payload: bytes | str = b"",
         fin: bool = True,
-        mask: bool = True,
         rsv: int = 0,
     ) -> None:
         """Send one frame."""
-        self.sock.sendall(client_frame(opcode, payload, fin, mask, rsv))
+        self.sock.sendall(client_frame(opcode, payload, fin, rsv=rsv))
 
     def send(self, data: bytes | str) -> None:
         """Send one message."""
@@ -342,15 +341,13 @@ def accept_for(key: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-def http_request(
-    port: int, raw: bytes, *, host: str = "127.0.0.1", timeout: float = 10.0, eof: bool = False
-) -> bytes:
+def http_request(port: int, raw: bytes, *, eof: bool = False) -> bytes:
     """Send bytes and return everything that comes back until the server ends the stream.
 
     Args:
         eof: end our side of the stream after the request.
     """
-    with RawClient.open(host, port, timeout=timeout) as client:
+    with RawClient.open(port=port) as client:
         client.sock.sendall(raw)
         if eof:
             client.sock.shutdown(socket.SHUT_WR)
@@ -409,13 +406,18 @@ def command_environment(*folders: pathlib.Path, **variables: str) -> dict[str, s
     return own | {"PATH": os.pathsep.join(path)} | variables
 
 
-def run_parent(program: str) -> None:
-    """Run a Python program that forks; it must say that the parent is well, and nothing else."""
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
+def run_python(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program to its end, with these options of the interpreter."""
+    return subprocess.run(
+        [PYTHON, *options, "-c", program],
         env=python_environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
+
+
+def run_parent(program: str) -> None:
+    """Run a Python program that forks; it must say that the parent is well, and nothing else."""
+    finished = run_python(program)
     assert (finished.stdout, finished.stderr) == ("parent is well\n", "")

@@ -9,7 +9,7 @@ import pytest
 from broadcast_server.admission import Admission
 
 
-def admission(waiting: int = 3, joined: int = 0) -> Admission[str]:
+def admission(waiting: int, joined: int = 0) -> Admission[str]:
     return Admission(waiting, joined)
 
 
@@ -126,10 +126,10 @@ def test_address_has_as_many_clients_as_it_may() -> None:
         places.begin(key, "192.0.2.1")
     assert places.join("a", "192.0.2.1") and places.join("b", "192.0.2.1")
     assert not places.join("c", "192.0.2.1")
-    assert places.clients_of("192.0.2.1") == 2 and places.waiting == 1
+    assert places._clients["192.0.2.1"] == 2 and places.waiting == 1
     places.leave("a")
     places.leave("a")
-    assert places.clients_of("192.0.2.1") == 1
+    assert places._clients["192.0.2.1"] == 1
     assert places.join("c", "192.0.2.1")
 
 
@@ -142,7 +142,7 @@ def test_ipv6_clients_count_by_their_64() -> None:
     assert not places.join("b", "2001:db8:0:1:ffff:ffff:ffff:ffff")
     assert places.join("b", "2001:db8:0:2::1")
     assert places.join("c", "::ffff:192.0.2.1")
-    assert places.clients_of("192.0.2.1") == 1
+    assert places._clients["192.0.2.1"] == 1
 
 
 def test_without_a_limit_all_join() -> None:
@@ -151,7 +151,7 @@ def test_without_a_limit_all_join() -> None:
     for number in range(100):
         places.begin(str(number), "192.0.2.1")
         assert places.join(str(number), "192.0.2.1")
-    assert places.clients_of("192.0.2.1") == 100
+    assert places._clients["192.0.2.1"] == 100
 
 
 def test_client_that_cannot_join_waits_again() -> None:
@@ -160,7 +160,7 @@ def test_client_that_cannot_join_waits_again() -> None:
     places.begin("a", "10.0.0.1")
     assert places.join("a", "192.0.2.1")
     places.unjoin("a", "10.0.0.1")
-    assert places.waiting == 1 and places.clients_of("192.0.2.1") == 0
+    assert places.waiting == 1 and places._clients["192.0.2.1"] == 0
     places.unjoin("a", "10.0.0.1")
     assert places.waiting == 1
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from broadcast_server.backplane import MemoryBackplane
+from broadcast_server.backplane import MemoryBackplane, SenderGone
 from broadcast_server.errors import HubStopped
 from broadcast_server.messages import Accepted, Draft, format_id, parse_id
 
@@ -30,12 +30,15 @@ class RecordingLog:
         self.appended: list[tuple[list[Draft], int, int]] = []
         self.path = "/r"
         self.released: list[int] = []
+        self.sender_is_here = True
 
     def release(self, cost: int) -> None:
         self.released.append(cost)
 
-    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> None:
-        self.appended.append((list(drafts), ms, first_seq))
+    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> bool:
+        if self.sender_is_here:
+            self.appended.append((list(drafts), ms, first_seq))
+        return self.sender_is_here
 
 
 def begun(clock: ManualClock) -> MemoryBackplane:
@@ -203,6 +206,23 @@ def test_known_key_gets_the_first_id_and_is_not_appended() -> None:
     assert [len(appended[0]) for appended in log.appended] == [2, 2]
     assert log.released == [2 * (2 + 256)]
     assert (backplane.messages, backplane.duplicates) == (4, 2)
+
+
+def test_batch_of_a_sender_that_has_left_is_refused_and_may_come_again() -> None:
+    """Its keys are not remembered: whoever sends it again would be told that it was delivered."""
+    backplane, log = begun(ManualClock(5.0)), RecordingLog()
+    submit_keyed(backplane, log, "a")
+    log.sender_is_here = False
+    for keys in (("b", None, "b"), ("a", "b")):
+        with pytest.raises(SenderGone):
+            submit_keyed(backplane, log, *keys)
+    assert (backplane.messages, len(log.appended)) == (1, 1)
+    assert log.released == []  # whoever has reserved the place gives all of it back
+    log.sender_is_here = True
+    ids = submit_keyed(backplane, log, "a", "b")
+    assert [repeated for _, repeated in ids.ids(2)] == [True, False]
+    assert log.appended[1][1:] > log.appended[0][1:]
+    assert backplane.messages == 2
 
 
 def test_key_counts_in_its_room_and_for_ten_minutes() -> None:

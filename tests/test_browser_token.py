@@ -16,7 +16,7 @@ import pytest
 from broadcast_server import AccessRequest, BroadcastHub, Grant, publish
 
 from .browser import find_chromium, running_browser
-from .support import needs_module, running_hub, wait_until
+from .support import code_blocks, needs_module, running_hub, wait_until
 from .test_browser import CONTRASTS, connected, say, shows
 
 sync_api = needs_module("playwright.sync_api")
@@ -281,3 +281,22 @@ def test_prompt_can_be_read_and_fits_a_phone(
     assert box["x"] >= 0 and box["x"] + box["width"] <= 320 and box["y"] >= 0
     for button in page.locator("#prompt button, #prompt input").all():
         assert button.bounding_box()["height"] >= 40
+
+
+def test_script_of_the_how_to_shows_its_token(window: Opened) -> None:
+    """As it stands on the page for other people's pages, also for what base64 writes as + and /."""
+    (script,) = code_blocks("docs/howto/tokens.md", "js")
+    secret = ">>>???~~~right"
+    with running_hub(token=secret) as hub:
+        page = window(hub, "/")
+        script = script.replace("wss://hub.example", f"ws://127.0.0.1:{hub.port}")
+        *lines, last = script.strip().split("\n")
+        body = "\n".join([*lines, f"window.socket = {last}"])
+        for token, count in (("wrong", 0), (secret, 1)):
+            page.evaluate(
+                f"token => new Promise(done => {{ {body}\n"
+                "window.socket.onopen = window.socket.onclose = () => done(); })",
+                token,
+            )
+            assert len(hub.members("/team/red")) == count
+        assert wait_until(lambda: page.evaluate("window.socket.protocol") == "broadcast.v1.json")

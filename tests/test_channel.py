@@ -10,8 +10,7 @@ import threading
 import pytest
 
 from broadcast_server.channel import Channel
-from broadcast_server.deadlines import Deadline
-from broadcast_server.settings import MAX_SECONDS
+from broadcast_server.deadlines import MAX_SECONDS, Deadline
 
 from .certificates import Certificates
 

@@ -14,12 +14,12 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from broadcast_server import cli, commands, logs, options, streams
+from broadcast_server import cli, cli_words, commands, logs, options, streams
 from broadcast_server.settings import Settings
 
 from .support import (
@@ -73,7 +73,7 @@ class Running:
         assert process.stdout
         self.process = process
         self.line = process.stdout.readline()
-        found = re.fullmatch(r"Listening on ws://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
+        found = re.fullmatch(r"Listening on wss?://(.*):(\d+)/ \(Ctrl-C to stop\)\n", self.line)
         assert found, (self.line, process.poll())
         self.host, self.port = found[1], int(found[2])
 
@@ -91,13 +91,17 @@ def hub_command(
     **options: Any,
 ) -> Iterator[Running]:
     """Run a hub as a process."""
+    command = [PYTHON, "-m", "broadcast_server", *arguments]
+    with hub_program(command, env=environment(variables), **options) as hub:
+        yield hub
+
+
+@contextlib.contextmanager
+def hub_program(command: Sequence[str], **options: Any) -> Iterator[Running]:
+    """Run a program that is a hub in the end."""
+    options = {"env": environment(), "text": True} | options
     with subprocess.Popen(
-        [PYTHON, "-m", "broadcast_server", *arguments],
-        env=environment(variables),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     ) as process:
         try:
             yield Running(process)
@@ -447,6 +451,28 @@ def test_help_all_describes_every_option() -> None:
         assert option.full_help().partition("%")[0] in text.replace("- ", "-")
 
 
+def test_help_all_without_a_command_describes_all_of_them() -> None:
+    """So that one can search through all of it, within 80 columns."""
+    result = run("--help-all", variables={"COLUMNS": "80"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(run("--help").stdout)
+    for command in cli.OPTIONS:
+        assert result.stdout.count(f"\nusage: broadcast-server {command} ") == 1
+        assert run(command, "--help-all", variables={"COLUMNS": "80"}).stdout in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", cli.OPTIONS)
+def test_help_tells_what_is_no_option(command: str) -> None:
+    """Each name in the usage line is explained below it, in the short help and in the long one."""
+    assert set(re.findall(r"[A-Z]{3,}", cli_words.USAGES[command])) == set(
+        cli_words.OPERANDS[command]
+    )
+    for spelling in ("--help", "--help-all"):
+        told = run(command, spelling).stdout
+        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli_words.OPERANDS[command])
+
+
 def test_help_names_what_can_be_typed() -> None:
     """Nobody finds a command at the prompt that is told of nowhere."""
     text = run("connect", "--help").stdout
@@ -463,7 +489,26 @@ def test_without_one_command_it_is_a_usage_error(arguments: list[str]) -> None:
 
 def test_unknown_option_is_a_usage_error() -> None:
     """Options are not abbreviated: a later one might make the short form mean another."""
-    assert_fails(run("start", "--max-client", "5"), 2, "error: ", "--max-client 5")
+    told = "error: unrecognized arguments: --max-client (did you mean --max-clients?)"
+    assert_fails(run("start", "--max-client", "5"), 2, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["connect", "--romm", "/x", "ws://h/"], "arguments: --romm (did you mean --room?)"),
+        (["listen", "--fromat=json"], "arguments: --fromat=json (did you mean --format?)"),
+        (["who", "--xyzzy"], "arguments: --xyzzy"),
+        (["connect", "a", "b"], "arguments: b"),
+        (["konnect", "ws://h/"], "(did you mean connect?)"),
+        (["xyzzy"], "(or --start, --connect)"),
+    ],
+)
+def test_typing_mistake_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:
+    """What is like something that there is; what stands beside it is no mistake."""
+    result = run(*arguments)
+    assert_fails(result, 2)
+    assert result.stderr.rstrip().endswith(told)
 
 
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
@@ -790,7 +835,8 @@ def test_hub_serves_though_nobody_reads_its_output() -> None:
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
-    """A pipe is sent line by line, and at its end all of it has been accepted."""
+    """wscat #4: what was in the pipe before there was a connection was lost. It is sent line by
+    line, and at its end all of it has been accepted."""
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/scores") as listener:
         result = run(
             spelling, "--port", str(hub.port), "--room", "scores", stdin=None, input="one\ntwo\n"
@@ -799,12 +845,42 @@ def test_connect_sends_each_line_of_its_input(spelling: str) -> None:
         assert [listener.recv_message(), listener.recv_message()] == ["one", "two"]
 
 
+def test_connect_in_the_background_reads_what_a_script_writes(tmp_path: pathlib.Path) -> None:
+    """wscat #126: without a terminal it was gone before it was there. A FIFO is its input here."""
+    script = 'mkfifo f; "$@" < f > /dev/null & echo one > f; wait $!'
+    with running_hub() as hub:
+        command = [PYTHON, "-m", "broadcast_server", "connect", hub.url]
+        result = subprocess.run(
+            ["sh", "-c", script, "sh", *command],
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/")] == ["one"]
+
+
 def test_connect_takes_a_url_and_a_name() -> None:
     """The other side sees the name."""
     joined: list[Any] = []
     with running_hub(on_join=joined.append) as hub:
         assert run("connect", f"{hub.url}den", "--name", "ann").returncode == 0
         assert [(member.name, member.room) for member in joined] == [("ann", "/den")]
+
+
+def test_connect_completes_a_short_url() -> None:
+    """Host and port, a mere port, and the address of the room's web page."""
+    with running_hub() as hub:
+        port = hub.port
+        for number, url in enumerate(
+            (f"127.0.0.1:{port}/n", f":{port}/n", f"http://127.0.0.1:{port}/n")
+        ):
+            result = run("connect", url, stdin=None, input=f"{number}\n")
+            assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/n")] == ["0", "1", "2"]
 
 
 def test_connect_takes_its_port_from_the_environment() -> None:
@@ -830,9 +906,12 @@ def test_connect_without_a_hub_is_one_line() -> None:
 
 
 def test_connect_refused_by_http_is_one_line() -> None:
-    """A path that is no room."""
+    """A path that is no room; the address is what was typed, and not what we have added."""
     with running_hub() as hub:
-        assert_fails(run("connect", f"{hub.url}healthz"), 1, "404")
+        for command in ("connect", "listen"):
+            result = run(command, f"{hub.url}healthz", "--history", "3", "--name", "ann")
+            told = f"cannot connect to {hub.url}healthz: the answer is HTTP status 404 (there is "
+            assert_fails(result, 1, told)
 
 
 @pytest.mark.parametrize("command", ["connect", "who"])
@@ -860,7 +939,7 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
         ):
             assert (result.returncode, result.stderr) == (0, "")
         refused = run(command, url)
-        assert_fails(refused, 1, "a token is needed here")
+        assert_fails(refused, 1, "a token is needed here", "--token-file")
         refused = run(command, f"{url}?access_token=s3cret")
         assert_fails(refused, 1, "the token is not valid")
         assert "s3cret" not in refused.stderr
@@ -873,9 +952,11 @@ def test_client_commands_show_a_token(command: str, tmp_path: pathlib.Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["http://127.0.0.1/"], "http://127.0.0.1/"),
+        (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["127.0.0.1"], "127.0.0.1"),
         (["--port", "0"], "--port"),
+        (["--history", "-1"], "--history must be at least 0"),
+        (["--linger", "-1"], "--linger must be at least 0"),
         (["ws://127.0.0.1/", "--port", "80"], "not both"),
         (["ws://127.0.0.1/", "ws://127.0.0.1/"], "unrecognized"),
     ],

@@ -7,9 +7,7 @@ import datetime
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -30,6 +28,7 @@ from broadcast_server import (
     dialer,
 )
 
+from .beside import in_thread
 from .raw_server import SECONDS, SUBPROTOCOL, connected_pair, event_pair, listener
 from .support import (
     BINARY,
@@ -41,16 +40,6 @@ from .support import (
     running_hub,
     wait_until,
 )
-
-T = TypeVar("T")
-
-
-def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
-    """Call a function on a thread of its own."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *arguments, **options)
-    pool.shutdown(wait=False)
-    return future
 
 
 def stall(client: BroadcastClient) -> bytes:

@@ -6,9 +6,8 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -26,19 +25,11 @@ from broadcast_server import (
 from broadcast_server.deadlines import Deadline
 from broadcast_server.retries import back_off
 
+from .beside import in_thread
 from .raw_server import SECONDS, SUBPROTOCOL, Listener, RawServer, connected_pair, event_pair
 from .support import PING, PONG, TEXT, wait_until
 
-T = TypeVar("T")
 SOON = 0.01  # the longest pause before coming back, in most of these tests
-
-
-def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
-    """Call a function on a thread of its own."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *arguments, **options)
-    pool.shutdown(wait=False)
-    return future
 
 
 @contextlib.contextmanager
@@ -350,11 +341,14 @@ def test_refusal_that_will_pass_is_tried_again(status: int) -> None:
 def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``Retry-After`` holds for the next pause and no further one; the user's limit wins."""
+    """``Retry-After`` holds for the next pause and no further one; the user's limit wins. Each
+    attempt that fails makes the pauses longer."""
+    gone_before: list[int] = []
     asked: list[float] = []
     pauses: list[float] = []
 
     def noted(attempts: int, limit: float, chance: float, at_least: float) -> float:
+        gone_before.append(attempts)
         asked.append(at_least)
         pauses.append(back_off(attempts, limit, chance, at_least))
         return pauses[-1]
@@ -367,6 +361,7 @@ def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
         with listening.accept_events().sock:
             assert wait_until(lambda: client.state == "open")
         assert asked[:3] == [0, 7, 0]
+        assert gone_before[:3] == [0, 1, 2]
         assert pauses[1] == SOON and max(pauses) <= SOON
 
 
@@ -467,6 +462,21 @@ def test_silent_hub_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> N
             assert again.recv_frame() == (PING, b"")
             again.message(1)
             assert client.recv(SECONDS).data == "1"
+
+
+@pytest.mark.parametrize("options", [{}, {"reconnect": False}])
+def test_quiet_connection_is_kept_alive(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+) -> None:
+    """A server that is no hub may be silent for ever, with a proxy between: it is pinged. One that
+    does not answer is not given up, since the client could not come back."""
+    monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.05)
+    with connected_pair(**options) as (client, server):
+        for _ in range(3):
+            assert server.recv_frame() == (PING, b"")
+        server.send_frame(PONG, b"")
+        server.send_frame(TEXT, "still here")
+        assert client.recv(SECONDS).data == "still here"
 
 
 # -- Closing -----------------------------------------------------------------------------------

@@ -9,19 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import pty
 import runpy
-import select
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from .pseudo_terminal import PseudoTerminal
 from .support import ROOT, needs_module, python_environment
 
-SECONDS = 20.0
 FOLDER = ROOT / "docs" / "completions"
 BASH_COMPLETION = pathlib.Path("/usr/share/bash-completion/bash_completion")
 
@@ -52,7 +48,7 @@ def test_scripts_are_fresh() -> None:
         assert path.read_text(encoding="utf-8") == made["completion"](shell), shell
 
 
-class Shell:
+class Shell(PseudoTerminal):
     """A shell at a terminal, with the completion where the package puts it."""
 
     def __init__(self, shell: str, place: pathlib.Path) -> None:
@@ -76,34 +72,10 @@ class Shell:
             "TERM": "xterm",
             "PS1": "$ ",
         }
-        self._master, slave = pty.openpty()
-        self.shown = ""
-        self.process = subprocess.Popen(
-            COMMANDS[shell],
-            env=environment,
-            cwd=place,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )
-        os.close(slave)
+        super().__init__(COMMANDS[shell], env=environment, cwd=place)
         self.type(f"{BEGINNINGS[shell]}\r")
         self.type("broadcast-server ready\r")
         self.wait_for("<ready><end>")
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self._master, keys.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Wait until the terminal has shown a text."""
-        deadline = time.monotonic() + SECONDS
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert select.select([self._master], [], [], max(0.0, left))[0], self.shown
-            self.shown += os.read(self._master, 1 << 16).decode(errors="replace")
 
     def complete(self, line: str, *arguments: str) -> None:
         """Type a line, press TAB and Enter; check with which arguments the command was run."""
@@ -111,23 +83,14 @@ class Shell:
         self.type(f"broadcast-server {line}\t\r")
         self.wait_for("".join(f"<{argument}>" for argument in arguments) + "<end>")
 
-    def close(self) -> None:
-        """Hang up."""
-        os.close(self._master)
-        self.process.kill()
-        self.process.wait(SECONDS)
-
 
 @contextlib.contextmanager
 def shell_at_terminal(shell: str, place: pathlib.Path) -> Iterator[Shell]:
     """Run a shell; it is skipped where it is missing."""
     if shutil.which(shell) is None or (shell == "bash" and not BASH_COMPLETION.exists()):
         pytest.skip(f"{shell} or its completion is missing (make shells)")
-    found = Shell(shell, place)
-    try:
+    with contextlib.closing(Shell(shell, place)) as found:
         yield found
-    finally:
-        found.close()
 
 
 @pytest.mark.parametrize("shell", COMMANDS)

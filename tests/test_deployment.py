@@ -18,7 +18,7 @@ from broadcast_server import cli
 from broadcast_server.settings import Settings
 
 from .support import PYTHON, ROOT, RawClient
-from .test_cli import SECONDS, Running, environment
+from .test_cli import SECONDS, environment, hub_program
 
 HUB = "/opt/broadcast-server/bin/broadcast-server"
 COMMAND = os.fspath(ROOT / "bin" / "broadcast-server")
@@ -183,31 +183,21 @@ def play(python: str, command: str, without: str = "") -> None:
     assert program == "/opt/hub/bin/broadcast-server"
     # On loopback, and on a free port: more than one of these runs at a time.
     arguments[arguments.index("--host") + 1] = "127.0.0.1"
-    with subprocess.Popen(
-        [python, command, *arguments, "--port", "0"],
-        env=variables,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            hub = Running(process)
-            check_program, *check = json.loads(health.partition("CMD ")[2])
-            assert check_program == "/opt/hub/bin/python"
-            check = [python, *(each.replace(":8765/", f":{hub.port}/") for each in check)]
+    with hub_program([python, command, *arguments, "--port", "0"], env=variables) as hub:
+        check_program, *check = json.loads(health.partition("CMD ")[2])
+        assert check_program == "/opt/hub/bin/python"
+        check = [python, *(each.replace(":8765/", f":{hub.port}/") for each in check)]
 
-            def run_check() -> int:
-                return subprocess.run(check, capture_output=True, timeout=SECONDS).returncode
+        def run_check() -> int:
+            return subprocess.run(check, capture_output=True, timeout=SECONDS).returncode
 
-            assert run_check() == 0
-            with RawClient.connect(port=hub.port) as client:
-                process.send_signal(signal.Signals[signal_name])
-                assert client.recv_close()[0] == 1001
-                client.close()
-            assert process.wait(SECONDS) == 0
-            assert run_check() != 0
-        finally:
-            process.kill()
+        assert run_check() == 0
+        with RawClient.connect(port=hub.port) as client:
+            hub.process.send_signal(signal.Signals[signal_name])
+            assert client.recv_close()[0] == 1001
+            client.close()
+        assert hub.process.wait(SECONDS) == 0
+        assert run_check() != 0
 
 
 def test_commands_of_the_image_do_what_they_should() -> None:

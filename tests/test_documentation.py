@@ -8,16 +8,15 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import errors
+from broadcast_server import cli, cli_words, errors
 
-from .support import PYTHON, ROOT, code_blocks, python_environment
+from .support import ROOT, code_blocks, run_python
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGE = ROOT / "broadcast_server"
@@ -108,13 +107,7 @@ def test_logging_example_logs_what_it_says() -> None:
     """The page's program runs as it stands, but on a free port."""
     (program,) = code_blocks("docs/reference/logging.md", "python")
     (shown,) = re.findall(r"# logs: (.*)", program)
-    done = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program.replace("8765", "0")],
-        env=python_environment(),
-        text=True,
-        capture_output=True,
-        timeout=60,
-    )
+    done = run_python(program.replace("8765", "0"), "-W", "error")
     assert done.returncode == 0, done.stderr
     assert shown.partition("127")[0] in done.stderr
 
@@ -128,6 +121,19 @@ def test_generated_reference_is_fresh(name: str) -> None:
     folder = ROOT / "docs" / "reference"
     page = runpy.run_path(os.fspath(folder / f"make_{name}.py"))["page"]()
     assert page == (folder / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_options_are_listed_as_they_can_be_typed() -> None:
+    """In each spelling, with default and variable, and what is no option, too."""
+    page = (ROOT / "docs" / "reference" / "options.md").read_text(encoding="utf-8")
+    for command, groups in cli.OPTIONS.items():
+        part = page.partition(f"## `broadcast-server {command}`")[2].partition("\n## ")[0]
+        for option in (option for group in groups.values() for option in group):
+            spellings = ", ".join(option.flags) + f" {option.metavar}".rstrip()
+            entry = part.partition(f"\n- **`{spellings}`**")[2].partition("\n- ")[0]
+            assert "default: " in entry and f"`{option.variable(command)}`" in entry, spellings
+        assert re.findall(r"^- `([A-Z]+)`: ", part, re.MULTILINE) == [*cli_words.OPERANDS[command]]
+    assert "**`-H, --header HEADER`**" in page
 
 
 # -- Pages that must agree with the code -------------------------------------------------------
@@ -182,5 +188,5 @@ def test_every_exception_is_on_the_page_of_errors() -> None:
         parents = {base.__name__ for base in vars(errors)[name].__bases__} - {"Exception"}
         line = next(line for line in tree.splitlines() if re.search(rf"\b{name}\b", line))
         assert re.findall(r"\((\w+)\)", line) == sorted(parents - found)
-    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([A-Z]\w+)` \|", page, re.MULTILINE))
     assert rows == found - {"BroadcastServerError", "HubError"}

@@ -6,10 +6,13 @@ import html.parser
 import pathlib
 import re
 import urllib.parse
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from .support import ROOT
+from .browser import find_chromium, running_browser
+from .support import ROOT, needs_module
 from .test_documentation import PAGES, name_of
 
 pytestmark = pytest.mark.site
@@ -18,6 +21,7 @@ SITE = ROOT / "build" / "site"
 # Namespaces and where something is from, in comments; nothing is loaded from there.
 IN_COMMENTS = re.compile(r"/\*.*?\*/|^\s*(?://|\*).*?$", re.DOTALL | re.MULTILINE)
 NAMESPACE = "http://www.w3.org/2000/svg"
+SECONDS = 30.0
 
 
 class Elements(html.parser.HTMLParser):
@@ -85,3 +89,69 @@ def test_nothing_is_loaded_from_elsewhere(site: dict[pathlib.Path, Elements]) ->
             continue  # the words of the pages
         text = IN_COMMENTS.sub("", text)
         assert not re.search(r"https?://|@import|url\(['\"]?//", text), path
+
+
+# -- In a browser ------------------------------------------------------------------------------
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+DESK = {"viewport": {"width": 1280, "height": 900}}
+# The tables that are wider than their place, in which one then has to scroll.
+WIDE_TABLES = """() => [...document.querySelectorAll("article .table-wrapper")]
+    .filter(place => place.scrollWidth > place.clientWidth + 1)
+    .map(place => place.innerText.slice(0, 60))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium; started before the test, so that only what a test makes is counted."""
+    needs_module("playwright.sync_api")
+    if find_chromium() is None:
+        pytest.skip("Chromium is not installed (as root: make chromium)")
+    with running_browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize("window", [DESK, PHONE], ids=["desk", "phone"])
+def test_pages_fit_the_window(
+    window: dict[str, Any], site: dict[pathlib.Path, Elements], browser: Any
+) -> None:
+    """None has to be moved to be read; on a desk no table either. Nobody's console has an error."""
+    context = browser.new_context(**window)
+    errors: list[str] = []
+    try:
+        page = context.new_page()
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        for path in site:
+            page.goto(path.as_uri())
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= window["viewport"]["width"], path
+            if window is DESK:
+                assert page.evaluate(WIDE_TABLES) == [], path
+    finally:
+        context.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("window", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [("HubBusy", "Errors"), ("systemd", "Under systemd"), ("BROADCAST_SERVER_TOKEN", "Options")],
+)
+def test_search_finds_what_is_there(
+    window: dict[str, Any], words: str, title: str, browser: Any
+) -> None:
+    """Without a server: the site may be read from the disk."""
+    from playwright.sync_api import expect
+
+    context = browser.new_context(**window)
+    try:
+        page = context.new_page()
+        page.goto((SITE / "index.html").as_uri())
+        if window is PHONE:
+            page.locator("label.nav-overlay-icon").click()
+        page.fill("input.sidebar-search", words)
+        page.press("input.sidebar-search", "Enter")
+        found = page.locator("#search-results li a").filter(has_text=title).first
+        expect(found).to_be_visible(timeout=SECONDS * 1000)
+    finally:
+        context.close()

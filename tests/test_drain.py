@@ -7,7 +7,7 @@ import http.client
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +17,7 @@ from broadcast_server.backplane import MemoryBackplane
 from broadcast_server.errors import HubStopped
 from broadcast_server.messages import Draft, encode
 
+from .beside import during
 from .support import HandshakeRefused, RawClient, running_hub, wait_until
 from .test_shutdown import GRACE_SECONDS, is_listening, many_clients
 from .test_site import Stream
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from broadcast_server import BroadcastHub
 
 SECONDS = 10
-
-
-@contextlib.contextmanager
-def in_thread(function: Callable[..., object], *arguments: Any, **named: Any) -> Iterator[None]:
-    """Call a function on another thread, which must have returned at the end."""
-    thread = threading.Thread(target=function, args=arguments, kwargs=named)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(SECONDS)
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -80,12 +69,12 @@ def test_readiness_ends_first_and_clients_are_still_let_in() -> None:
     """A load balancer that looks every few seconds still sends somebody for a while."""
     with running_hub(drain_delay=1_000_000) as hub:
         assert status_of(hub.port, "GET", "/healthz") == (200, None)
-        with in_thread(hub.drain):
+        with during(hub.drain):
             assert wait_until(lambda: status_of(hub.port, "GET", "/healthz") == (503, "5"))
             assert status_of(hub.port, "POST", "/") == (200, None)
             with RawClient.connect(port=hub.port) as client:
                 client.sync()
-                with in_thread(hub.stop):
+                with during(hub.stop):
                     close_all([client], 1001)
 
 
@@ -93,7 +82,7 @@ def test_members_go_on_while_newcomers_are_refused(patient: dict[str, Any]) -> N
     """Who has not been told goodbye yet is served as ever; whoever comes is told when to retry."""
     with running_hub(**patient) as hub, many_clients(hub.port, 8) as clients:
         a, b = clients[0], clients[4]  # of one room
-        with in_thread(hub.drain):
+        with during(hub.drain):
             assert wait_until(lambda: drains(hub))
             for number in range(20):
                 a.send(f"from a {number}")
@@ -106,7 +95,7 @@ def test_members_go_on_while_newcomers_are_refused(patient: dict[str, Any]) -> N
                 RawClient.connect(port=hub.port)
             assert refused.value.status == 503 and "Retry-After: 5" in refused.value.head
             a.sync()
-            with in_thread(hub.stop):
+            with during(hub.stop):
                 close_all(clients, 1001)
 
 
@@ -119,8 +108,9 @@ def test_publisher_from_outside_is_refused_before_the_first_goodbye() -> None:
         def __init__(self) -> None:
             self.entries: list[Draft] = []
 
-        def append(self, drafts: Any, ms: int, first_seq: int) -> None:
+        def append(self, drafts: Any, ms: int, first_seq: int) -> bool:
             self.entries.extend(drafts)
+            return True
 
         def release(self, cost: int) -> None:
             pass
@@ -181,7 +171,7 @@ def test_goodbyes_are_spread_over_the_time(monkeypatch: pytest.MonkeyPatch) -> N
         assert clock.now <= 1000.6 and clock.count() == 150
         at_once = [b - a for a, b in zip(clock.told, clock.told[1:], strict=False)]
         assert len(at_once) >= 15 and max(at_once) <= 30, at_once
-        with in_thread(hub.stop):
+        with during(hub.stop):
             close_all(clients, 1001)
 
 
@@ -190,7 +180,7 @@ def test_few_clients_are_told_at_once() -> None:
     with running_hub(drain_seconds=1_000_000) as hub, many_clients(hub.port, 20) as clients:
         for path in range(4):
             hub.broadcast("last", room=f"/{path}")
-        with in_thread(hub.drain):
+        with during(hub.drain):
             for client in clients:
                 assert client.recv_message() == "last"
             close_all(clients, 1001)
@@ -199,7 +189,7 @@ def test_few_clients_are_told_at_once() -> None:
 def test_drain_ends_when_all_have_left_by_themselves(patient: dict[str, Any]) -> None:
     """There is nobody to wait for."""
     with running_hub(**patient) as hub, many_clients(hub.port, 8) as clients:
-        with in_thread(hub.drain):
+        with during(hub.drain):
             assert wait_until(lambda: drains(hub))
             for client in clients:
                 client.leave()
@@ -215,7 +205,7 @@ def test_restart_tells_from_where_to_go_on() -> None:
         with RawClient.connect(port=hub.port) as client, Peer(hub, "/empty") as other:
             ids = [hub.broadcast(str(number)).id for number in range(3)]
             newest = other.welcome["newest"]
-            with in_thread(hub.drain, restart=True):
+            with during(hub.drain, restart=True):
                 assert [client.recv_message() for _ in ids] == ["0", "1", "2"]
                 assert client.recv_close() == (1012, f"since={ids[-1]}")
                 # Where nothing was ever said: an id before all that is said later.
@@ -227,9 +217,9 @@ def test_restart_tells_from_where_to_go_on() -> None:
 def test_restart_that_is_hurried_is_still_a_restart(patient: dict[str, Any]) -> None:
     """Those who are left are told the same as those who went before."""
     with running_hub(**patient) as hub, many_clients(hub.port, 4) as clients:
-        with in_thread(hub.drain, restart=True):
+        with during(hub.drain, restart=True):
             assert wait_until(lambda: drains(hub))
-            with in_thread(hub.stop):
+            with during(hub.stop):
                 close_all(clients, 1012)
 
 
@@ -269,7 +259,7 @@ def test_stream_ends_with_a_time_to_come_back(hub: BroadcastHub, restart: bool) 
     with Stream(hub, "/r") as stream:
         message = hub.broadcast("x", room="/r")
         assert f"id: {message.id}" in stream.event()
-        with in_thread(hub.drain, restart=restart):
+        with during(hub.drain, restart=restart):
             found = re.fullmatch(r"retry: (\d+)", stream.event())
             stream.raw.close()
         assert found
@@ -354,7 +344,7 @@ def test_callback_that_stops_hurries_a_drain(patient: dict[str, Any]) -> None:
     hubs: list[BroadcastHub] = []
     with running_hub(on_message=lambda message: hubs[0].stop(), **patient) as hub:
         hubs.append(hub)
-        with many_clients(hub.port, 4) as clients, in_thread(hub.drain):
+        with many_clients(hub.port, 4) as clients, during(hub.drain):
             assert wait_until(lambda: drains(hub))
             clients[0].send("stop")
             close_all(clients, 1001)
@@ -363,11 +353,11 @@ def test_callback_that_stops_hurries_a_drain(patient: dict[str, Any]) -> None:
 def test_two_drains_at_once(patient: dict[str, Any]) -> None:
     """The second one waits for the first, up to its own time-out, and changes nothing."""
     with running_hub(**patient) as hub, many_clients(hub.port, 4) as clients:
-        with in_thread(hub.drain), in_thread(hub.drain):
+        with during(hub.drain), during(hub.drain):
             assert wait_until(lambda: drains(hub))
             hub.drain(0.0, restart=True)
             assert not hub._stopped.is_set()
-            with in_thread(hub.stop):
+            with during(hub.stop):
                 close_all(clients, 1001)
 
 
@@ -388,9 +378,9 @@ def test_drain_of_a_hub_that_does_not_run() -> None:
 def test_drain_during_a_stop_waits_for_it() -> None:
     """The stop goes on as it is: nobody gets another time to leave."""
     with running_hub(drain_seconds=1_000_000) as hub, many_clients(hub.port, 4) as clients:
-        with in_thread(hub.stop):
+        with during(hub.stop):
             assert wait_until(lambda: drains(hub))
-            with in_thread(hub.drain, restart=True):
+            with during(hub.drain, restart=True):
                 close_all(clients, 1001)
 
 
@@ -423,10 +413,10 @@ def test_drain_does_not_wait_for_a_fan_out_that_has_failed(
     with running_hub(**patient) as hub, many_clients(hub.port, 4):
         assert hub._core is not None
         fanout = hub._core.fanout
-        with in_thread(hub.drain):
+        with during(hub.drain):
             assert wait_until(lambda: drains(hub))
             nobody: Any = None
-            fanout._post(fail, nobody)
+            fanout._mailbox.post(fail, nobody)
         assert hub._stopped.is_set()
     assert "the fan-out has failed" in caplog.text
 

@@ -11,7 +11,7 @@ import pytest
 from broadcast_server import events
 from broadcast_server.messages import Entry, Member, encode
 
-from .support import ROOT
+from .support import ROOT, code_blocks
 
 SCHEMA = json.loads((ROOT / "docs/reference/broadcast.v1.schema.json").read_text(encoding="utf-8"))
 ANN = Member("c1", "ann", "/r", "127.0.0.1:1")
@@ -115,3 +115,26 @@ def test_what_is_not_understood_has_a_code(frame: str, code: str, ref: object) -
         events.parse(frame.encode(), 100)
     assert (caught.value.code, caught.value.ref) == (code, ref)
     checked(events.error(caught.value.code, caught.value.detail, caught.value.ref))
+
+
+# The page.
+
+
+def test_examples_of_the_protocol_are_what_it_says() -> None:
+    """Each is JSON; the hub's are as the schema says, the hub understands those of clients."""
+    decoder = json.JSONDecoder()
+    seen = set()
+    for block in code_blocks("docs/reference/protocol.md", "json"):
+        rest = block.strip()
+        while rest:
+            event, end = decoder.raw_decode(rest)
+            text, rest = rest[:end], rest[end:].strip()
+            kind = event.get("type")
+            if kind in ("send", "name", "who"):
+                events.parse(text.encode(), 1000)
+            elif kind is not None:
+                checked(json.dumps(event).encode())
+            seen.add(kind)
+    types = [event["properties"]["type"] for event in SCHEMA["oneOf"]]
+    listed = {kind for found in types for kind in found.get("enum", [found.get("const")])}
+    assert seen == {None, "send", "name", "who"} | listed

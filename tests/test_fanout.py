@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, HubStopped, frames
+from broadcast_server import BroadcastHub, HubStopped, events, frames
 from broadcast_server.connection import Connection
 from broadcast_server.fanout import FanOut
 from broadcast_server.forms import JSON, RAW, SSE_JSON, Form
@@ -19,7 +18,7 @@ from broadcast_server.registry import Rooms
 from broadcast_server.settings import Settings
 from broadcast_server.timers import MIN_SKIPPED, NEVER
 
-from .support import RawClient, running_hub, wait_until
+from .support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
 
 
 def fanout_of(hub: BroadcastHub) -> FanOut:
@@ -30,14 +29,14 @@ def fanout_of(hub: BroadcastHub) -> FanOut:
 
 def sleeps(fanout: FanOut) -> bool:
     """Wait until it has nothing to do."""
-    return wait_until(lambda: fanout._sleeping)
+    return wait_until(lambda: fanout._mailbox._sleeping)
 
 
 def count_wakes(fanout: FanOut, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Return a list that grows when the thread is woken."""
     wakes: list[None] = []
-    wake = fanout._wake
-    monkeypatch.setattr(fanout, "_wake", lambda: (wakes.append(None), wake()))
+    wake = fanout._mailbox._wake
+    monkeypatch.setattr(fanout._mailbox, "_wake", lambda: (wakes.append(None), wake()))
     return wakes
 
 
@@ -46,15 +45,19 @@ def test_first_client_wakes_and_the_next_ones_do_not(
 ) -> None:
     """Without any client it would sleep for ever; with one it wakes in time for the pings."""
     fanout = fanout_of(hub)
-    assert sleeps(fanout) and fanout._wakes_by == NEVER
+    assert sleeps(fanout) and fanout._mailbox._wakes_by == NEVER
     wakes = count_wakes(fanout, monkeypatch)
     with RawClient.connect(port=hub.port), RawClient.connect(port=hub.port) as second:
         assert wait_until(lambda: len(hub.members("/")) == 2 and len(wakes) >= 1)
         assert sleeps(fanout)
         count = len(wakes)
         with RawClient.connect(port=hub.port) as third:
-            assert wait_until(lambda: bool(fanout._posts))
-            assert len(wakes) == count and fanout._sleeping
+            assert wait_until(lambda: bool(fanout._mailbox._posts))
+            # Its reader has looked whether it needs something by then, and found nothing.
+            server = hub._server
+            assert server is not None
+            assert wait_until(lambda: all(client.waiting for client in server.connections()))
+            assert len(wakes) == count and fanout._mailbox._sleeping
             # What comes now wakes it, and finds the new clients.
             hub.broadcast("x")
             assert second.recv_message() == third.recv_message() == "x"
@@ -140,6 +143,26 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
         assert "the fan-out has failed" in caplog.text
+
+
+def test_client_that_joins_after_the_failure_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader would wait for ever until somebody writes what it has sent."""
+    with running_hub(max_message_bytes=1000, room_log_bytes=8000) as hub:
+        fanout = fanout_of(hub)
+        server = hub._server
+        assert server is not None
+
+        def fail(room: Any) -> bool:
+            raise RuntimeError("made up")
+
+        monkeypatch.setattr(fanout, "_pass", fail)
+        hub.broadcast("x")
+        assert wait_until(lambda: not fanout.is_alive)
+        burst = client_frame(TEXT, "x") * 20 + client_frame(PING)
+        with RawClient.connect(port=hub.port, extra=burst * 2) as client:
+            with pytest.raises((EOFError, OSError)):
+                client.recv_exact(1)
+            assert wait_until(lambda: server.client_count == 0)
 
 
 class Bench:
@@ -229,6 +252,61 @@ def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> Non
     assert wants_history.final is None and wants_history.cursor >= room.base
     assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
     assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
+
+
+def test_welcome_tells_where_a_history_begins_that_was_trimmed_meanwhile(bench: Bench) -> None:
+    """``after`` is true: what comes next is everything behind it, and no message is missing. The
+    rest of the welcome is as it was, and what was queued behind it stays behind it."""
+    bench.fill(10_000)
+    room = bench.room
+
+    def welcome(members: list[Member], newest: str, after: str) -> bytes:
+        return JSON.event(events.welcome(members[0], "t", members, newest, after, {}, 100, {}))
+
+    client, theirs = bench.client(history=1000, form=JSON, welcome=welcome)
+    newest = format_id(*room.id_before(room.head))
+    told = format_id(*room.id_before(room.base))
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(JSON.event(b'{"type":"direct"}'))
+    waiting = client.personal_bytes
+    bench.fanout._do_activate(client)
+    after = format_id(*room.id_before(room.base))
+    (oldest,) = room.entries(room.base, room.base + 1)
+    assert after != told
+    with theirs.makefile("rb") as stream:
+        begin = b""
+        while b'"type":"message"' not in begin:
+            begin += stream.read(1)
+        assert b'"after":"%s"' % after.encode() in begin
+        assert b'"newest":"%s"' % newest.encode() in begin
+        assert begin.count(b'"type"') == 2, begin
+        assert stream.read(40).startswith(b',"id":"%d-%d"' % (oldest.ms, oldest.seq))
+    assert waiting >= client.personal_bytes >= 0
+    assert client.rewelcome is None
+
+
+def test_close_that_came_before_the_welcome_is_no_welcome(bench: Bench) -> None:
+    """Who was told to go before it joined gets no event, wherever its history would begin."""
+    bench.fill(10_000)
+    room = bench.room
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    bench.sockets += [ours, theirs]
+    member = Member("c", None, "/r", "x")
+    client = Connection(7, member, room, ours, echo=False, form=JSON)
+    assert client.queue_close(4000, "go")
+    room.join(client, 1000, None, welcome=lambda *_: JSON.event(b'{"type":"welcome"}'))
+    client.share()
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    bench.fanout._do_activate(client)
+    assert client.personal is not None
+    assert [is_close for _, _, is_close in client.personal] == [True]
 
 
 @pytest.mark.parametrize("form", [JSON, SSE_JSON])
@@ -323,11 +401,11 @@ def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
     with RawClient.connect(port=hub.port) as first:
         first.sync()
         (connection,) = fanout.writer.connections
-        fanout._post(hold, connection)
+        fanout._mailbox.post(hold, connection)
         assert reached.wait(10)
-        fanout._post(fail, connection)
+        fanout._mailbox.post(fail, connection)
         with RawClient.connect(port=hub.port) as second:
-            assert wait_until(lambda: len(fanout._posts) == 2)
+            assert wait_until(lambda: len(fanout._mailbox._posts) == 2)
             gate.set()
             assert second.sock.recv(1) == b"" == first.sock.recv(1)
 
@@ -342,20 +420,3 @@ def test_appointment_far_away_is_slept_for_in_pieces() -> None:
         assert sleeps(fanout_of(hub))
         hub.broadcast("x")
         assert client.recv_message() == "x"
-
-
-def test_late_wake_up_reaches_no_stranger(hub: BroadcastHub) -> None:
-    """The pipe's number may be somebody else's by the time when a publisher gets to write to it."""
-    fanout = fanout_of(hub)
-    number = fanout._wake_writer
-    hub.stop()
-    reader, writer = os.pipe()
-    try:
-        os.dup2(writer, number)
-        os.set_blocking(reader, False)
-        fanout._wake()
-        with pytest.raises(BlockingIOError):
-            os.read(reader, 1)
-    finally:
-        for descriptor in {reader, writer, number}:
-            os.close(descriptor)

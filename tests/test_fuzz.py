@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from .fuzz import hub, run, targets, worker
+from .fuzz import hub, pair, run, targets, victim, worker
 from .fuzz.attacks import Attack, Attacks, from_line, to_line
 from .fuzz.memory import describe, slope
 from .fuzz.mutation import MAX_BYTES, Mutator
@@ -196,16 +196,16 @@ def test_finding_can_be_replayed(tmp_path: pathlib.Path) -> None:
 )
 def test_what_a_hub_says_of_its_faults_is_noticed(said: bytes) -> None:
     """A fault that it survives is a finding, too."""
-    with pytest.raises(hub.Wrong):
-        hub.check_log(said)
-    hub.check_log(b"WARNING ERROR is not at the beginning here\n")
+    with pytest.raises(victim.Wrong):
+        victim.check_log(said)
+    victim.check_log(b"WARNING ERROR is not at the beginning here\n")
 
 
 def test_hub_that_dies_is_noticed() -> None:
     """Whatever it was doing."""
-    with pytest.raises(hub.Wrong, match="the hub has ended with -9"):
-        with hub.hub_process() as process:
-            hub.Pair(process.port).close()
+    with pytest.raises(victim.Wrong, match="the hub has ended with -9"):
+        with victim.hub_process() as process:
+            pair.Pair(process.port).close()
             os.kill(process.pid, signal.SIGKILL)
             assert wait_until(lambda: process.check() is not None)
 
@@ -239,7 +239,7 @@ def test_bad_answer_and_none_are_noticed(
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            with pytest.raises(hub.Wrong, match=why):
+            with pytest.raises(victim.Wrong, match=why):
                 hub.perform(Attack("request", [b"GET / HTTP/1.1\r\n\r\n"], "half"),
                             server.getsockname()[1])  # fmt: skip
         finally:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from .support import PYTHON, ROOT, code_blocks, command_environment, needs_module
+from .test_cli import hub_program
 
 SECONDS = 20.0
 PUBLISHERS = "docs/howto/many-publishers.md"
@@ -26,22 +27,10 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def address() -> Iterator[str]:
     """The hub of the page: its first shell block, on a free port; gives ``127.0.0.1:PORT``."""
     command = code_blocks(PUBLISHERS, "sh")[0].replace("8765", "0")
-    with subprocess.Popen(
-        ["sh", "-c", f"exec {command}"],
-        env=command_environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            yield line.removeprefix("Listening on ws://").partition("/")[0]
-            process.terminate()
-            _, errors = process.communicate(timeout=SECONDS)
-            assert process.returncode == 0, errors
-        finally:
-            process.kill()
+    with hub_program(["sh", "-c", f"exec {command}"], env=command_environment()) as hub:
+        yield f"{hub.host}:{hub.port}"
+        status, _, log = hub.end()
+        assert status == 0, log
 
 
 def told(address: str, room: str) -> list[str]:

@@ -80,6 +80,21 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
         assert reader.type(next(blocks)) == "four\n"
         assert (tmp_path / "last-id").read_text().strip() == hub.history("/log")[-1].id
         assert reader.type(next(blocks)) == "ann: disk full; $(reboot)\n"
+
+        assert reader.type(next(blocks)) == ""
+        last = hub.history("/log")[-1]
+        assert last.data == "six" and last.sender is not None and last.sender.name == "clock"
+        with subprocess.Popen(
+            ["sh", "-c", next(blocks)], start_new_session=True, **reader.options
+        ) as bot:
+            try:
+                assert wait_until(lambda: len(hub.members("/bot")) == 1, SECONDS)
+                hub.broadcast("hello", room="/bot")
+                assert wait_until(
+                    lambda: hub.history("/bot")[-1].data == "you said: hello", SECONDS
+                )
+            finally:
+                os.killpg(bot.pid, signal.SIGTERM)
         assert list(blocks) == []
 
 

@@ -37,9 +37,9 @@ class Pair:
         """Let the hub's end read a request."""
         return self.http.read_request(SECONDS, SECONDS)
 
-    def body(self, request: Request, limit: int = 100, timeout: float = SECONDS) -> bytes:
+    def body(self, request: Request, limit: int = 100) -> bytes:
         """Let the hub's end read its body."""
-        return self.http.read_body(request, limit, timeout)
+        return self.http.read_body(request, limit, SECONDS)
 
     def fail(self, request: Request, limit: int = 100, timeout: float = SECONDS) -> int | None:
         """Let the reading of a body fail; return the status, None for no answer."""

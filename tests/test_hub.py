@@ -17,6 +17,8 @@ from broadcast_server import (
     MessageTooBig,
     UsageError,
 )
+from broadcast_server.life import HubLife
+from broadcast_server.settings import Settings
 
 from .support import BINARY, RawClient, descriptors, running_hub, wait_until
 
@@ -39,8 +41,14 @@ def test_host_that_cannot_be_is_a_usage_error(host: Any) -> None:
 
 def test_unknown_setting_is_a_type_error() -> None:
     """As for any function."""
-    with pytest.raises(TypeError, match="max_client"):
+    with pytest.raises(TypeError, match=r"^BroadcastHub\(\) .*max_client\b"):
         BroadcastHub(max_client=5)
+
+
+def test_what_begins_and_ends_is_no_hub_by_itself() -> None:
+    """It says so at once, not when it is started."""
+    with pytest.raises(TypeError, match="abstract"):
+        HubLife(Settings())  # type: ignore[abstract]
 
 
 def test_url_before_and_while_it_runs() -> None:
@@ -210,14 +218,14 @@ def test_counters_are_exact(hub: BroadcastHub) -> None:
         # What was received is counted a moment later, but before the fan-out sleeps again.
         assert hub._core is not None
         fanout = hub._core.fanout
-        assert wait_until(lambda: fanout._sleeping)
+        assert wait_until(lambda: fanout._mailbox._sleeping)
         before = hub.stats()
         hub.broadcast("from the hub")
         for client in (a, b):
             assert client.recv_message() == "from the hub"
         a.send("from a")
         assert b.recv_message() == "from a"
-        assert wait_until(lambda: fanout._sleeping)
+        assert wait_until(lambda: fanout._mailbox._sleeping)
         after = hub.stats()
         changed = {key: after[key] - before[key] for key in after}
     assert changed == {

@@ -161,4 +161,4 @@ def test_end_of_another_server_is_told(make: str) -> None:
         for code, status in (("1000", 0), ("4000", 3)):
             got, output, errors = run("listen", f"{url}&close={code}")
             assert (got, len(output.splitlines())) == (status, 1)
-            assert ("the connection was lost: 4000" in errors) is (status == 3)
+            assert ("the hub closed the connection: 4000" in errors) is (status == 3)

@@ -16,6 +16,7 @@ import pytest
 from .raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from .support import BINARY, PYTHON, TEXT, RawClient, running_hub, wait_until
 from .test_cli import SECONDS, assert_fails, environment, run
+from .tmux import terminal
 
 # What is a bound for a command that was told to end, on a busy machine.
 LEAVE = SECONDS
@@ -233,6 +234,30 @@ def test_lost_connection_is_taken_up_again() -> None:
             assert end_of(process) == (0, "3\n4\n", "")
 
 
+def test_lost_connection_is_told_to_who_sits_at_a_terminal() -> None:
+    """Once for the loss and once for the return; a script is told nothing."""
+    with listener() as found, terminal(100) as window:
+        # No prompt tells that it is there: its messages do.
+        window.type(f"clear; broadcast-server listen {found.url}\n")
+        server = found.accept_events()
+        server.message(1, "first")
+        window.wait_for("first")
+        server.reset()
+        window.wait_for("broadcast-server listen: the connection is lost, trying again")
+        found.refuse(503)
+        server = found.accept_events()
+        with server.sock:
+            window.wait_for("connected again")
+            server.message(2, "second")
+            window.wait_for("second")
+            told = "broadcast-server listen:"
+            shown = ["first", f"{told} the connection is lost, trying again"]
+            shown += [f"{told} connected again", "second"]
+            assert window.screen()[-4:] == shown
+            window.key("C-c")
+            server.accept_close()
+
+
 def test_hub_that_is_started_anew_is_listened_to_again() -> None:
     """A real one, on the same port; what it has forgotten is told, if there was any."""
     with running_hub() as first, listening(f"{first.url}r", "--count", "2") as process:
@@ -257,27 +282,28 @@ def test_lost_connection_without_reconnecting_is_3() -> None:
         server.reset()
         status, output, errors = end_of(process)
         assert (status, output) == (3, "")
-        assert errors.startswith("broadcast-server listen: error: the connection was lost: 1006")
+        assert errors.startswith("broadcast-server listen: error: the connection was lost: ")
 
 
-def test_close_that_says_not_to_come_back_is_3() -> None:
-    """The reason is told."""
+@pytest.mark.parametrize(("code", "expected"), [(1008, 1), (1009, 3), (4000, 3)])
+def test_close_that_says_not_to_come_back_is_obeyed(code: int, expected: int) -> None:
+    """The reason is told; whether it was refused or lost, the exit status tells."""
     with events() as (process, server, _):
-        server.send_close(1008, "token expired")
+        server.send_close(code, "go away")
         server.recv_close()
         server.sock.close()
         status, _, errors = end_of(process)
-        assert status == 3 and "1008 token expired" in errors
+        assert status == expected and f"{code} go away" in errors
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_refusal_to_come_back_is_3(status: int) -> None:
+def test_refusal_to_come_back_is_1(status: int) -> None:
     """It would be the same the next time."""
     with events() as (process, server, found):
         server.reset()
         found.refuse(status)
         code, _, errors = end_of(process)
-        assert code == 3 and f"HTTP status {status}" in errors
+        assert code == 1 and f"HTTP status {status}" in errors
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--count", "2"], 3)])
@@ -315,7 +341,7 @@ def test_no_hub_and_no_right_are_1(tmp_path: pathlib.Path) -> None:
         (["--format", "xml"], "--format"),
         (["--exec", ""], "--exec: it is empty"),
         (["--port", "0"], "--port: a hub has a port"),
-        (["http://127.0.0.1/"], "http://127.0.0.1/"),
+        (["ftp://127.0.0.1/"], "ftp://127.0.0.1/"),
         (["ws://127.0.0.1/", "--room", "x"], "not both"),
         (["ws://127.0.0.1/", "-H", "x"], "--header"),
         (["ws://127.0.0.1/", "-H", "Origin: x", "--origin", "y"], "--origin"),

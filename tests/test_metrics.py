@@ -7,7 +7,6 @@ import http.client
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -24,12 +23,11 @@ from broadcast_server import BroadcastHub, metrics, publish, site
 from broadcast_server.core import Core
 
 from .support import (
-    PYTHON,
     ROOT,
     HandshakeRefused,
     RawClient,
     http_request,
-    python_environment,
+    run_python,
     running_hub,
     upgrade_request,
     wait_until,
@@ -117,11 +115,14 @@ def test_page_lists_exactly_what_a_hub_exports(hub: BroadcastHub) -> None:
     for family in families(hub).values():
         name = family.name + "_total" * (family.type == "counter")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        exported.append([name, family.type, ", ".join(sorted(labels)), unit_of(name)])
+        unit = unit_of(name)
+        kind = family.type + f" of {unit}" * bool(unit)
+        kind += f" by {', '.join(f'`{label}`' for label in sorted(labels))}" * bool(labels)
+        exported.append([name, kind.strip("`")])
         # The unit is told by the library's own process collector in the name only.
         assert family.unit == ("" if name.startswith("process_") else unit_of(name))
         assert family.documentation
-    assert sorted(row[:4] for row in listed("metric")) == sorted(exported)
+    assert sorted(row[:2] for row in listed("metric")) == sorted(exported)
     names = {row[0] for row in exported}
     used = set(re.findall(r"\b(?:broadcast|process)_[a-z_]+", PAGE))
     assert {name.removesuffix("_bucket") for name in used} == names
@@ -552,7 +553,5 @@ with BroadcastHub(port=0) as hub:
         assert b"broadcast_messages_total 1.0" in answer.read()
     assert "prometheus_client" in sys.modules
 """
-    result = subprocess.run(
-        [PYTHON, "-c", program], env=python_environment(), capture_output=True, timeout=30
-    )
-    assert result.returncode == 0, result.stderr.decode()
+    result = run_python(program)
+    assert result.returncode == 0, result.stderr

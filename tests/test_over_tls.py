@@ -107,9 +107,10 @@ def over_tls(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         socket, "create_connection", lambda *args, **kw: wrap(connect_plain(*args, **kw))
     )
-    monkeypatch.setattr(
-        broadcast_server.hub,
-        "Settings",
-        lambda **given: Settings(**{**certificates.of_hub, **given}),
-    )
+
+    class WithCertificate(Settings):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**{**certificates.of_hub, **given})
+
+    monkeypatch.setattr(broadcast_server.hub, "Settings", WithCertificate)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))  # for publish()

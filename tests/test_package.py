@@ -6,6 +6,7 @@ import email
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import pytest
 
 import broadcast_server
 
-from .support import PYTHON, ROOT, code_blocks, python_environment
+from .support import PYTHON, ROOT, code_blocks, run_python
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
@@ -88,6 +89,29 @@ def test_module_and_script_are_the_same_command() -> None:
         assert run(*command, "--version") == f"broadcast-server {broadcast_server.__version__}\n"
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(
+    tmp_path: pathlib.Path, ignored: bool
+) -> None:
+    """It ends the command as it ends any program, unless whoever has started it ignores it."""
+    # Stands for the package, and presses Ctrl-C.
+    (tmp_path / "broadcast_server").mkdir()
+    (tmp_path / "broadcast_server" / "__init__.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    (tmp_path / "broadcast_server" / "cli.py").write_text("def main():\n    return 7\n")
+    shell = "trap '' INT; " if ignored else ""
+    result = subprocess.run(
+        ["sh", "-c", f'{shell}exec "$@"', "sh", PYTHON, str(ROOT / "bin" / "broadcast-server")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.stdout, result.stderr) == ("", "")
+    assert result.returncode == (7 if ignored else -signal.SIGINT)
+
+
 def test_library_imports_nothing_of_the_console() -> None:
     """Who embeds a hub or a client pays neither for prompt_toolkit nor for an event loop."""
     program = """
@@ -124,8 +148,9 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     page = MAN_PAGE.read_text().replace("\\-", "-")
     sections = re.findall(r"^\.SH\s+(.*)", page, re.MULTILINE)
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS"]
-    wanted += ["SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"]
-    assert [section for section in sections if section in wanted] == wanted
+    wanted += ["AT A TERMINAL", "IN A PIPE", "SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES"]
+    wanted += ["EXAMPLES", "SEE ALSO", "AUTHOR"]
+    assert sections == wanted
     from broadcast_server import cli
 
     for groups in cli.OPTIONS.values():
@@ -144,6 +169,19 @@ def test_man_page_is_clean_troff() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_man_page_fits_its_terminal(columns: int) -> None:
+    """No line is longer, commands included, and no name is broken by a hyphen."""
+    command = ["man", "-E", "UTF-8", "-l", os.fspath(MAN_PAGE)]
+    width = {"MANWIDTH": str(columns), "MANPAGER": "cat", "MAN_KEEP_FORMATTING": ""}
+    result = subprocess.run(
+        command, env={**os.environ, **width}, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert result.returncode == 0 and len(result.stdout.splitlines()) > 300
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\N{HYPHEN}" not in result.stdout
+
+
 def test_changelog_begins_with_this_version() -> None:
     """A release has its notes."""
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -157,13 +195,7 @@ def test_changelog_begins_with_this_version() -> None:
 def test_readme_python_runs(number: int) -> None:
     """Each Python example of the README runs as it stands, but on a free port."""
     program = code_blocks("README.md", "python")[number].replace("8765", "0")
-    result = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program],
-        env=python_environment(),
-        text=True,
-        capture_output=True,
-        timeout=30,
-    )
+    result = run_python(program, "-W", "error")
     assert (result.returncode, result.stderr) == (0, "")
     for shown in re.findall(r"# prints: (.*)", program):
         assert shown in result.stdout

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import broadcast_server
-from broadcast_server.page import STATIC_PATH, Asset, asset, page
+from broadcast_server.page import Asset, asset, page
 
 WEB = pathlib.Path(broadcast_server.__file__).parent / "web"
 FILES = sorted(path.name for path in WEB.iterdir())
@@ -116,8 +116,8 @@ def test_pages_load_only_what_is_there(name: str) -> None:
     references = re.findall(r'(?:src|href)="([^"]*)"', PAGES[name].body.decode())
     assert references
     for reference in references:
-        assert reference.startswith(STATIC_PATH)
-        assert asset(reference.removeprefix(STATIC_PATH))
+        assert reference.startswith("/-/static/")
+        assert asset(reference.removeprefix("/-/static/"))
 
 
 @pytest.mark.parametrize("name", list(PAGES))

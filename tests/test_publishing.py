@@ -20,9 +20,9 @@ from .test_poster import GOOD, keeping
 from .test_publisher import answer
 
 
-def texts(hub: BroadcastHub, room: str = "/") -> list[str | bytes]:
-    """Return what was published to a room."""
-    return [message.data for message in hub.history(room)]
+def texts(hub: BroadcastHub) -> list[str | bytes]:
+    """Return what was published in the lobby."""
+    return [message.data for message in hub.history("/")]
 
 
 def feed(given: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:

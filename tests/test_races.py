@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from broadcast_server.core import Core
 from broadcast_server.rooms import Room
 from broadcast_server.server import HubServer
 
+from .beside import during
 from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from .test_subprotocol import OFFER, Peer
 
@@ -24,19 +25,6 @@ def parts(hub: BroadcastHub) -> tuple[Core, HubServer]:
     """Return what a running hub is made of."""
     assert hub._core is not None and hub._server is not None
     return hub._core, hub._server
-
-
-@contextlib.contextmanager
-def in_thread(function: Callable[[], Any]) -> Iterator[list[Any]]:
-    """Run a function on a thread beside the block; yield a list that gets what it returns."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(function()))
-    thread.start()
-    try:
-        yield found
-    finally:
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 # -- Sessions ----------------------------------------------------------------------------------
@@ -74,7 +62,7 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
 
     with Peer(hub) as old:
         monkeypatch.setattr(server, "set_connection", set_late)
-        with in_thread(lambda: resumed(hub, old)) as found:
+        with during(lambda: resumed(hub, old)) as found:
             assert listed.wait(10)
             loser = resumed(hub, old)
             assert old.raw.recv_close()[0] == 1008
@@ -92,7 +80,7 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
             assert not core.sessions._left
             assert hub.send(winner.welcome["id"], "still here")
             assert winner.recv()["data"] == "still here"
-            with in_thread(hub.stop):
+            with during(hub.stop):
                 assert winner.raw.recv_close()[0] == 1001
                 winner.raw.send_close(1001)
                 winner.raw.recv_eof()
@@ -178,7 +166,7 @@ def test_client_that_is_sent_away_while_it_resumes_leaves_nobody(
                 return raw.recv_close()
 
         monkeypatch.setattr(Room, "join", join_late)
-        with in_thread(come_back) as found:
+        with during(come_back) as found:
             assert reached.wait(10)
             if call == "disconnect":
                 assert hub.disconnect(old.welcome["id"], 4000, "go")
@@ -188,7 +176,7 @@ def test_client_that_is_sent_away_while_it_resumes_leaves_nobody(
                 assert wait_until(lambda: len(hub.members("/r")) == 1)
                 assert watcher.recv()["type"] == "leave"
             else:
-                with in_thread(hub.stop):
+                with during(hub.stop):
                     assert wait_until(lambda: all(one.closing for one in server.connections()))
                     go_on.set()
                     old.raw.close()
@@ -235,6 +223,64 @@ def test_answer_to_who_is_not_older_than_what_was_told_before(
         assert (answer["ref"], answer["count"]) == (1, 2)
         assert [member["name"] for member in answer["members"]] == [None, "late"]
         late[0].raw.close()
+
+
+def sent_away(hub: BroadcastHub, connection: Connection) -> None:
+    assert hub.disconnect(connection.member.id)
+
+
+def evicted(hub: BroadcastHub, connection: Connection) -> None:
+    fanout = parts(hub)[0].fanout
+    fanout._mailbox.post(fanout.writer.evict_slow, connection)
+
+
+def lost(hub: BroadcastHub, connection: Connection) -> None:
+    fanout = parts(hub)[0].fanout
+    fanout._mailbox.post(fanout.writer.drop, connection)
+
+
+@pytest.mark.parametrize("end", [sent_away, evicted, lost])
+def test_nothing_of_a_member_comes_after_its_leave(
+    hub: BroadcastHub,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[BroadcastHub, Connection], None],
+) -> None:
+    """It is told to go, or cut off, while its reader has a message in hand. That one is thrown
+    away, not acknowledged, and may come again with its key."""
+    core, server = parts(hub)
+    reached, go_on = threading.Event(), threading.Event()
+    submit = core.backplane.submit
+
+    def submit_late(*args: Any) -> None:
+        reached.set()
+        assert go_on.wait(10)
+        submit(*args)
+
+    with Peer(hub) as watcher, Peer(hub) as member:
+        assert watcher.recv()["type"] == "join"
+        member.send(type="send", data="before", key="a", ref=1)
+        assert member.recv()["type"] == "ack"
+        assert watcher.recv()["data"] == "before"
+        monkeypatch.setattr(core.backplane, "submit", submit_late)
+        member.send(type="send", data="in hand", key="b", ref=2)
+        assert reached.wait(10)
+        connection = server.find(member.welcome["id"])
+        assert connection is not None
+        end(hub, connection)
+        assert watcher.recv()["type"] == "leave"
+        go_on.set()
+        monkeypatch.undo()
+        assert wait_until(lambda: core.rooms.open("/r")._reserved == 0)
+        with contextlib.suppress(EOFError, OSError):
+            assert member.raw.recv_close()  # there is no ack before it
+        member.raw.close()
+        with resumed(hub, member) as again:
+            assert watcher.recv()["type"] == "join"
+            for key, repeated in (("a", True), ("b", False)):
+                again.send(type="send", data=f"again {key}", key=key, ref=3)
+                assert again.recv()["duplicate"] is repeated
+            assert watcher.recv()["data"] == "again b"
+        assert hub.stats()["messages"] == 2
 
 
 def test_join_that_fails_leaves_no_ghost(
@@ -288,7 +334,7 @@ def test_publishers_with_one_key_at_once_publish_once(hub: BroadcastHub) -> None
 
     with RawClient.connect(port=hub.port, path="/r") as listener, contextlib.ExitStack() as stack:
         for number in range(publishers):
-            stack.enter_context(in_thread(post if number % 2 else send))
+            stack.enter_context(during(post if number % 2 else send))
         for _ in range(rounds):
             assert listener.recv_message() == "x"
         stack.close()
@@ -323,7 +369,7 @@ def test_filter_that_stops_the_hub_is_not_waited_for(by: str) -> None:
         return message
 
     with running_hub(filter=stop) as hub, RawClient.connect(port=hub.port, path="/r") as client:
-        with in_thread(lambda: client.send("x") if by == "client" else post(hub)) as found:
+        with during(lambda: client.send("x") if by == "client" else post(hub)) as found:
             assert client.recv_close()[0] == 1001
             client.send_close(1001)
             client.recv_eof()

@@ -37,9 +37,9 @@ def close_frame(code: int, reason: bytes = b"") -> bytes:
     return client_frame(CLOSE, struct.pack("!H", code) + reason)
 
 
-def echo_client(hub: BroadcastHub, path: str = "/raw") -> RawClient:
+def echo_client(hub: BroadcastHub) -> RawClient:
     """Join a room wanting one's own messages, too."""
-    return RawClient.connect(port=hub.port, path=f"{path}?echo=1")
+    return RawClient.connect(port=hub.port, path="/raw?echo=1")
 
 
 # -- What the hub sends ------------------------------------------------------------------------

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from broadcast_server import BroadcastHub
+from broadcast_server.backplane import Done, Log, MemoryBackplane
+from broadcast_server.messages import Draft
 
 from .support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
+from .test_subprotocol import Peer
+from .test_threads import core_of
 
 
 def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> None:
@@ -22,6 +30,58 @@ def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> No
         )
         assert frames.index((True, TEXT, b"one")) < frames.index((True, TEXT, b"two"))
         assert hub.stats()["messages"] == 2
+
+
+class LateBackplane(MemoryBackplane):
+    """Accepts what it was given when it is told to, on that thread: as a store does that has to
+    write it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[tuple[Log, Sequence[Draft], Done, bool]] = []
+
+    def submit(self, room: Log, drafts: Sequence[Draft], done: Done, outside: bool = False) -> None:
+        self.waiting.append((room, drafts, done, outside))
+
+    def accept(self) -> None:
+        """Complete all batches that wait, in their order."""
+        while self.waiting:
+            room, drafts, done, outside = self.waiting.pop(0)
+            super().submit(room, drafts, done, outside)
+
+
+def test_batches_that_are_accepted_later_are_whole(hub: BroadcastHub) -> None:
+    """The reader goes on meanwhile, and leaves alone what it has handed over: each message comes,
+    and each ack has the id of its own."""
+    core = core_of(hub)
+    core.backplane = backplane = LateBackplane()
+    with Peer(hub) as sender, Peer(hub) as other:
+        assert sender.recv()["type"] == "join"
+        said: list[dict[str, Any]] = [
+            {"type": "send", "data": "one", "ref": 1},
+            {"type": "send", "data": "two", "ref": 2},
+            {"type": "who", "ref": 3},
+            {"type": "send", "data": "three", "ref": 4},
+            {"type": "nonsense", "ref": 5},
+            {"type": "send", "data": "four", "ref": 6},
+            {"type": "name", "name": "ann"},
+            {"type": "send", "data": "five", "ref": 7},
+        ]
+        frames = [client_frame(TEXT, json.dumps(event)) for event in said]
+        sender.raw.sock.sendall(b"".join(frames))
+        # They are answered at once: nothing that the reader waits for has to be accepted first.
+        assert [sender.recv()["type"] for _ in range(3)] == ["members", "error", "rename"]
+        assert other.recv()["type"] == "rename"
+        assert wait_until(lambda: len(backplane.waiting) == 4)
+        backplane.accept()
+        acks = [sender.recv() for _ in range(5)]
+        assert [(ack["type"], ack["ref"]) for ack in acks] == [
+            ("ack", ref) for ref in (1, 2, 4, 6, 7)
+        ]
+        came = [other.recv() for _ in range(5)]
+        assert [message["data"] for message in came] == ["one", "two", "three", "four", "five"]
+        assert [message["id"] for message in came] == [ack["id"] for ack in acks]
+        assert core.rooms.open("/r")._reserved == 0
 
 
 def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:

@@ -203,6 +203,25 @@ def test_waiting_publisher_gives_up() -> None:
     assert done == [False]
 
 
+def test_batch_of_who_is_no_member_is_not_appended() -> None:
+    """Nobody hears of it after they were told that its sender has left; its place stays reserved
+    until it is given back."""
+    r = room()
+    c = client(7)
+    assert r.join(c, 0, None)
+    batch = [Draft(7, bytes(10)), Draft(7, bytes(20))]
+    assert r.reserve(cost_of(batch), None, never)
+    assert r.append(batch, 10, 1)
+    assert r.reserve(cost_of(batch), None, never)
+    r.leave(c)
+    assert not r.append(batch, 10, 3)
+    assert (r.head, r._reserved) == (2, cost_of(batch))
+    r.release(cost_of(batch))
+    assert r._reserved == 0
+    publish(r, drafts(1), 11)  # of nobody: of the program, or over HTTP
+    assert r.head == 3
+
+
 def test_publishers_together_overshoot_by_one_batch() -> None:
     """A place is reserved before it is filled, so that they cannot all see the same gap."""
     r = room()

@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from .support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
-from .test_cli import SECONDS, Running, environment, hub_command
+from .test_cli import SECONDS, Running, environment, hub_command, hub_program
 from .test_subprotocol import OFFER
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
@@ -132,25 +132,15 @@ def start(hub):
 life.HubLife.start = start
 sys.exit(cli.main(["start", "--port", "0", "--log-level", "warning"]))
 """
-    with subprocess.Popen(
-        [PYTHON, "-c", program],
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            hub = Running(process)
-            process.send_signal(signal.SIGHUP)
-            assert process.stderr
-            line = process.stderr.readline()
-            assert line.endswith(" cannot reload tokens, the old stays in use: no such file\n")
-            with RawClient.connect(port=hub.port) as client:
-                client.sync()
-                client.leave()
-            assert hub.end() == (0, "", "")
-        finally:
-            process.kill()
+    with hub_program([PYTHON, "-c", program]) as hub:
+        hub.process.send_signal(signal.SIGHUP)
+        assert hub.process.stderr
+        line = hub.process.stderr.readline()
+        assert line.endswith(" cannot reload tokens, the old stays in use: no such file\n")
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+            client.leave()
+        assert hub.end() == (0, "", "")
 
 
 def test_hup_changes_who_may_come_in(tmp_path: pathlib.Path) -> None:

@@ -400,14 +400,14 @@ def test_callback_that_stops_does_not_hold_up_a_stop_that_runs() -> None:
             assert not stopper.is_alive()
 
 
-STEPS = ["fanout.join", "server.stop_listening", "server.join", "server.server_close"]
+STEPS = ["run.hurry", "fanout.join", "server.stop_listening", "server.join", "server.server_close"]
 
 
 def interrupt(hub: BroadcastHub, step: str, times: int) -> None:
     """Let a step of stop() be interrupted by Ctrl-C so many times, then work."""
     assert hub._core is not None
     owner, _, name = step.partition(".")
-    target: Any = hub._core.fanout if owner == "fanout" else hub._server
+    target: Any = {"fanout": hub._core.fanout, "server": hub._server, "run": hub._run}[owner]
     real = getattr(target, name)
     left = [None] * times
 
@@ -497,7 +497,7 @@ def test_fan_out_that_outlives_the_stop_closes_its_descriptors() -> None:
         assert hub._core is not None
         fanout = hub._core.fanout
         nobody: Any = None
-        fanout._post(hold, nobody)
+        fanout._mailbox.post(hold, nobody)
         assert entered.wait(10)
         hub.stop()
         assert fanout.is_alive and len(descriptors()) > len(before)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from .soak.driver import Latency
-from .soak.order import Order, Track, Violation, make_key, pack_id, unpack_id
+from .soak.order import Order, Violation, make_key, pack_id, unpack_id
 from .soak.run import Plan, soak
+from .soak.track import Track
 from .soak.wire import Events, Frames, Head, key_of, payload_of
 from .support import TEXT
 
-READER, SENDER, OTHER = 1, 2, 3
+SENDER, OTHER = 2, 3
 
 
 class Case:

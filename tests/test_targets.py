@@ -49,6 +49,33 @@ def test_url_takes_the_place_of_host_port_and_room() -> None:
         find(port=0)
 
 
+@pytest.mark.parametrize(
+    ("short", "url"),
+    [
+        (":8765", "ws://127.0.0.1:8765"),
+        (":8765/scores?since=1-0", "ws://127.0.0.1:8765/scores?since=1-0"),
+        ("localhost:80", "ws://localhost:80"),
+        ("b\u00fccher:80/\u00fc", "ws://b\u00fccher:80/\u00fc"),
+        ("[::1]:80/r", "ws://[::1]:80/r"),
+        ("http://h/r", "ws://h/r"),
+        ("HTTPS://h", "wss://h"),
+        # What is left to be refused.
+        ("scores", "scores"),
+        ("/scores", "/scores"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("user:80@h", "user:80@h"),
+        ("::1:80", "::1:80"),
+        ("h:80x", "h:80x"),
+        ("ftp://h:80", "ftp://h:80"),
+    ],
+)
+def test_short_address_is_completed(short: str, url: str) -> None:
+    """What people type, and what they copy out of a browser."""
+    assert find(short).url == url
+    if short.startswith(":8"):
+        assert find(short, host="::1").url == url.replace("127.0.0.1", "[::1]")
+
+
 def test_token_comes_from_its_file_or_the_variable(tmp_path: pathlib.Path) -> None:
     """The file wins, and must be there."""
     path = tmp_path / "token"

@@ -21,7 +21,7 @@ from broadcast_server import BroadcastHub, publish, terminal_commands
 
 from .hub_process import hub_process
 from .raw_server import Listener, RawServer, listener
-from .support import ROOT, RawClient, code_blocks, running_hub, wait_until
+from .support import PING, ROOT, RawClient, code_blocks, running_hub, wait_until
 from .tmux import PROMPT, Tmux, terminal
 
 SECONDS = 20.0
@@ -142,6 +142,39 @@ def test_narrower_and_wider_window_keeps_the_line() -> None:
         assert ann.status() == 0
 
 
+def test_small_window_shows_the_whole_question_and_what_comes() -> None:
+    """The question is broken into rows, and a line as long as a book leaves room for messages."""
+    with running_hub() as hub, joined(hub) as ann:
+        ann.resize(20, 6)
+        ann.paste("a\nb\nc\n")
+        question = ["3 lines: o = send as", " one, l = line by li", "ne, c = cancel", ">"]
+        ann.wait_for(lambda screen: screen[-5:-1] == question)
+        ann.type("c")
+        ann.paste("x" * 100_000)
+        ann.type("end")
+        publish(hub.url, "seen", name="bob")
+        ann.wait_for(
+            lambda screen: (
+                screen[-5:-4] and screen[-5].endswith("bob: seen") and screen[-2].endswith("xend")
+            )
+        )
+
+
+def test_paste_of_five_thousand_lines_is_sent_in_order() -> None:
+    """All of them are shown, none is lost, and the line works meanwhile."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
+        lines = [f"line {number}" for number in range(5000)]
+        ann.paste("\n".join(lines))
+        ann.wait_for("5000 lines: ")
+        ann.type("l")
+        ann.type("more")
+        assert [bob.recv_message() for _ in lines] == lines
+        ann.wait_for("ann: line 4999")
+        ann.wait_for("> more")
+        shown = re.findall(r"ann: (line \d+)$", "\n".join(ann.screen(all=True)), re.MULTILINE)
+        assert shown == lines
+
+
 def test_paste_of_several_lines_is_one_question() -> None:
     """As one message, line by line, or not at all; one line is just put in."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
@@ -225,6 +258,11 @@ def test_last_messages_are_shown_on_joining_and_again_when_asked() -> None:
                 *(f"HH:MM bob: old {number}" for number in (2, 3, 4)),
                 "-- so far the old messages",
             ]
+            ann.type("/room /empty\n")
+            ann.wait_for("you are ann in /empty")
+            ann.wait_for(" /empty · 1 here · connected")
+            ann.type("/history\n")
+            ann.wait_for("-- there are no old messages in /empty")
 
 
 def test_who_comes_goes_and_changes_the_name_is_told() -> None:
@@ -239,8 +277,8 @@ def test_who_comes_goes_and_changes_the_name_is_told() -> None:
             assert bob.status() == 0
         ann.wait_for("bob has left")
         assert ann.talk()[2:6] == [
-            "-- ann has joined",
-            "-- ann is now bob",
+            "-- ann (c2) has joined",
+            "-- ann (c2) is now bob",
             "-- 2 here: ann, bob",
             "-- bob has left",
         ]
@@ -258,6 +296,62 @@ def test_tricks_of_others_are_escaped() -> None:
         assert "\\x1b[2J\\x1b]0;x\\x07\\u202egnp.exe\\u200b\\u3164." in joined_up
         assert "    | 12:00 bob: forged\\r\\x9b1A" in screen
         assert not ann.rang()
+
+
+def test_tricks_of_a_hub_are_escaped() -> None:
+    """Names, the room, what it says of a refusal and at the end: all of it may be a stranger's."""
+    evil = "e\u202e\x1b[2J"
+    seen = "e\\u202e\\x1b[2J"
+    with terminal(100) as ann, listener() as listening, ThreadPoolExecutor(1) as pool:
+        accepting = pool.submit(listening.accept_events, room=f"/{evil}")
+        ann.start(f"broadcast-server connect {listening.url} --name ann", "connected")
+        server = accepting.result(SECONDS)
+        with server.sock:
+            ann.wait_for(f"-- you are ann in /{seen}")
+            ann.wait_for(f" /{seen} · 1 here")
+            server.message(1, "hello", **{"from": {"id": "c2", "name": evil}})
+            ann.wait_for(f"{seen}: hello")
+            member = {"id": "c2", "name": evil}
+            server.send_event("join", member=member, count=2)
+            ann.wait_for(f"-- {seen} has joined")
+            ann.type(f"E\n{evil[0]}")
+            ann.key("Tab")  # such a name is not put into the line
+            server.send_event("error", code="x", detail=evil, ref=server.recv_event()["ref"])
+            ann.wait_for(f"-- the hub did not take 'E': {seen}")
+            ann.wait_for("> e")
+            server.send_close(1000, evil[:-4])
+            ann.wait_for("-- the hub closed the connection: 1000 e\\u202e")
+            assert ann.status() == 0
+        assert "\u202e" not in ann.raw.read_text()
+
+
+def test_two_of_the_same_name_are_told_apart() -> None:
+    """Whoever calls themselves ann is not taken for the other one; own messages are bold."""
+    with running_hub() as hub, joined(hub) as ann:
+        with RawClient.connect(port=hub.port, path="/?name=ann") as other:
+            ann.wait_for("-- ann (c2) has joined")
+            other.send("I am ann")
+            ann.wait_for("ann (c2): I am ann")
+            ann.type("No, I am\n")
+            ann.wait_for("ann: No, I am")
+            ann.type("/who\n")
+            ann.wait_for("-- 2 here: ann (c1), ann (c2)")
+            ann.type("/history\n")
+            ann.wait_for("so far the old messages")
+            shown = "\n".join(ann.screen(styles=True))
+            assert len(re.findall(r"\x1b\[1m(?:\x1b\[39m)?ann: \x1b.*No, I am", shown)) == 2
+            assert shown.count("ann (c2): ") == 2
+        ann.wait_for("-- ann (c2) has left")
+
+
+def test_crowd_is_counted_and_told_once() -> None:
+    """Above a hundred members nobody tells who comes and goes, which is not passed over."""
+    with joined_raw() as (ann, server, _):
+        for count in (101, 250):
+            server.send_event("count", count=count)
+            ann.wait_for(f" /room · {count} here · connected")
+        told = [line for line in ann.screen() if "not told any more" in line]
+        assert told == ["-- 101 here: who comes and goes is not told any more"]
 
 
 def test_names_have_colours_unless_they_are_not_wanted() -> None:
@@ -323,7 +417,7 @@ def test_commands_names_and_slashes() -> None:
             assert other.recv_message() == "Barbara: hi"
             ann.type("/h")
             ann.key("Tab")
-            ann.wait_for("-- /help  /history")
+            ann.wait_for("-- /help     /history")
             ann.type("e")
             ann.key("Tab", "Enter")
             ann.wait_for("list the commands")
@@ -380,7 +474,9 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
             process.kill()
             ann.wait_for("-- connection lost, trying again")
             ann.type("typed meanwhile\n")
-            ann.wait_for("1 not sent yet")
+            ann.wait_for("/ · 1 here · connection lost, trying again · 1 not sent yet")
+            ann.type("/who\n")
+            ann.wait_for("-- there is no connection now; this waits until it is there again")
             ann.type("half")
         port = int(re.findall(r":(\d+)/", url)[0])
         with hub_process(port=port) as (_, url):
@@ -389,7 +485,9 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
             assert ann.talk()[2:] == [
                 "-- connection lost, trying again",
                 "HH:MM ann: typed meanwhile",
+                "-- there is no connection now; this waits until it is there again",
                 "-- connected again",
+                "-- 1 here: ann",
                 "-- messages are missing here: the hub was started anew",
                 "> half",
                 " / · 1 here · connected",
@@ -429,7 +527,7 @@ def test_hub_that_is_down_is_not_asked_all_the_time() -> None:
 
 
 def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
-    """wscat #50: no pings. They are answered whatever the user does."""
+    """They are answered whatever the user does."""
     with joined_raw() as (ann, server, _):
         ann.type("half a line")
         ann.wait_for("> half a line")
@@ -439,8 +537,24 @@ def test_server_that_pings_is_answered_while_a_line_is_typed() -> None:
         assert ann.status() == 0
 
 
+def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
+    """wscat #50: no keep-alive, and a proxy cut it off. A server that is silent is pinged."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from broadcast_server import client_life\nclient_life.QUIET_SECONDS = 0.1\n"
+    )
+    with listener() as listening, ThreadPoolExecutor(1) as pool, terminal(100) as ann:
+        accepting = pool.submit(listening.accept)
+        ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")
+        ann.start(f"broadcast-server connect {listening.url}", "tells no names")
+        server = accepting.result(SECONDS)
+        with server.sock:
+            for _ in range(3):
+                assert server.recv_frame() == (PING, b"")
+            assert ann.screen()[-1] == " /room · connected"
+
+
 def test_broken_connection_is_no_crash() -> None:
-    """wscat #4 and #126: it died of EPIPE. With `--no-reconnect` one line says why it ends."""
+    """With `--no-reconnect` one line says why it ends."""
     with joined_raw("--no-reconnect") as (ann, server, _):
         server.reset()
         ann.wait_for("error: the connection was lost")
@@ -532,7 +646,7 @@ def test_ctrl_c_ends_it_while_another_room_is_gone_to() -> None:
 
 
 def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
-    """websocat #245: confusion at the end of file. Within a line it deletes a character."""
+    """An end of file at the keyboard; within a line it deletes a character."""
     with running_hub() as hub, joined(hub) as ann:
         ann.type("ab")
         ann.key("Left", "C-d")
@@ -543,10 +657,9 @@ def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
 
 def test_window_that_is_closed_ends_it() -> None:
     """No process is left behind, and the hub gets a proper Close."""
-    with running_hub() as hub, joined(hub) as ann:
-        assert len(hub.members("/")) == 1
+    with joined_raw() as (ann, server, _):
         ann.close_window()
-        assert wait_until(lambda: hub.members("/") == [])
+        server.accept_close()
 
 
 def test_job_control_gives_the_terminal_back() -> None:
@@ -619,7 +732,8 @@ def test_plain_server_is_talked_to_without_names() -> None:
             ]
             ann.type("/who\n/history\n")
             ann.wait_for("this server has no old messages")
-            ann.wait_for("the server does not speak")
+            ann.type("/name ann\n")
+            ann.wait_for(lambda screen: screen.count("-- this server knows no names") == 2)
             ann.key("C-u", "C-d")
             server.accept_close()
             assert ann.status() == 0

@@ -2,84 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
-import select
 import signal
 import subprocess
+import sys
 import termios
-import time
-from collections.abc import Iterator
+import threading
 from typing import Any
+from unittest.mock import Mock
 
+import pytest
+
+from broadcast_server.terminal_lines import LineScreen
+
+from .pseudo_terminal import PseudoTerminal
 from .raw_server import listener
 from .support import PYTHON, RawClient, command_environment, running_hub, wait_until
 
 SECONDS = 20.0
 
 
-class Terminal:
-    """A terminal with the command in it, and its user.
-
-    Attributes:
-        shown: what the terminal has shown so far.
-    """
-
-    def __init__(self, url: str, **streams: Any) -> None:
-        self.master, slave = pty.openpty()
-        self.shown = ""
-        attributes = termios.tcgetattr(slave)
-        attributes[3] &= ~termios.ECHO  # so that what is shown is what the command writes
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        self.attributes = attributes
-        # A session of its own, whose terminal this is: Ctrl-C then is what it is for a user.
-        self.process = subprocess.Popen(
-            [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"],
-            env=command_environment(TERM="dumb"),
-            **{"stdin": slave, "stdout": slave, "stderr": slave} | streams,
-            start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )
-        os.close(slave)
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self.master, keys.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Wait until the terminal has shown a text."""
-        deadline = time.monotonic() + SECONDS
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert select.select([self.master], [], [], max(0, left))[0], self.shown
-            self.shown += os.read(self.master, 1 << 16).decode()
-
-    def end(self) -> int:
-        """Return the exit status; what was shown until then is in `shown`."""
-        status = self.process.wait(SECONDS)
-        with contextlib.suppress(OSError):  # the terminal's end
-            while select.select([self.master], [], [], 0)[0]:
-                self.shown += os.read(self.master, 1 << 16).decode()
-        return status
-
-    def hang_up(self) -> None:
-        """Close the window."""
-        if self.master >= 0:
-            os.close(self.master)
-            self.master = -1
-
-
-@contextlib.contextmanager
-def terminal(url: str, **streams: Any) -> Iterator[Terminal]:
-    """Run the command in a terminal."""
-    found = Terminal(url, **streams)
-    try:
-        yield found
-    finally:
-        found.hang_up()
-        found.process.kill()
-        found.process.wait(SECONDS)
+def terminal(url: str, **streams: Any) -> PseudoTerminal:
+    """Run the command in a terminal that shows only what the command writes."""
+    command = [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"]
+    return PseudoTerminal(command, env=command_environment(TERM="dumb"), echo=False, **streams)
 
 
 def test_lines_go_both_ways() -> None:
@@ -118,6 +64,27 @@ def test_signal_leaves_in_order() -> None:
             ann.process.send_signal(number)
             assert ann.end() == 0
             assert wait_until(lambda hub=hub: hub.members("/") == [])
+
+
+def test_signal_is_not_overslept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the waiting itself, also if its handler in Python has not run when that begins."""
+    reader, writer = os.pipe()
+    host = Mock()
+    screen = LineScreen(host)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    typist = threading.Timer(0, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        with open(reader) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            os.write(writer, b"a line\n")
+            host.enter.side_effect = lambda line: typist.start()
+            screen.run()
+        host.enter.assert_called_once_with("a line")
+    finally:
+        typist.join(SECONDS)
+        signal.signal(signal.SIGUSR1, before)
+        for descriptor in (writer, screen._wake_reader, screen._wake_writer):
+            os.close(descriptor)
 
 
 def test_terminal_that_hangs_up_ends_it() -> None:
@@ -160,3 +127,16 @@ def test_terminal_whose_output_is_a_pipe_is_told_on_standard_error() -> None:
             assert output.readline() == b"for the file\n"
             ann.type("/quit\n")
             assert ann.end() == 0
+
+
+def test_who_types_into_a_pipe_is_told_of_a_lost_connection() -> None:
+    """On standard error, once, and when it is there again."""
+    with listener() as listening, terminal(listening.url, stdout=subprocess.DEVNULL) as ann:
+        with listening.accept_events("c2").sock:
+            ann.wait_for("Connected to")
+        ann.wait_for("the connection is lost, trying again\r\n")
+        with listening.accept_events("c2").sock as sock:
+            ann.wait_for("connected again\r\n")
+            ann.type("/quit\n")
+            assert sock.recv(1)  # the Close
+        assert ann.shown.count("lost") == 1

@@ -25,8 +25,8 @@ from prompt_toolkit.input import create_pipe_input  # noqa: E402
 from prompt_toolkit.input.posix_pipe import PosixPipeInput  # noqa: E402
 from prompt_toolkit.output import DummyOutput  # noqa: E402
 
-from broadcast_server import terminal_prompt  # noqa: E402
-from broadcast_server.terminal_prompt import LINES_WAITING, PromptScreen, SteadyOutput  # noqa: E402
+from broadcast_server.terminal_output import SteadyOutput  # noqa: E402
+from broadcast_server.terminal_prompt import LINES_WAITING, PromptScreen  # noqa: E402
 
 CTRL_C, CTRL_D, LEFT = "\x03", "\x04", "\x1b[D"
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -167,7 +167,7 @@ def test_completion_takes_the_place_of_the_word(tmp_path: pathlib.Path) -> None:
     with typed(tmp_path, drawn) as screen:
         screen.user.completion = Completion(2, "be", ["Bert", "Berta"])
         assert screen.run(f"be\t\r{CTRL_C}").lines == ["complete be", "be"]
-    assert "-- Bert  Berta" in drawn.getvalue()
+    assert "-- Bert   Berta" in drawn.getvalue()
 
 
 def test_focus_is_told(tmp_path: pathlib.Path) -> None:
@@ -242,11 +242,3 @@ def test_history_that_cannot_be_kept_is_told_once(tmp_path: pathlib.Path) -> Non
     with typed(tmp_path, drawn) as screen:
         assert screen.run(f"one\rtwo\r{CTRL_C}").lines == ["one", "two"]
     assert drawn.getvalue().count("what you type is not kept") == 1
-
-
-def test_colours_are_not_drawn_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NO_COLOR."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    output = terminal_prompt.terminal_output()
-    assert output.get_default_color_depth() == terminal_prompt.ColorDepth.DEPTH_1_BIT
-    assert not output.responds_to_cpr

@@ -116,9 +116,9 @@ def test_long_message_is_cut_off_with_a_word() -> None:
     """A message cannot push the others out of the screen for good."""
     lines = shown(message("x\n" * 100))
     assert len(lines) == terminal_view.MAX_LINES + 1
-    assert lines[-1] == "    | [cut off here: the message has 200 characters]"
+    assert lines[-1] == "    | [cut off here: the message has 200 characters in 100 lines]"
     (first, last) = shown(message("x" * 20_000))
-    assert len(first) < 11_000 and "20000" in last
+    assert len(first) < 11_000 and last == "    | [cut off here: the message has 20000 characters]"
 
 
 def test_binary_message_is_mentioned() -> None:
@@ -139,6 +139,46 @@ def test_who_comes_and_goes() -> None:
     assert lines("rename", Member("c2", "\x07", "/", ""), "\x1b") == ["-- \\x1b is now \\x07"]
     assert lines("rename", Member("c1", "ann", "/", ""), "x") == ["-- you are now ann"]
     assert lines("count", None) == []
+
+
+def test_two_of_the_same_name_are_told_apart() -> None:
+    """By their ids, wherever they are named; what is nobody else's is left as it is."""
+    ann, other, others_bob = BOB, NAMELESS, Member("c9", "bob", "/", "")
+    members = [ann, other, others_bob]
+    view = View(ZONE)
+    lines = plain(view.message(message("x", others_bob), named=True, members=members))
+    assert lines[-1] == "11:30 bob (c9): x"
+    lines = plain(view.message(message("x", NAMELESS), named=True, members=members))
+    assert lines == ["11:30 c3: x"]
+    assert plain(view.presence(Presence("leave", BOB, 2, (), None), "c1", [other, others_bob])) == [
+        "-- bob (c2) has left"
+    ]
+    event = Presence("rename", Member("c2", "rob", "/", ""), 3, (), "bob")
+    assert plain(view.presence(event, "c1", members)) == ["-- bob (c2) is now rob"]
+    assert plain(terminal_view.who(members, 3)) == ["-- 3 here: bob (c2), c3, bob (c9)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown_as"), [(" ", '" "'), ("bob ", '"bob "'), ("*", '"*"'), ("b b", "b b")]
+)
+def test_name_that_looks_like_none_is_quoted(name: str, shown_as: str) -> None:
+    """Or like somebody else's, or like the hub's program, which is a star."""
+    sender = Member("c2", name, "/", "")
+    assert shown(message("x", sender)) == [f"11:30 {shown_as}: x"]
+    assert shown(message("x", None)) == ["11:30 *: x"]
+
+
+def test_columns_are_read_from_top_to_bottom() -> None:
+    """No word is broken, whatever it is wide; there is a word for those left out."""
+    words = [f"w{number}" for number in range(7)]
+    assert plain(terminal_view.columns(words, 17)) == ["-- w0  w3  w6", "-- w1  w4", "-- w2  w5"]
+    assert plain(terminal_view.columns(words, 1)) == [f"-- {word}" for word in words]
+    assert plain(terminal_view.columns(["\u4f60", "b"], 20, lambda text: 2 * len(text))) == [
+        "-- \u4f60  b"
+    ]
+    lines = plain(terminal_view.columns([f"{number:03}" for number in range(60)], 80))
+    assert lines[-1] == "-- and 10 more"
+    assert max(map(len, lines)) < 80
 
 
 def test_list_of_who_is_here_is_bounded() -> None:

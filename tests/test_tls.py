@@ -33,7 +33,7 @@ from broadcast_server import (
 
 from .certificates import Certificates
 from .support import PYTHON, RawClient, running_hub, wait_until
-from .test_cli import assert_fails, environment, run
+from .test_cli import assert_fails, environment, hub_command, run
 from .test_delivery import read_until_close
 
 SECONDS = 20.0
@@ -305,42 +305,28 @@ def test_sighup_takes_the_new_certificate(certificates: Certificates, tmp_path: 
     shutil.copy(certificates.cert, cert)
     shutil.copy(certificates.key, key)
     other = Certificates(tmp_path)
-    with subprocess.Popen(
-        [
-            *(PYTHON, "-m", "broadcast_server", "start", "--port", "0", "--log-level", "error"),
-            *("--tls-cert", str(cert), "--tls-key", str(key)),
-        ],
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().split()[2]
-            port = int(url.rstrip("/").rpartition(":")[2])
-            assert url == f"wss://127.0.0.1:{port}/"
-            old = certificates.connect(port)
-            shutil.copy(other.cert, cert)
-            shutil.copy(other.key, key)
-            process.send_signal(signal.SIGHUP)
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key))
+    with hub_command("start", "--port", "0", "--log-level", "error", *tls) as hub:
+        assert hub.line.startswith(f"Listening on wss://127.0.0.1:{hub.port}/")
+        old = certificates.connect(hub.port)
+        shutil.copy(other.cert, cert)
+        shutil.copy(other.key, key)
+        hub.process.send_signal(signal.SIGHUP)
 
-            def is_new() -> bool:
-                try:
-                    other.open(port).close()
-                except ssl.SSLCertVerificationError:
-                    return False
-                return True
+        def is_new() -> bool:
+            try:
+                other.open(hub.port).close()
+            except ssl.SSLCertVerificationError:
+                return False
+            return True
 
-            assert wait_until(is_new, SECONDS)
-            old.sync()
-            process.send_signal(signal.SIGTERM)
-            assert old.recv_close()[0] == 1001
-            old.close()
-            _, log = process.communicate(timeout=SECONDS)
-            assert (process.returncode, log) == (0, "")
-        finally:
-            process.kill()
+        assert wait_until(is_new, SECONDS)
+        old.sync()
+        hub.process.send_signal(signal.SIGTERM)
+        assert old.recv_close()[0] == 1001
+        old.close()
+        _, log = hub.process.communicate(timeout=SECONDS)
+        assert (hub.process.returncode, log) == (0, "")
 
 
 # Whom a client trusts.
@@ -389,7 +375,7 @@ def test_client_tells_tls_from_none(certificates: Certificates) -> None:
         assert "it does not speak TLS" in str(error) and not error.untrusted
     with certificates.hub() as hub:
         error = refused(hub.url.replace("wss:", "ws:"))
-        assert error.status == 400
+        assert error.status == 400 and "this port speaks TLS: use https or wss" in str(error)
 
 
 def test_redirect_is_not_followed_over_tls(certificates: Certificates) -> None:

@@ -26,17 +26,17 @@ def test_first_chat(reader: Reader) -> None:
     windows = []
     for name, command in (("ann", ann), ("bob", bob)):
         windows.append(reader.open(command))
-        hub.wait_for(f"joined / .*'{name}'")
+        hub.wait_for_match(f"joined / .*'{name}'")
     windows[0].type("hello\r")
-    windows[1].wait_for(r"ann.*hello")
+    windows[1].wait_for_match(r"ann.*hello")
     windows[1].type("hi ann\r")
-    windows[0].wait_for(r"bob.*hi ann")
+    windows[0].wait_for_match(r"bob.*hi ann")
     assert "<title>" in reader.get("/", "text/html")
     for command in itertools.chain(*rest):
         reader.run(command)
     for window in windows:
         window.wait_for("hello from curl")
-        window.wait_for(r"kitchen.*the coffee is ready")
+        window.wait_for_match(r"kitchen.*the coffee is ready")
     assert reader.told("/") == ["hello", "hi ann", "hello from curl", "the coffee is ready"]
     assert reader.told("/lunch") == ["pizza?"]
     for window, keys in zip((*windows, hub), ("/quit\r", "\x03", "\x03"), strict=True):

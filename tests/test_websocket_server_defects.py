@@ -11,7 +11,6 @@ import os
 import pathlib
 import socket
 import struct
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,12 @@ from .support import (
     CONTINUATION,
     PING,
     PONG,
-    PYTHON,
     TEXT,
     RawClient,
     client_frame,
     descriptors,
     http_request,
-    python_environment,
+    run_python,
     running_hub,
     thread_count,
     wait_until,
@@ -350,11 +348,5 @@ def test_import_leaves_the_root_logger_alone() -> None:
         " if name.startswith('broadcast') and getattr("
         "logging.root.manager.loggerDict[name], 'handlers', None)])"
     )
-    finished = subprocess.run(
-        [PYTHON, "-c", program],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    finished = run_python(program)
     assert (finished.stdout, finished.stderr) == ("[] True\n[]\n", "")

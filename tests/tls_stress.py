@@ -45,6 +45,9 @@ class Room:
         self._until = 0.0
         self._received = [0] * CLIENTS  # bytes, each written by one thread
         self._sent = [0] * CLIENTS
+        # Guards _waiting, how many clients wait for the window; notified when it is open again.
+        self._opened = threading.Condition()
+        self._waiting = 0
         self.joined = threading.Barrier(CLIENTS + 1, timeout=STALL_SECONDS)
         self.failures: list[str] = []
         self.streams = [Stream() for _ in range(CLIENTS)]
@@ -58,7 +61,7 @@ class Room:
         """Return what a client may send now; None if it has to wait."""
         if time.monotonic() >= self._until:
             return f"{client}:{number}:end"
-        if sum(self._sent) - min(self._received) > WINDOW_BYTES:
+        if not self._is_open():
             return None
         # Mostly short ones; now and then one of several TLS records.
         size = len(PADDING) if number % 40 == 39 else number * 7 % 500
@@ -69,7 +72,30 @@ class Room:
     def take(self, client: int, text: str) -> bool:
         """Check a message that a client has got; return whether it was the last one of all."""
         self._received[client] += len(text)
+        # Whoever begins to wait after this look at `_waiting` looks at the window after that.
+        if self._waiting and self._is_open():
+            with self._opened:
+                self._opened.notify_all()
         return self.streams[client].take(text)
+
+    def _is_open(self) -> bool:
+        return sum(self._sent) - min(self._received) <= WINDOW_BYTES
+
+    def await_window(self, receiver: int | None = None) -> None:
+        """Wait until the window is open or the time is over.
+
+        Args:
+            receiver: a client that has to receive on this thread what may have been sent meanwhile.
+        """
+
+        def may_go_on() -> bool:
+            missed = receiver is not None and self._received[receiver] < self.sent_bytes
+            return missed or self._is_open()
+
+        with self._opened:
+            self._waiting += 1
+            self._opened.wait_for(may_go_on, max(0.0, self._until - time.monotonic()))
+            self._waiting -= 1
 
     @property
     def sent_bytes(self) -> int:
@@ -121,7 +147,7 @@ def run_client(room: Room, client: int, url: str, ca: str) -> None:
         while receiver.is_alive() and not text.endswith(":end"):
             message = room.next_message(client, number)
             if message is None:
-                time.sleep(0.001)
+                room.await_window()
                 continue
             text = message
             connection.send(text, timeout=STALL_SECONDS)
@@ -158,7 +184,7 @@ def run_raw(room: Room, client: int, url: str, ca: str) -> None:
                 assert isinstance(message, str)
                 is_over = room.take(client, message)
             else:
-                time.sleep(0.001)
+                room.await_window(client)
         connection.leave()
 
 

@@ -73,8 +73,10 @@ class Tmux:
 
     def paste(self, text: str) -> None:
         """Paste as a terminal does: marked as pasted if the program has asked for that."""
-        self._tmux("set-buffer", "--", text)
-        self._tmux("paste-buffer", "-p", "-r")
+        # From a file: tmux takes no longer arguments than fit into one of its own messages.
+        pasted = self.folder / "pasted"
+        pasted.write_text(text)
+        self._tmux("load-buffer", str(pasted), ";", "paste-buffer", "-p", "-r")
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of the window."""

@@ -11,7 +11,7 @@ import pathlib
 
 import shtab
 
-from broadcast_server import cli, options
+from broadcast_server import cli, cli_words, options
 
 HERE = pathlib.Path(__file__).parent
 # Where each shell looks for it, below share/, is in setup.cfg.
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command, sub in action.choices.items():
-                sub.description = cli.SUMMARIES[command]
+                sub.description = cli_words.SUMMARIES[command]
                 for option in sub._actions:
                     _tell(option)
     return parser

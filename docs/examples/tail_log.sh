@@ -13,11 +13,7 @@ set -eu
 file=${1:?usage: tail_log.sh FILE [ROOM-URL]}
 room=${2:-ws://127.0.0.1:8765/log}
 
-# tail -F goes on with the new file after a rotation. When the hub was away the pipe is made anew;
-# what was written meanwhile is in the file only. What others say in the room is not wanted here.
-while :; do
-    status=0
-    tail -n 0 -F -- "$file" | broadcast-server connect "$room" >/dev/null || status=$?
-    [ "$status" -ne 2 ] || exit 2 # the address cannot be one
-    sleep 1
-done
+# tail -F goes on with the new file after a rotation. While the hub is away, for up to a day, publish
+# waits for it and the lines wait in the file. Its exit status is the script's: 1 and 3 may be
+# tried again, by a service manager for example, 2 is an address that cannot be one.
+tail -n 0 -F -- "$file" | broadcast-server publish --timeout 86400 "$room" -

@@ -1,4 +1,4 @@
-"""Writes ``docs/reference/options.md`` from the option table of ``broadcast_server/cli.py``.
+"""Writes ``docs/reference/options.md`` from the options and operands of the commands.
 
 Run it as ``make docs``; a test fails when the committed page differs.
 """
@@ -6,11 +6,14 @@ Run it as ``make docs``; a test fails when the committed page differs.
 from __future__ import annotations
 
 import pathlib
+import re
 
-from broadcast_server import cli
+from broadcast_server import cli, cli_words
+from broadcast_server.options import Option
 
 HEAD = """\
-<!-- Made by make_options.py from broadcast_server/cli.py: edit that, then run `make docs`. -->
+<!-- Made by make_options.py from broadcast_server/*_options.py and cli_words.py: edit those, then
+run `make docs`. -->
 # Options
 
 Each option can be given on the command line or by its environment variable; the command line wins.
@@ -29,17 +32,30 @@ def page() -> str:
     """Return the page as Markdown."""
     parts = [HEAD]
     for command, groups in cli.OPTIONS.items():
-        parts.append(f"\n## `broadcast-server {command}`\n\n{cli.DESCRIPTIONS[command]}\n")
+        parts.append(f"\n## `{cli.PROG} {command}`\n\n{marked(cli_words.DESCRIPTIONS[command])}\n")
+        parts.append(f"\n    {cli.PROG} {command} {cli_words.USAGES[command]}\n")
+        operands = cli_words.OPERANDS[command]
+        parts += ["\n"] * bool(operands)
+        parts += [f"- `{name}`: {marked(text)}\n" for name, text in operands.items()]
         for title, options in groups.items():
             parts.append(f"\n### {title.capitalize()}\n\n")
-            parts.append("| option | what it sets | default | variable |\n|---|---|---|---|\n")
-            for option in options:
-                default = option.shown or f"`{option.default}`"
-                parts.append(
-                    f"| `--{option.spec}` | {option.help} | {default} "
-                    f"| `{option.variable(command)}` |\n"
-                )
+            parts += [_entry(option, command) for option in options]
     return "".join(parts)
+
+
+def _entry(option: Option, command: str) -> str:
+    """Return an option as an item of a list: a table of all this is too wide for a page."""
+    default = marked(option.shown) if option.shown else f"`{option.default}`"
+    return (
+        f"- **`{option.shown_flags}`**\\\n"
+        f"  {marked(option.help)}\\\n"
+        f"  default: {default}; variable: `{option.variable(command)}`\n"
+    )
+
+
+def marked(text: str) -> str:
+    """Return a text of the help with the names in it as code."""
+    return re.sub(r"(--[a-z][a-z-]*\w|BROADCAST_\w+|\w+://[\w./:-]*\w|'.*?')", r"`\1`", text)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,6 @@ class Bench:
         self,
         mode: str,
         rounds: int | None = None,
-        options: tuple[str, ...] = (),
         **load: Any,
     ) -> dict[str, list[Result]]:
         """Let the servers take turns; every delivery has to be right."""
@@ -73,7 +72,7 @@ class Bench:
                     name: value[server] if isinstance(value, dict) else value
                     for name, value in load.items()
                 }
-                result = harness.measure(server, mode, server_options=options, **own)
+                result = harness.measure(server, mode, **own)
                 results[server].append(harness.need_complete(server, result))
         return results
 

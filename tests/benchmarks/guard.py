@@ -73,7 +73,9 @@ def receive(client: socket.socket, size: int) -> bytes:
 def counted(hub: BroadcastHub, before: dict[str, int], deliveries: int) -> dict[str, int]:
     """Return what the hub has counted since ``before``, once it has counted the deliveries.
 
-    The fan-out counts after it has sent, so a client can be faster than the counter.
+    The fan-out counts after it has sent, so a client can be faster than the counter. Nothing tells
+    when it has counted, so the counter is looked at until it is there, as ``wait_until`` of the
+    tests would do; how long that takes is measured nowhere.
     """
     deadline = time.monotonic() + 10
     while hub.stats()["deliveries"] - before["deliveries"] < deliveries:

@@ -1,39 +1,33 @@
 """A whole hub under attack: many broken clients at once, and two good ones that must not notice.
 
-The hub is a process of its own (``fuzzed_hub.py``). Threads here make one attack after the other,
-while the main thread lets a pair of good clients talk in a room of theirs and looks after the hub.
-What must hold all along: the pair gets every message, each connection that we end the hub ends too
-within ``HANG_SECONDS``, nothing is answered with 500, the hub's standard error has no traceback.
-At the end the hub's threads and descriptors are as many as before, and its memory has grown by less
-than ``MAX_GROWTH_BYTES`` a minute after the warm-up.
+The hub is a process of its own (``victim.py``), the good ones are a `Pair`. Threads here make one
+attack after the other, while the main thread lets a pair of good clients talk in a room of theirs
+and looks after the hub. What must hold all along: the pair gets every message, each connection that
+we end the hub ends too within ``HANG_SECONDS``, nothing is answered with 500, the hub's standard
+error has no traceback. At the end the hub's threads and descriptors are as many as before, and its
+memory has grown by less than ``MAX_GROWTH_BYTES`` a minute after the warm-up.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import json
-import os
 import pathlib
 import re
-import secrets
 import socket
-import subprocess
-import tempfile
 import threading
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from ..support import PING, PONG, PYTHON, ROOT, TEXT, RawClient, python_environment, wait_until
+from ..support import RawClient, wait_until
 from .attacks import Attack, Attacks, from_line, to_line
 from .memory import MIB, Growth
+from .pair import Pair
+from .victim import HubProcess, Wrong, hub_process
 
 ATTACKERS = 6
-# Bounds, not expectations: a busy machine is no hang.
+# A bound, no expectation: a busy machine is no hang.
 HANG_SECONDS = 60.0
-PAIR_SECONDS = 60.0
 MAX_GROWTH_BYTES = 1 * MIB
 # A pair stays so long, then another one joins.
 PAIR_TALKS = 200
@@ -43,10 +37,6 @@ KEPT_ATTACKS = 60
 _SILENCE_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
 _STATUS = re.compile(rb"HTTP/1\.1 (?!500)[1-5][0-9]{2} ")
-
-
-class Wrong(Exception):
-    """The hub has done what it must not."""
 
 
 @dataclasses.dataclass
@@ -68,152 +58,6 @@ class Report:
     resident: int = 0
     wrong: list[str] = dataclasses.field(default_factory=list)
     attack_log: list[Attack] = dataclasses.field(default_factory=list)
-
-
-class HubProcess:
-    """The hub that is attacked, as seen from outside."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int, errors: pathlib.Path) -> None:
-        self.pid = process.pid
-        self.port = port
-        self._process = process
-        self._errors = errors
-        self._place = 0
-
-    def counts(self) -> tuple[int, int]:
-        """Return how many threads and descriptors it has."""
-        base = pathlib.Path(f"/proc/{self.pid}")
-        return len(os.listdir(base / "task")), len(os.listdir(base / "fd"))
-
-    def check(self) -> None:
-        """Look whether it lives and what it has said since the last look.
-
-        Raises:
-            Wrong: it has died, or something in it has failed.
-        """
-        code = self._process.poll()
-        with self._errors.open("rb") as file:
-            # From the last whole line on: half a word is none.
-            file.seek(self._place)
-            new = file.read()
-        whole = new.rpartition(b"\n")[0]
-        self._place += len(whole)
-        check_log(whole if code is None else new)
-        if code is not None:
-            raise Wrong(f"the hub has ended with {code}: {new[-2000:].decode(errors='replace')}")
-
-
-def check_log(text: bytes) -> None:
-    """Look at what a hub has written to its standard error.
-
-    Raises:
-        Wrong: something in it has failed.
-    """
-    found = re.search(rb"^(?:ERROR|CRITICAL|Traceback|Exception|Fatal).*", text, re.MULTILINE)
-    if found is not None:
-        raise Wrong("the hub says: " + text[found.start() : found.start() + 4000].decode("latin-1"))
-
-
-@contextlib.contextmanager
-def hub_process() -> Iterator[HubProcess]:
-    """Run the hub that is attacked; it must end well."""
-    with tempfile.TemporaryDirectory() as folder:
-        errors = pathlib.Path(folder) / "stderr"
-        with (
-            errors.open("wb") as file,
-            subprocess.Popen(
-                [PYTHON, "-m", "tests.fuzz.fuzzed_hub"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                cwd=ROOT,
-                env=python_environment(),
-            ) as process,
-        ):
-            try:
-                assert process.stdin is not None and process.stdout is not None
-                port = urllib.parse.urlsplit(process.stdout.readline()).port
-                if port is None:
-                    raise Wrong(f"the hub did not start: {errors.read_text()[-2000:]}")
-                hub = HubProcess(process, port, errors)
-                yield hub
-                hub.check()
-                process.stdin.close()
-                if process.wait(30) != 0:
-                    raise Wrong(f"the hub has ended with {process.returncode}")
-            finally:
-                if process.poll() is None:
-                    process.kill()
-
-
-# -- The good clients --------------------------------------------------------------------------
-
-
-class Pair:
-    """Two clients in a room of their own, a plain one and one with events.
-
-    Raises:
-        OSError, EOFError, AssertionError, LookupError: in every method, if the hub does not do what
-            it must.
-    """
-
-    def __init__(self, port: int) -> None:
-        room = f"/pair-{secrets.token_hex(8)}"
-        self._count = 0
-        with contextlib.ExitStack() as stack:
-            self._plain = stack.enter_context(
-                RawClient.connect(port=port, path=room, timeout=PAIR_SECONDS)
-            )
-            self._json = stack.enter_context(
-                RawClient.connect(
-                    port=port,
-                    path=room,
-                    headers=["Sec-WebSocket-Protocol: broadcast.v1.json"],
-                    timeout=PAIR_SECONDS,
-                )
-            )
-            assert self._event("welcome")["room"] == room
-            self._close = stack.pop_all().close
-
-    def talk(self) -> None:
-        """Exchange a message in each direction."""
-        self._count += 1
-        there, back = f"there {self._count}", f"back {self._count}"
-        self._plain.send(there)
-        assert self._event("message")["data"] == there
-        self._json.send(json.dumps({"type": "send", "data": back, "ref": self._count}))
-        assert self._event("ack")["ref"] == self._count
-        assert _receive(self._plain) == back
-
-    def leave(self) -> None:
-        """Say goodbye, both."""
-        for client in (self._plain, self._json):
-            client.send_close()
-        self.close()
-
-    def close(self) -> None:
-        """Close both sockets."""
-        self._close()
-
-    def _event(self, kind: str) -> dict[str, object]:
-        while True:
-            event: dict[str, object] = json.loads(_receive(self._json))
-            if event["type"] == kind:
-                return event
-            if event["type"] not in ("join", "leave", "members", "count"):
-                raise LookupError(f"{event} came instead of {kind}")
-
-
-def _receive(client: RawClient) -> str:
-    while True:
-        _, opcode, payload = client.recv_frame()
-        if opcode == PING:
-            client.send_frame(PONG, payload)
-        elif opcode == TEXT:
-            return payload.decode()
-        else:
-            raise LookupError(f"a frame with opcode {opcode}: {payload[:200]!r}")
 
 
 # -- The bad ones ------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import urllib.parse
 
 from broadcast_server import addresses, hosts, media_types, origins, queries, retries, urls
 from broadcast_server.addresses import Address
+from broadcast_server.deadlines import MAX_SECONDS
 from broadcast_server.decisions import Request
 from broadcast_server.errors import InvalidRoom, UsageError
 from broadcast_server.exchanges import Answer
 from broadcast_server.policies import check_room
-from broadcast_server.settings import MAX_SECONDS
 
 NAMES = hosts.own_names(["127.0.0.1"], ["hub.example"])
 PROXIES = (addresses.parse_network("10.0.0.0/8"), addresses.parse_network("2001:db8::/64"))

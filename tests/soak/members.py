@@ -6,14 +6,16 @@ where it can. What it reads is checked by its track; what the hub says of itself
 
 from __future__ import annotations
 
+import abc
 import json
 import urllib.parse
 from typing import Any
 
 from ..support import CLOSE, PING, PONG, TEXT, client_frame
 from .driver import Driver
-from .order import Order, Track, Violation, pack_id, unpack_id
+from .order import Order, Violation, pack_id, unpack_id
 from .peers import Peer, http_head, upgrade
+from .track import Track
 from .wire import Events, Frames, Head, data_of, key_of
 
 # How long it stays before it does something else, on the average; how long it may stall.
@@ -63,11 +65,6 @@ class Member(Peer):
         return f"<{self.kind}{sender}, {where}, in {self.order.path}>"
 
     @property
-    def leaves(self) -> bool:
-        """Whether it has said that it goes."""
-        return self._leaving
-
-    @property
     def is_up_to_date(self) -> bool:
         """Whether it is here and has got all that there is."""
         return self.here and self.track.is_up_to_date
@@ -93,8 +90,9 @@ class Member(Peer):
         driver.counts["resumes" if self.track.last is not None else "joins"] += 1
         self.open(self._request(), small=self._small)
 
+    @abc.abstractmethod
     def _request(self) -> bytes:
-        raise NotImplementedError
+        """Return what it asks for when it joins."""
 
     def start_afresh(self) -> None:
         """Forget where it was."""
@@ -203,8 +201,9 @@ class Member(Peer):
             return False
         raise Violation(f"{self} got the status {head.status}")
 
+    @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Take what comes behind the answer to its request."""
 
     def _message(self, data: str | bytes, id: int | None) -> int:
         """Take a message; return who has sent it."""
@@ -344,8 +343,9 @@ class SocketMember(Member):
             if self.sock is None:
                 return
 
+    @abc.abstractmethod
     def _frame(self, data: str | bytes) -> None:
-        raise NotImplementedError
+        """Take what is in a data frame."""
 
     def _closed(self, code: int, reason: str) -> None:
         """Take the hub's Close; the end of the stream follows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import select
 import socket
 import struct
@@ -20,7 +21,7 @@ _ADDRESSES = 250
 _SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
-class Peer:
+class Peer(abc.ABC):
     """A client of the driver: one connection at a time."""
 
     def __init__(self, driver: Driver) -> None:
@@ -32,13 +33,13 @@ class Peer:
 
     # -- For those who derive from it ----------------------------------------------------------
 
+    @abc.abstractmethod
     def on_data(self, data: bytes) -> None:
         """Take what has come."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_end(self, error: OSError | None) -> None:
         """Note that the stream has ended, or has broken; the socket is closed already."""
-        raise NotImplementedError
 
     # -- What they do --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from ..support import wait_until
 from . import hub
 from .abusers import Abuser, Publisher
 from .driver import Driver, Latency
@@ -259,14 +260,15 @@ class Soak:
 
     def _check_left(self, before: hub.Usage) -> None:
         """Threads and descriptors of the hub must be back where they were."""
-        deadline = time.monotonic() + _END_SECONDS
-        while True:
+        usage = before
+
+        def is_as_before() -> bool:
+            nonlocal usage
             usage = self.hub.usage()
-            if usage.threads <= before.threads and usage.descriptors <= before.descriptors:
-                break
-            if time.monotonic() > deadline:
-                raise Violation(f"the hub was {before}, and now that all have left is {usage}")
-            time.sleep(0.1)
+            return usage.threads <= before.threads and usage.descriptors <= before.descriptors
+
+        if not wait_until(is_as_before, _END_SECONDS):
+            raise Violation(f"the hub was {before}, and now that all have left is {usage}")
         self.report(
             f"all have left: {usage.resident_bytes / 2**20:.1f} MiB, {usage.descriptors} fds, "
             f"{usage.threads} threads; before the first {before.resident_bytes / 2**20:.1f} MiB, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 from typing import Any
 
@@ -63,8 +64,9 @@ class Speaker(SocketMember):
             if self.may_speak:
                 self._say(1)
 
+    @abc.abstractmethod
     def _say(self, size: int) -> None:
-        raise NotImplementedError
+        """Send one message."""
 
 
 class PlainMember(Speaker):

@@ -51,7 +51,7 @@ function _shtab_broadcast_server_using
 end
 
 set -g _shtab_broadcast_server_commands start connect publish listen who
-set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --write-timeout -H
+set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --write-timeout -H
 
 complete -c broadcast-server -e
 complete -c broadcast-server -f
@@ -59,6 +59,7 @@ complete -c broadcast-server -f
 complete -c broadcast-server -n _shtab_broadcast_server_using -s h -l help -d 'show this help message and exit'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l start -d 'the same as the command start'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l connect -d 'the same as the command connect'
+complete -c broadcast-server -n _shtab_broadcast_server_using -l help-all -d 'describe every option of every command and exit'
 complete -c broadcast-server -n _shtab_broadcast_server_using -l version -d 'show the version and exit'
 complete -c broadcast-server -n '_shtab_broadcast_server_using; and test $_shtab_broadcast_server_npos -eq 0' -a start -d 'run a hub'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -s h -l help -d 'show this help message and exit'
@@ -108,8 +109,9 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l room 
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l name -x -d 'name that the hub shows for this client'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file with the token to show to the hub in its first line'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l history -x -d 'old messages of the room to show first, as far as the hub keeps them'
-complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l bell -d 'ring the bell when somebody says your name'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l no-reconnect -d 'end when the connection is lost, instead of coming back'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l linger -x -d 'in a pipe, go on for so long after the end of the input, for answers to it, or until the server ends the connection'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l bell -d 'at a terminal, ring the bell when somebody says your name'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''

@@ -1,0 +1,35 @@
+"""Functions that are called on a thread of their own, beside the test."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+SECONDS = 20.0
+
+T = TypeVar("T")
+
+
+def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+    """Call a function on a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *arguments, **options)
+    pool.shutdown(wait=False)
+    return future
+
+
+@contextlib.contextmanager
+def during(function: Callable[..., T], *arguments: Any, **options: Any) -> Iterator[list[T]]:
+    """Call a function on a thread beside the block, at whose end it must have returned; gives a
+    list that gets what it returns."""
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(function(*arguments, **options)))
+    thread.start()
+    try:
+        yield found
+    finally:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
