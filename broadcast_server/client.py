@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import dialer, frames, tls, urls
+from . import client_closing, dialer, frames, tls, urls
 from .access import bearer
 from .client_arguments import checked_count, checked_id, checked_name, checked_seconds
 from .client_core import ClientCore
@@ -38,6 +38,9 @@ class BroadcastClient:
 
     All methods may be called from any thread; of several threads that receive, each message goes to
     one. A context manager: it connects on entering and closes on leaving.
+
+    A proxy that ``http_proxy`` or ``https_proxy`` of the environment names is used, but not to
+    reach this machine or a host in ``no_proxy``.
 
     Where the server does not speak ``broadcast.v1.json`` messages have no sender and no id, the
     time is that of their arrival, nobody tells who is here, and `reconnect` means nothing.
@@ -60,7 +63,10 @@ class BroadcastClient:
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
-        open_timeout: seconds that each step of connecting may take.
+        open_timeout: seconds that connecting may take, and once more the hub's welcome. Of several
+            addresses of the host each is tried within it. Only the lookup of the host's name may
+            take longer: nobody can interrupt it, `close` does not wait for it, and until it has
+            ended a thread stays.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
             close code 1009.
@@ -70,6 +76,12 @@ class BroadcastClient:
     The two callbacks run on the client's own thread: what they do holds up everything that comes.
     They may send what fits into the queue, and call `close`, which then does not wait; they must
     not receive or publish.
+
+    Close it, best by ``with``. One to which nobody refers any more is closed by a thread of its
+    own, with a ``ResourceWarning``; a callback that refers to it keeps it. At the end of the
+    program all that are left are closed, for which it waits up to 5 s; a warning is logged if
+    something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
+    as the children of ``multiprocessing`` do, sends nothing any more.
 
     In a child that the process forks a connected client has ended: the connection stays the
     parent's. One that is not connected yet may be connected there.
@@ -192,7 +204,8 @@ class BroadcastClient:
 
     @property
     def refused(self) -> list[SendRefused]:
-        """The last 100 refusals of what `send` has queued, oldest first."""
+        """The last 100 refusals of what `send` has queued, oldest first; fewer if what was refused
+        is long, more than 4 MiB together."""
         with self._core.lock:
             return list(self._core.refused)
 
@@ -260,8 +273,13 @@ class BroadcastClient:
         """
         return self._sender.publish(data, Deadline(timeout), key)
 
-    def rename(self, name: str | None) -> None:
+    def rename(self, name: str | None, *, timeout: float | None = None) -> None:
         """Change the client's name; None takes it away.
+
+        Args:
+            name: the new one. The hub's answer is not waited for: a `Presence` "rename" tells, and
+                a refusal is told as one of `send` is.
+            timeout: seconds to wait for room in the queue; None for as long as it takes.
 
         Raises:
             UsageError: the name cannot be one, or the server knows no names.
@@ -271,20 +289,21 @@ class BroadcastClient:
             raise UsageError("a name has at least one character; None takes it away")
         checked_name(name)
         with self._core.lock:
-            self._core.await_room_locked(Deadline(None))
-            self._need_events_locked()
+            self._await_events_locked(Deadline(timeout))
             self._core.rename_locked(name)
 
-    def who(self) -> None:
+    def who(self, *, timeout: float | None = None) -> None:
         """Ask the hub who is here; `members` and, with presence, a `Presence` "members" tell.
+
+        Args:
+            timeout: seconds to wait for room in the queue; None for as long as it takes.
 
         Raises:
             UsageError: the server does not tell.
             TimeoutError, ConnectionClosed: as for `send`.
         """
         with self._core.lock:
-            self._core.await_room_locked(Deadline(None))
-            self._need_events_locked()
+            self._await_events_locked(Deadline(timeout))
             self._core.ask_locked()
 
     # Receiving. Any thread.
@@ -350,13 +369,15 @@ class BroadcastClient:
         """Send all that is queued, then Close; wait for its echo and end the connection.
 
         A client that comes back by itself does so as well while it closes, as long as something is
-        not acknowledged. It may be called again: the first call's code counts.
+        not acknowledged, the first time at once unless the hub has asked for a pause. It may be
+        called again: the first call's code counts.
 
         Args:
             code: the close code (RFC 6455 §7.4).
             reason: a short text for the peer; what exceeds 123 bytes is cut off.
-            timeout: seconds this may take at most; None for as long as bytes move, that is until
-                ``close_timeout`` seconds pass without one.
+            timeout: seconds this may take at most, and one more if a callback holds the client's
+                thread; None for as long as bytes move, that is until ``close_timeout`` seconds
+                pass without one.
             keep_reading: another thread goes on receiving, so wait for it when the queue of
                 messages is full; else what does not fit into it is thrown away.
 
@@ -370,31 +391,7 @@ class BroadcastClient:
         """
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
-        with self._core.lock:
-            if self._core.left is None:
-                self._core.left = (code, reason)
-            link, thread = self._core.link, self._core.thread
-            if link is None or thread is None:
-                self._core.ended = True
-                self._core.state = "closed"
-                if self._core.dialing is not None:
-                    self._core.dialing.cut()
-                return False
-            if not keep_reading:
-                self._core.inbox.discard_locked()
-            self._core.outbox.space.notify_all()
-            if not link.ended:
-                link.close_locked(*self._core.left)
-            elif self._core.dialing is not None and not self._core.outbox.pending:
-                self._core.end_locked(frames.ABNORMAL, "closed here")
-                self._core.dialing.cut()
-            self._core.changed.notify_all()
-        if not self._core.is_own_thread():
-            self._core.await_end(thread, Deadline(timeout), timeout is None)
-        with self._core.lock:
-            if self._core.resumes:
-                return not self._core.outbox.pending and not self._core.refused
-            return link.echoed and not self._core.refused
+        return client_closing.close(self._core, code, reason, timeout, keep_reading=keep_reading)
 
     def __enter__(self) -> BroadcastClient:
         return self.connect()
@@ -408,6 +405,13 @@ class BroadcastClient:
         # Who leaves because of an error does not want to wait for a long queue.
         self.close(timeout=None if kind is None else self._core.close_timeout)
 
-    def _need_events_locked(self) -> None:
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)  # there is none if __init__ has failed
+        if core is not None:
+            client_closing.drop(core, self)
+
+    def _await_events_locked(self, deadline: Deadline) -> None:
+        """Wait until an event may be queued."""
+        self._core.await_room_locked(deadline)
         if not self._core.speaks:
             raise UsageError(f"the server does not speak {SUBPROTOCOL}")

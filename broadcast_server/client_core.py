@@ -27,6 +27,7 @@ from .errors import BroadcastServerError, ConnectionClosed, SendRefused
 # How often who waits looks whether waiting is still of use.
 LOOK_SECONDS = 0.25
 MAX_REFUSED = 100
+MAX_REFUSED_BYTES = 4 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ class ClientCore:
         self.connecting = False  # connect() was called, and has not failed
         self.speaks = False  # the server speaks events
         self.thread: threading.Thread | None = None  # the client's own
+        # Whether it runs. It says so itself: for Python before 3.13 a thread has ended once Ctrl-C
+        # has interrupted a `join` of it (CPython issue 90882).
+        self.is_living = False
         self.link: Link | None = None  # the newest connection
         self.dialing: dialer.Dialing | None = None  # the attempt to come back
         # What rename() asked for, and the ref of that.
@@ -84,6 +88,7 @@ class ClientCore:
         self.asked: int | None = None  # ref of a "who" that has no answer
         self.refused: collections.deque[SendRefused] = collections.deque(maxlen=MAX_REFUSED)
         self.left: tuple[int, str] | None = None  # close() was called, with that code and reason
+        self.is_given_up = False  # Ctrl-C has interrupted close()
         self.ended = False  # no more messages come, on no connection
         self.close_code: int | None = None
         self.close_reason = ""
@@ -97,12 +102,15 @@ class ClientCore:
         self.key_prefix = uuid.uuid4().hex
         # Guards everything below, the fields that __init__ adds, and the `Link`. A single one of
         # them, such as the state, is read without it where what it was a moment ago will do.
-        self.lock = threading.Lock()
+        # Nobody takes it twice. But a plain lock that a condition takes again after a wait can be
+        # interrupted by Ctrl-C, is then released without having been taken, and so taken away from
+        # the thread that holds it; this one cannot.
+        self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)  # the state, an answer, an end
         self.inbox = Inbox(self.lock)
         self.outbox = Outbox(self.lock)
         # The answers that publish() waits for, by ref: None, an id, or an exception.
-        self.answers: dict[int, str | SendRefused | None] = {}
+        self.answers: dict[int, str | BroadcastServerError | None] = {}
 
     def leave_to_parent(self) -> None:
         """Be ended, in a forked child: the threads, the messages and the connection are the
@@ -112,7 +120,10 @@ class ClientCore:
         """
         self._begin_empty()
         with self.lock:
-            self.dialing = None
+            self.is_living = False
+            if self.dialing is not None:
+                self.dialing.leave_to_parent()
+                self.dialing = None
             if self.link is not None:
                 self.link.leave_to_parent(self.lock, self.outbox)
             if self.connecting and not self.ended:
@@ -141,8 +152,18 @@ class ClientCore:
         if not self.resumes:
             self.outbox.clear_locked()  # else close() still has to look into it
 
+    def await_thread(self, deadline: Deadline) -> bool:
+        """Wait for the end of the client's own thread; return whether it has come. Any other
+        thread; no lock is held."""
+        with self.lock:
+            while self.is_living and (left := deadline.left()) != 0:
+                self.changed.wait(left)
+            return not self.is_living
+
     def forget_locked(self) -> None:
         """Be as before connect()."""
+        # Who waits for one may not have seen the end, which is forgotten now.
+        self.answers = dict.fromkeys(self.answers, self.closed_locked())
         self.ended = self.connecting = False
         self.link = self.thread = self.failure = self.close_code = None
         self.close_reason = ""
@@ -253,6 +274,19 @@ class ClientCore:
             raise TimeoutError(f"{what}: nobody receives, and no more messages can be queued")
         condition.wait(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
 
+    def accepted_locked(self) -> bool:
+        """Whether the hub is known to have taken all that was sent."""
+        if self.refused or self.link is None:
+            return False
+        return not self.outbox.pending if self.resumes else self.link.echoed
+
+    def refused_locked(self, refusal: SendRefused) -> None:
+        """Keep what the hub has refused, for who asks: the last ones, within bounds."""
+        self.refused.append(refusal)
+        size = sum(len(kept.data or "") for kept in self.refused)
+        while size > MAX_REFUSED_BYTES and len(self.refused) > 1:
+            size -= len(self.refused.popleft().data or "")
+
     def answer_locked(self, ref: int | str | None, answer: str | SendRefused) -> bool:
         """Give an answer to the publish() that waits for it; return whether there is one."""
         if ref not in self.answers:
@@ -262,51 +296,17 @@ class ClientCore:
         self.changed.notify_all()
         return True
 
-    def await_end(self, thread: threading.Thread, deadline: Deadline, while_moving: bool) -> None:
-        """Wait until both threads have ended; cut the connection when it takes too long.
 
-        No lock is held.
-        """
-        seen: object = None
-        silence = Deadline(self.close_timeout)
-        while thread.is_alive():
-            with self.lock:
-                link = self.link
-                is_over = self.ended and self.dialing is not None
-            assert link is not None
-            if is_over:
-                # It ends by itself. Looking up a name cannot be interrupted.
-                thread.join(LOOK_SECONDS)
-                return
-            moved = (link, link.channel.progress(), self.inbox.taken)
-            if moved != seen:
-                seen = moved
-                silence = Deadline(self.close_timeout)
-            left = (silence if while_moving else deadline).left()
-            if left == 0:
-                logger.debug("%s: no answer to Close", self.url)
-                with self.lock:
-                    link = self.link  # which may have come just now
-                    assert link is not None
-                    self.timed_out = not link.echoed
-                    link.end_locked()
-                    self.end_locked(frames.ABNORMAL, "no answer to Close")
-                    self.inbox.discard_locked()
-                    if self.dialing is not None:
-                        self.dialing.cut()
-                        continue
-                link.channel.abort(reset=True)
-                thread.join(Deadline(self.close_timeout).left())
-                return
-            thread.join(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
-
-
-# The clients of this process.
 _clients: weakref.WeakSet[ClientCore] = weakref.WeakSet()
 
 
+def all_clients() -> list[ClientCore]:
+    """Return the clients of this process, ended or not."""
+    return list(_clients)
+
+
 def _leave_all_to_parent() -> None:
-    for core in list(_clients):
+    for core in all_clients():
         core.leave_to_parent()
 
 

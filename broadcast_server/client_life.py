@@ -50,6 +50,7 @@ class ClientLife:
         self._first = link
         self._told_state = "connecting"
         self._attempts = 0  # to come back, since a connection that has lasted
+        self._is_hurried = False  # has come back without a pause, for close()
         self._wished_pause = 0.0  # what the hub has asked for when it refused the last one
 
     # Connection after connection.
@@ -64,7 +65,12 @@ class ClientLife:
         finally:
             with self._core.lock:
                 self._core.end_life_locked()
-            self._tell_state()
+            try:
+                self._tell_state()
+            finally:
+                with self._core.lock:
+                    self._core.is_living = False
+                    self._core.changed.notify_all()
 
     def _come_back(self) -> Link | None:
         """Connect again as the same client, as often as it takes; None when that is over."""
@@ -123,12 +129,15 @@ class ClientLife:
         """Wait before the next attempt; return False if there is none."""
         self._tell_state()
         with self._core.lock:
-            pause = back_off(
-                self._attempts, self._core.max_delay, random.random(), self._wished_pause
-            )
-            self._attempts, self._wished_pause = self._attempts + 1, 0.0
+            at_least, self._wished_pause = self._wished_pause, 0.0
+            pause = back_off(self._attempts, self._core.max_delay, random.random(), at_least)
+            self._attempts += 1
             deadline = Deadline(pause)
             while self._core.may_return_locked() and (left := deadline.left()):
+                # Who closes waits for what is pending, and not for long: once it is tried at once.
+                if self._core.left is not None and not (self._is_hurried or at_least):
+                    self._is_hurried, self._attempts = True, 0
+                    break
                 self._core.changed.wait(left)
             if not self._core.may_return_locked():
                 self._core.end_locked(frames.ABNORMAL, "closed here")
@@ -291,7 +300,7 @@ class ClientLife:
         data = None if item is None else client_events.data_of(item.payload)
         refusal = SendRefused(event.code, event.detail, data)
         if not self._core.answer_locked(event.ref, refusal):
-            self._core.refused.append(refusal)
+            self._core.refused_locked(refusal)
             troubles.append(refusal)
             if self._core.on_error is None:  # else somebody is told
                 logger.warning("%s: the hub does not take a message: %s", self._core.url, refusal)

@@ -55,7 +55,7 @@ class Link:
     def __init__(
         self,
         sock: socket.socket,
-        lock: threading.Lock,
+        lock: threading.RLock,
         outbox: Outbox,
         max_message_bytes: int,
         with_events: bool,
@@ -213,7 +213,7 @@ class Link:
 
     # A forked child.
 
-    def leave_to_parent(self, lock: threading.Lock, outbox: Outbox) -> None:
+    def leave_to_parent(self, lock: threading.RLock, outbox: Outbox) -> None:
         """Give the child's copy of the descriptor back; the connection goes on.
 
         Args:

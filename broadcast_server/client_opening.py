@@ -31,8 +31,8 @@ def open_client(core: ClientCore) -> None:
         core.state = "connecting"
     link = _dial(core)
     try:
-        thread = _start(core, link)
-        _await_welcome(core, link, thread)
+        _start(core, link)
+        _await_welcome(core, link)
     except BaseException:  # Ctrl-C, too
         _give_up(core, link)
         raise
@@ -58,7 +58,7 @@ def _dial(core: ClientCore) -> Link:
     return core.make_link(sock, chosen)
 
 
-def _start(core: ClientCore, link: Link) -> threading.Thread:
+def _start(core: ClientCore, link: Link) -> None:
     """Start the link's writer and the client's own thread."""
     life = ClientLife(core, link)
     thread = threading.Thread(target=life.run, name="client", daemon=True)
@@ -71,11 +71,15 @@ def _start(core: ClientCore, link: Link) -> threading.Thread:
             core.state = "open"
         # Under the lock, so that close() finds them alive; the one joins the other.
         link.start_locked()
-        thread.start()
-    return thread
+        core.is_living = True
+        try:
+            thread.start()
+        except RuntimeError:
+            core.is_living = False
+            raise
 
 
-def _await_welcome(core: ClientCore, link: Link, thread: threading.Thread) -> None:
+def _await_welcome(core: ClientCore, link: Link) -> None:
     with core.lock:
         while not (link.welcomed or core.ended):
             core.changed.wait(LOOK_SECONDS)  # which the client's own thread lets end in time
@@ -83,7 +87,7 @@ def _await_welcome(core: ClientCore, link: Link, thread: threading.Thread) -> No
             return
         failure = core.failure
         why = failure or core.closed_locked()
-    thread.join()
+    core.await_thread(Deadline(core.close_timeout))  # a callback may hold it
     shown = core.url.partition("?")[0]
     raise ConnectFailed(f"cannot connect to {shown}: {why}") from failure
 
@@ -91,17 +95,17 @@ def _await_welcome(core: ClientCore, link: Link, thread: threading.Thread) -> No
 def _give_up(core: ClientCore, link: Link) -> None:
     """Leave nothing behind of a connection that nobody has got."""
     with core.lock:
-        thread = core.thread
+        was_living = core.is_living
         link.end_locked()
         core.end_locked(frames.ABNORMAL, "never connected")
-    if thread is not None and thread.is_alive():
+    if was_living:
         link.channel.abort()
-        thread.join(Deadline(core.close_timeout).left())
+        core.await_thread(Deadline(core.close_timeout))
     else:
         link.leave(0)
     with core.lock:
         # A callback that takes its time may hold the thread: such a client is not used again.
-        if core.left is None and not (thread is not None and thread.is_alive()):
+        if core.left is None and not core.is_living:
             core.forget_locked()
 
 

@@ -36,7 +36,7 @@ class Inbox:
             fit is thrown away.
     """
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self._items: collections.deque[tuple[Item, int]] = collections.deque()
         self.bytes = 0
         self.taken = 0
@@ -114,7 +114,7 @@ class Outbox:
         bytes: what is in it, sent or not.
     """
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self._queue: collections.deque[Outgoing] = collections.deque()
         self._unanswered: dict[int | str | None, Outgoing] = {}  # sent, oldest first
         self.bytes = 0

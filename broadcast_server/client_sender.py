@@ -12,7 +12,7 @@ from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_queues import Outgoing
 from .deadlines import Deadline
-from .errors import SendRefused, UsageError
+from .errors import BroadcastServerError, UsageError
 
 
 class ClientSender:
@@ -28,33 +28,42 @@ class ClientSender:
 
     def send(self, data: str | bytes, deadline: Deadline, key: str | None) -> None:
         """Queue a message when there is room."""
-        self._queue(data, deadline, key, wanted=False)
+        item, speaks = self._encode(data, key, wanted=False)
+        with self._core.lock:
+            self._put_locked(item, speaks, deadline)
 
     def publish(self, data: str | bytes, deadline: Deadline, key: str | None) -> str:
         """Queue a message and wait for its id."""
         core = self._core
         if core.is_own_thread():
             raise UsageError("a callback must not wait for the hub")
-        ref = self._queue(data, deadline, key, wanted=True)
-        assert ref is not None
+        item, speaks = self._encode(data, key, wanted=True)
+        assert item.ref is not None
         with core.lock:
             try:
-                while (answer := core.answers[ref]) is None:
+                self._put_locked(item, speaks, deadline)
+                core.answers[item.ref] = None
+                while (answer := core.answers[item.ref]) is None:
                     if core.ended:
                         raise core.closed_locked()
                     core.wait_locked(
                         core.changed, deadline, "the hub does not answer", for_answer=True
                     )
-            finally:
-                del core.answers[ref]
-        if isinstance(answer, SendRefused):
+            finally:  # Ctrl-C may come at any place
+                core.answers.pop(item.ref, None)
+        if isinstance(answer, BroadcastServerError):
             raise answer
         return answer
 
-    def _queue(
-        self, data: str | bytes, deadline: Deadline, key: str | None, *, wanted: bool
-    ) -> int | None:
-        """Queue a message; return its ref, if it has one."""
+    def _put_locked(self, item: Outgoing, speaks: bool, deadline: Deadline) -> None:
+        """Queue what was encoded, for a server that speaks events or one that does not."""
+        self._core.await_room_locked(deadline)
+        if speaks is not self._core.speaks:  # connecting has failed, and was tried again
+            raise self._core.closed_locked()
+        self._core.outbox.put_locked(item)
+
+    def _encode(self, data: str | bytes, key: str | None, *, wanted: bool) -> tuple[Outgoing, bool]:
+        """Return a message as it is sent, and whether the server is one that speaks events."""
         core = self._core
         if not isinstance(data, (str, bytes)):
             raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
@@ -63,28 +72,15 @@ class ClientSender:
             if core.link is None:
                 raise core.closed_locked()
             speaks = core.speaks
-        item = self._encode(data, key, wanted, speaks)
-        with core.lock:
-            core.await_room_locked(deadline)
-            if speaks is not core.speaks:  # connecting has failed, and was tried again
-                raise core.closed_locked()
-            if wanted:
-                assert item.ref is not None
-                core.answers[item.ref] = None
-            core.outbox.put_locked(item)
-        return item.ref
-
-    def _encode(self, data: str | bytes, key: str | None, wanted: bool, speaks: bool) -> Outgoing:
-        core = self._core
         if not speaks:
             if wanted or key is not None:
                 raise UsageError(f"the server does not speak {SUBPROTOCOL}")
             if isinstance(data, str):
-                return Outgoing(frames.TEXT, data.encode("utf-8"), None)
-            return Outgoing(frames.BINARY, data, None)
+                return Outgoing(frames.TEXT, data.encode("utf-8"), None), speaks
+            return Outgoing(frames.BINARY, data, None), speaks
         ref = None
         # Without either a pipe costs the hub no acknowledgements.
         if core.reconnect or wanted:
             ref = next(core.refs)
             key = key or f"{core.key_prefix}-{ref}"
-        return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref)
+        return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref), speaks

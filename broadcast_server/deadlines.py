@@ -26,3 +26,14 @@ class Deadline:
     def left(self) -> float | None:
         """Return the seconds that are left, 0 when it has passed, None if it never does."""
         return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    def left_or_late(self) -> float:
+        """Return the seconds that are left, for a step that cannot be told to wait for ever.
+
+        Raises:
+            TimeoutError: it has passed.
+        """
+        left = self.left()
+        if left == 0:
+            raise TimeoutError("too late")
+        return MAX_SECONDS if left is None else left

@@ -1,22 +1,24 @@
-"""What the client takes from websocket-client: the way up to the 101, and frames that go out."""
+"""What the client takes from websocket-client: the opening handshake, and frames that go out."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import ssl
-import threading
+import urllib.parse
 from collections.abc import Mapping
 
 import websocket
 
 from . import retries, tls
+from .connector import Connector
 from .deadlines import MAX_SECONDS, Deadline
 from .errors import ConnectFailed, UsageError
 
 # What is longer is no sentence.
 MAX_DETAIL_CHARACTERS = 200
+# An answer that refuses may be a page for people.
+MAX_ANSWER_BYTES = 1024 * 1024
 PROTOCOL_HEADER = "sec-websocket-protocol"
 
 
@@ -40,8 +42,8 @@ class Dialing:
         headers: more header lines.
         subprotocol: what to offer; a header line that offers something itself wins, and an empty
             one offers nothing.
-        timeout: seconds that each step may take: an address, TLS, the opening handshake; what is
-            longer than the system can wait counts as ``MAX_SECONDS``.
+        timeout: seconds for all of it; what is longer than the system can wait counts as
+            ``MAX_SECONDS``. Only the lookup of the host's name may take longer.
         shown: what errors call the address, which may have a secret in it.
         context: what TLS handshakes are made with; None where there are none.
     """
@@ -67,9 +69,14 @@ class Dialing:
             self._headers["Sec-WebSocket-Protocol"] = offered
         self._offered = [name.strip() for name in offered.split(",")]
         self._timeout = min(timeout, MAX_SECONDS)
-        sslopt = None if context is None else {"context": context}
-        self._connecting = websocket.WebSocket(enable_multithread=False, sslopt=sslopt)
-        self._was_cut = False
+        parts = urllib.parse.urlsplit(url)
+        assert parts.hostname is not None
+        is_tls = parts.scheme == "wss"
+        self._connector = Connector(
+            parts.hostname,
+            parts.port or (443 if is_tls else 80),
+            context if is_tls else None,
+        )
 
     def dial(self) -> tuple[socket.socket, str | None]:
         """Return a socket that is a WebSocket from its next byte on, and the chosen subprotocol.
@@ -78,22 +85,26 @@ class Dialing:
             ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
                 `retry_after` when to try again.
         """
-        connecting, timeout, url = self._connecting, self._timeout, self._shown
-        was_cut = self._was_cut  # and not the field, which changes meanwhile
-        if was_cut:
-            raise ConnectFailed(f"cannot connect to {url}: closed before it connected")
-        connecting.settimeout(timeout)
+        connector, timeout, url = self._connector, self._timeout, self._shown
+        connecting = websocket.WebSocket(enable_multithread=False)
         deadline = Deadline(timeout)
-        # A socket's time-out is for one read. A server that sends its header byte by byte would
-        # keep us for ever, hence a watch over the whole.
-        watch = threading.Timer(timeout, self._cut_socket)
-        watch.daemon = True
-        watch.start()
         try:
+            sock = connector.connect(deadline)
             # No redirects: the header lines may have a secret in them, which is for this host.
             connecting.connect(  # type: ignore[no-untyped-call]
-                self._url, header=self._headers, suppress_origin=True, redirect_limit=0
+                self._url,
+                socket=_Answering(sock, deadline),
+                header=self._headers,
+                suppress_origin=True,
+                redirect_limit=0,
             )
+            answer = connecting.handshake_response
+            chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
+            if chosen is not None and chosen not in self._offered:  # RFC 6455 §4.1
+                raise ConnectFailed(
+                    f"cannot connect to {url}: it chose a subprotocol nobody offered"
+                )
+            connector.take(sock)
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code  # None, whatever its type says, if there was no status line
             why = f"HTTP status {status}" if status else "no HTTP at all"
@@ -105,40 +116,61 @@ class Dialing:
         # What is no HTTP at all makes the library stumble in several ways.
         except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
             status = connecting.status  # of a redirect; any other one is above
-            why = f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-            if status is not None:
+            if connector.was_cut:
+                why = "closed before it connected"
+            elif status is not None:
                 why = f"the answer is HTTP status {status}"
+            else:
+                why = (
+                    f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
+                )
             raise ConnectFailed(
                 f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
             ) from error
         finally:
-            watch.cancel()
-            watch.join()
-        sock = connecting.sock
-        assert sock is not None
-        if self._was_cut:  # in the moment after the 101
-            sock.close()
-            raise ConnectFailed(f"cannot connect to {url}: no answer in {timeout:g} s")
-        answer = connecting.handshake_response
-        chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
-        if chosen is not None and chosen not in self._offered:
-            sock.close()  # RFC 6455 §4.1
-            raise ConnectFailed(f"cannot connect to {url}: it chose a subprotocol nobody offered")
+            connector.close()  # what was not taken
         return sock, chosen
 
     def cut(self) -> None:
-        """Have `dial` fail: at once if there is a connection to cut or it has not begun, else when
-        the step that it is at has ended. Any thread."""
-        self._was_cut = True
-        self._cut_socket()
+        """Have `dial` fail: at once, or if it looks a name up, when that has ended, since nobody
+        can interrupt it. Any thread."""
+        self._connector.cut()
 
-    def _cut_socket(self) -> None:
-        # Not the library's abort(): before the 101 that one does nothing.
-        sock = self._connecting.sock
-        if sock is not None:
-            self._was_cut = True
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def leave_to_parent(self) -> None:
+        """Give the descriptors of a forked child back: the attempt is the parent's."""
+        self._connector.leave_to_parent()
+
+
+class _Answering:
+    """A socket as websocket-client has it during the opening handshake.
+
+    Each of its steps gets what is left of one deadline: a server that sends its header byte by byte
+    would otherwise keep us for ever. And an answer has an end.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._received = 0
+
+    def gettimeout(self) -> float:
+        return self._deadline.left_or_late()
+
+    def send(self, data: bytes) -> int:
+        self._sock.settimeout(self._deadline.left_or_late())
+        self._sock.sendall(data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(self._deadline.left_or_late())
+        data = self._sock.recv(size)
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES:
+            raise ValueError("its answer has no end")
+        return data
+
+    def close(self) -> None:
+        """Do nothing: who has made the socket closes it."""
 
 
 def masked_frame(opcode: int, payload: bytes) -> bytes:
@@ -167,9 +199,6 @@ def _why(error: Exception, timeout: float) -> str:
         return f"no answer in {timeout:g} s"
     if isinstance(error, ssl.SSLError):
         return tls.reason(error)
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, OSError):  # the library's word for a name that does not resolve
-        error = cause
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"this is no WebSocket server ({str(error) or type(error).__name__})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
 import struct
 import threading
@@ -158,6 +159,33 @@ class RawServer:
         return code, reason
 
 
+def read_head(sock: socket.socket) -> str:
+    """Read a request without a body."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        piece = sock.recv(4096)
+        if not piece:
+            break
+        data += piece
+    return data.decode()
+
+
+def upgrade(sock: socket.socket, head: str, subprotocol: str | None = None) -> RawServer:
+    """Make a connection a WebSocket, whose opening handshake was read; choose a subprotocol."""
+    key = re.search(r"^Sec-WebSocket-Key: (.*)\r$", head, re.MULTILINE)
+    assert key
+    answer = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_for(key[1])}",
+    ]
+    if subprotocol is not None:
+        answer.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    sock.sendall("\r\n".join([*answer, "", ""]).encode())
+    return RawServer(sock, head)
+
+
 class Listener:
     """A listening socket and the address that a client needs."""
 
@@ -171,29 +199,11 @@ class Listener:
         """Accept a connection and read its request."""
         sock, _ = self.sock.accept()
         sock.settimeout(SECONDS)
-        data = b""
-        while not data.endswith(b"\r\n\r\n"):
-            piece = sock.recv(4096)
-            if not piece:
-                break
-            data += piece
-        return sock, data.decode()
+        return sock, read_head(sock)
 
     def accept(self, subprotocol: str | None = None) -> RawServer:
         """Accept a connection and make it a WebSocket; choose a subprotocol."""
-        sock, head = self.read_head()
-        key = re.search(r"^Sec-WebSocket-Key: (.*)\r$", head, re.MULTILINE)
-        assert key
-        answer = [
-            "HTTP/1.1 101 Switching Protocols",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Accept: {accept_for(key[1])}",
-        ]
-        if subprotocol is not None:
-            answer.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-        sock.sendall("\r\n".join([*answer, "", ""]).encode())
-        return RawServer(sock, head)
+        return upgrade(*self.read_head(), subprotocol)
 
     def accept_events(self, *others: str, after: str = "1000-0", **members: Any) -> RawServer:
         """Accept a connection, choose to speak events, and say welcome."""
@@ -217,6 +227,29 @@ def listener() -> Iterator[Listener]:
     found = Listener()
     with found.sock:
         yield found
+
+
+@contextlib.contextmanager
+def silent_host() -> Iterator[socket.socket]:
+    """Listen where nobody who connects gets an answer, as behind a firewall that drops packets."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        fall_silent(sock, stack)
+        yield sock
+
+
+def fall_silent(sock: socket.socket, stack: contextlib.ExitStack) -> None:
+    """Let a listening socket answer nobody any more: its queue is full until the stack ends."""
+    sock.listen(0)
+    poller = select.poll()
+    while True:
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(sock.getsockname())
+        poller.register(waiting, select.POLLOUT)
+        if not poller.poll(100):
+            break
+        poller.unregister(waiting)
 
 
 @contextlib.contextmanager

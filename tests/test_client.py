@@ -223,6 +223,25 @@ def test_server_that_does_not_answer_is_given_up(drip: bool) -> None:
         served.exception(SECONDS)  # a broken pipe, if it was cut while it dripped
 
 
+def test_answer_without_an_end_is_given_up() -> None:
+    """Who has mistaken a film for a hub does not get it into its memory."""
+    with listener() as listening:
+
+        def serve() -> int:
+            sock, _ = listening.read_head()
+            sent = 0
+            with sock, contextlib.suppress(OSError):
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")
+                while True:
+                    sent += sock.send(bytes(1 << 16))
+            return sent
+
+        served = in_thread(serve)
+        with pytest.raises(ConnectFailed, match="its answer has no end"):
+            BroadcastClient(listening.url, open_timeout=1000.0).connect()
+        assert served.result(SECONDS) < 100 * dialer.MAX_ANSWER_BYTES
+
+
 def test_client_connects_once() -> None:
     """A second connect(), or one after close(), is the caller's mistake."""
     with running_hub() as hub:
@@ -262,25 +281,18 @@ def test_client_may_wait_for_ever_to_connect() -> None:
 def test_connection_cut_in_the_moment_of_success_is_connect_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The time was up; a client with a dead socket would be of no use."""
-    watches: list[threading.Timer] = []
-
-    class Watch(threading.Timer):
-        def start(self) -> None:
-            watches.append(self)
-            super().start()
-
+    """Who closes wins; a client with a dead socket would be of no use."""
     connect = dialer.websocket.WebSocket.connect
 
     def connect_late(self: Any, *arguments: Any, **options: Any) -> None:
         connect(self, *arguments, **options)
-        watches[0].function()
+        client.close()
 
     with running_hub() as hub:
-        monkeypatch.setattr(threading, "Timer", Watch)
+        client = BroadcastClient(hub.url)
         monkeypatch.setattr(dialer.websocket.WebSocket, "connect", connect_late)
-        with pytest.raises(ConnectFailed, match="no answer in 10 s"):
-            BroadcastClient(hub.url).connect()
+        with pytest.raises(ConnectFailed, match="closed while it connected"):
+            client.connect()
         assert wait_until(lambda: not hub.members())
 
 
@@ -698,6 +710,27 @@ def test_name_and_who() -> None:
         for wrong in ("", "x" * 65, "a\nb"):
             with pytest.raises(UsageError):
                 client.rename(wrong)
+
+
+def test_name_and_who_wait_for_room_no_longer_than_their_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They stand in the same queue as messages do; nothing of what came too late is sent."""
+    monkeypatch.setattr(client_queues, "SEND_AHEAD_BYTES", 10_000)
+    with event_pair(name="ann") as (client, server, _):
+        client.send("x" * 10_000)
+        message = server.recv_event()
+        for timeout in (0, 0.05):
+            with pytest.raises(TimeoutError):
+                client.rename("bob", timeout=timeout)
+            with pytest.raises(TimeoutError):
+                client.who(timeout=timeout)
+        naming = in_thread(client.rename, "eve", timeout=SECONDS)
+        server.ack(message, 1)
+        naming.result(SECONDS)
+        assert server.recv_event()["name"] == "eve"
+        client.who(timeout=SECONDS)
+        assert server.recv_event()["type"] == "who"
 
 
 def test_list_is_asked_for_when_a_big_room_has_shrunk() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+import sys
+import threading
+
 import pytest
 
-from broadcast_server import ProtocolError
+from broadcast_server import BroadcastClient, ProtocolError, SendRefused, client_core
 
-from .raw_server import SECONDS, connected_pair
-from .support import TEXT, run_parent, wait_until
+from .raw_server import SECONDS, connected_pair, event_pair
+from .support import TEXT, run_parent, running_hub, wait_until
 from .test_client import in_thread
 
 
@@ -47,6 +52,46 @@ def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.Monke
         assert receiving.result(SECONDS).data == "x"
 
 
+def test_ctrl_c_does_not_take_the_lock_from_another_thread() -> None:
+    """It comes while who waits for a message takes the lock again, which another one holds."""
+    main = threading.main_thread().ident
+    assert main is not None
+    came = threading.Event()
+    frames = sys._current_frames
+
+    def interrupt(*_: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    with connected_pair() as (client, server):
+        core = client._core
+
+        def hold_the_lock() -> bool:
+            waiters = core.inbox.arrived._waiters  # type: ignore[attr-defined]
+            assert wait_until(lambda: len(waiters) == 1)
+            (waiter,) = waiters
+            with core.lock:
+                core.inbox.arrived.notify()
+                assert wait_until(waiter.locked)  # it has heard it, and wants the lock
+                wait_until(lambda: frames()[main].f_code.co_name == "_acquire_restore", 0.2)
+                signal.pthread_kill(main, signal.SIGINT)
+                came.wait(0.2)  # a lock that can be interrupted is, and then it is not held
+                is_free = in_thread(core.lock.acquire, False).result(SECONDS)
+            return is_free
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            holding = in_thread(hold_the_lock)
+            with pytest.raises(KeyboardInterrupt):
+                for _ in client:
+                    pass
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert holding.result(SECONDS) is False
+        server.send_frame(TEXT, "x")
+        assert client.recv(SECONDS).data == "x"
+
+
 def test_reason_of_the_end_does_not_grow() -> None:
     """Who asks again and again gets the same exception, with the frames of this call only."""
     with connected_pair() as (client, server):
@@ -57,6 +102,53 @@ def test_reason_of_the_end_does_not_grow() -> None:
                 client.recv(SECONDS)
             depths.append(len(caught.traceback))
         assert depths == depths[:1] * 3
+
+
+def test_what_was_refused_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number, and by the size of the messages, of which the last one always stays."""
+    with event_pair(on_error=lambda _: None) as (client, server, _):
+        core = client._core
+        with core.lock:
+            for number in range(client_core.MAX_REFUSED + 50):
+                core.refused_locked(SendRefused("refused", str(number), "x" * 10))
+        assert [refusal.detail for refusal in client.refused] == [str(n) for n in range(50, 150)]
+        monkeypatch.setattr(client_core, "MAX_REFUSED_BYTES", 1000)
+        for size, left in ((100, 91), (900, 2), (5000, 1)):
+            client.send("x" * size)
+            event = server.recv_event()
+            server.send_event("error", code="too_big", detail="", ref=event["ref"])
+            assert wait_until(lambda size=size: len(client.refused[-1].data or "") == size)  # type: ignore[misc]
+            assert len(client.refused) == left
+
+
+def test_client_that_is_gone_is_not_kept() -> None:
+    """A process that makes a client for each message does not grow."""
+    before = len(client_core.all_clients())
+    for _ in range(50):
+        BroadcastClient("ws://127.0.0.1:1/")
+    with running_hub() as hub:
+        for _ in range(10):
+            with BroadcastClient(hub.url) as client:
+                client.publish("x", timeout=SECONDS)
+        del client
+        gc.collect()
+        assert wait_until(lambda: len(client_core.all_clients()) <= before)
+
+
+def test_threads_that_iterate_share_what_comes() -> None:
+    """Each message goes to one of them, and the end to all."""
+    with connected_pair() as (client, server):
+        got = [in_thread(lambda: [message.data for message in client]) for _ in range(3)]
+        for number in range(300):
+            server.send_frame(TEXT, str(number))
+        server.ping()
+        in_thread(server.accept_close)
+        assert client.close() is True
+        parts = [future.result(SECONDS) for future in got]
+        assert sorted((each for part in parts for each in part), key=int) == [
+            str(number) for number in range(300)
+        ]
+        assert all(part == sorted(part, key=int) for part in parts)
 
 
 def test_close_of_several_threads_is_one() -> None:
@@ -108,6 +200,44 @@ with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
     hub.broadcast("still mine")
     assert client.recv(10).data == "still mine"
     client.publish("and on the way out", timeout=10)
+print("parent is well")
+"""
+    )
+
+
+def test_forked_child_has_no_part_in_connecting() -> None:
+    """The child's copy of a socket that is not a client's yet would keep the connection alive."""
+    run_parent(
+        FORK
+        + """
+import contextlib, socket, threading
+listening = socket.create_server(("127.0.0.1", 0))
+client = BroadcastClient(f"ws://127.0.0.1:{listening.getsockname()[1]}/")
+def connect():
+    with contextlib.suppress(Exception):
+        client.connect()
+connecting = threading.Thread(target=connect)
+connecting.start()
+sock, _ = listening.accept()
+sock.settimeout(10)
+assert sock.recv(1) == b"G"  # it has asked, and waits for the answer
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    sock.close()
+    listening.close()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                os._exit(1)
+    os._exit(7 if client.close() is False else 2)
+_, status = os.waitpid(child, 0)
+assert status == 7 << 8, status
+assert connecting.is_alive()
+client.close()
+connecting.join(10)
+sock.close()
+listening.close()
 print("parent is well")
 """
     )

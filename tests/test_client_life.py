@@ -617,6 +617,26 @@ def test_close_comes_back_for_what_is_pending() -> None:
         assert closing.result(SECONDS) is True
 
 
+def test_close_during_a_pause_tries_at_once_for_what_is_pending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for that; a pause may be longer than it waits. Unless the hub has asked for it."""
+    monkeypatch.setattr(client_life, "back_off", lambda *asked: asked[3] or 1000.0)
+    with returning(close_timeout=1000.0) as (client, server, listening):
+        client.send("x")
+        sent = server.recv_event()
+        server.sock.close()
+        assert wait_until(lambda: client.state == "waiting")
+        closing = in_thread(client.close)
+        listening.refuse(503, "1")
+        again = listening.accept_events()
+        with again.sock:
+            assert again.recv_event() == sent
+            again.ack(sent, 1)
+            again.accept_close()
+            assert closing.result(SECONDS) is True
+
+
 def test_nothing_can_be_sent_after_close() -> None:
     """Also not to a connection that is yet to come."""
     with returning(max_reconnect_delay=1000.0) as (client, server, _):

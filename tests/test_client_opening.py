@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,52 @@ def test_close_in_the_moment_of_success_wins(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ConnectFailed, match="closed while"):
             client.connect()
         assert wait_until(lambda: not hub.members())
+
+
+def test_publish_during_an_attempt_that_fails_fails_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if it looks only when the client is as it was before, ready for another attempt."""
+    with listener() as listening:
+        client = BroadcastClient(listening.url)
+        core = client._core
+        real = core.wait_locked
+
+        def wait_long(*arguments: Any, **options: Any) -> None:
+            real(*arguments, **options)
+            if core.ended:  # it has heard of it, and is late
+                core.lock.release()
+                connecting.exception(SECONDS)
+                core.lock.acquire()
+
+        monkeypatch.setattr(core, "wait_locked", wait_long)
+        connecting = in_thread(client.connect)
+        server = listening.accept(SUBPROTOCOL)
+        assert wait_until(lambda: core.link is not None)
+        publishing = in_thread(client.publish, "x")
+        assert wait_until(lambda: bool(core.answers))
+        server.sock.close()
+        with pytest.raises(ConnectFailed, match=r"without a Close|reset"):
+            connecting.result(SECONDS)
+        with pytest.raises(ConnectionClosed):
+            publishing.result(SECONDS)
+        assert core.answers == {}
+
+
+def test_connecting_that_fails_does_not_wait_for_a_callback_that_hangs() -> None:
+    """The client's thread may be held by its user; whoever connects is told all the same."""
+    done = threading.Event()
+    with listener() as listening:
+        client = BroadcastClient(
+            listening.url, close_timeout=0.1, on_state=lambda _: done.wait(SECONDS)
+        )
+        connecting = in_thread(client.connect)
+        listening.accept(SUBPROTOCOL).sock.close()
+        try:
+            with pytest.raises(ConnectFailed):
+                connecting.result(SECONDS / 2)
+        finally:
+            done.set()
 
 
 @pytest.mark.parametrize("failing", ["client-writer", "client"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -250,6 +251,29 @@ def test_newer_connection_takes_the_session() -> None:
             assert wait_until(lambda: old.state == "closed", SECONDS)
             assert old.close_code == 1008
             assert [member.id for member in hub.members("/")] == [new.id]
+
+
+def test_client_keeps_nothing_of_what_is_done() -> None:
+    """Messages, answers, refusals and questions, over lost connections: nothing grows."""
+    options = {"max_rate": 0, "max_message_bytes": 1000}
+    with (
+        running_hub(**options) as hub,
+        BroadcastClient(hub.url, max_reconnect_delay=SOON, on_error=lambda _: None) as client,
+    ):
+        core = client._core
+        for number in range(300):
+            client.send(str(number), timeout=SECONDS)
+            if number % 3 == 0:
+                client.publish(str(number), timeout=SECONDS)
+                client.who(timeout=SECONDS)
+                client.send("x" * 1001, timeout=SECONDS)
+            if number % 30 == 0:
+                with contextlib.suppress(TimeoutError):
+                    client.publish("nobody waits", timeout=0)
+                cut(client)
+        assert wait_until(lambda: client.unaccepted == 0 and core.asked is None, SECONDS)
+        assert (core.answers, core.outbox.bytes, core.outbox.pending) == ({}, 0, False)
+        assert len(client.refused) == 100
 
 
 def test_room_above_a_hundred_members_is_counted_and_listed_again() -> None:

@@ -1,0 +1,91 @@
+"""The way to a server through a proxy, where the environment names one.
+
+``http_proxy`` is for plain connections and ``https_proxy`` for those with TLS; ``no_proxy`` lists
+hosts to which the way is open. It is always open to this machine: no proxy could lead there. The
+proxy is asked for a tunnel (CONNECT, RFC 9110 §9.3.6), also for plain connections (RFC 6455 §4.1).
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import socket
+import urllib.parse
+import urllib.request
+from typing import NamedTuple
+
+from .deadlines import Deadline
+
+DEFAULT_PORT = 80
+# What a proxy may say before the tunnel begins.
+MAX_ANSWER_BYTES = 16 * 1024
+
+
+class Proxy(NamedTuple):
+    """A proxy.
+
+    Attributes:
+        host, port: its address.
+        credentials: what it is shown in ``Proxy-Authorization``; None for nothing.
+    """
+
+    host: str
+    port: int
+    credentials: str | None
+
+
+def find(host: str, *, is_tls: bool) -> Proxy | None:
+    """Return the proxy that leads to a host, None if there is none. Any thread.
+
+    Raises:
+        ValueError: the environment names one that cannot be.
+    """
+    value = urllib.request.getproxies().get("https" if is_tls else "http")
+    if not value or _is_own(host) or urllib.request.proxy_bypass(host):
+        return None
+    parts = urllib.parse.urlsplit(value if "//" in value else f"//{value}")
+    if not parts.hostname:
+        raise ValueError("the environment names a proxy that is none")
+    credentials = None
+    if parts.username:
+        pair = ":".join(map(urllib.parse.unquote, (parts.username, parts.password or "")))
+        credentials = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, parts.port or DEFAULT_PORT, credentials)
+
+
+def tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy, deadline: Deadline) -> None:
+    """Have the proxy at the other end of the socket lead on to a host.
+
+    Raises:
+        OSError: it does not: TimeoutError if the deadline has passed.
+    """
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.credentials is not None:
+        lines.append(f"Proxy-Authorization: {proxy.credentials}")
+    sock.settimeout(deadline.left_or_late())
+    sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    head = b""
+    # Byte by byte: what follows is the server's.
+    while not head.endswith((b"\r\n\r\n", b"\n\n")):
+        sock.settimeout(deadline.left_or_late())
+        piece = sock.recv(1)
+        head += piece
+        if not piece or len(head) > MAX_ANSWER_BYTES:
+            head = b""
+            break
+    found = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", head)
+    if found is None:
+        raise ConnectionError(f"the proxy {proxy.host} gives no answer that is HTTP")
+    if found[1][:1] != b"2":
+        raise ConnectionError(f"the proxy {proxy.host} answers {found[1].decode()}")
+
+
+def _is_own(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
