@@ -94,7 +94,7 @@ class ClientCore:
         self.close_reason = ""
         self.timed_out = False  # close() has given up
         self.failure: BroadcastServerError | None = None  # why, if not by a Close
-        _clients.add(self)
+        _clients[id(self)] = self
 
     def _begin_empty(self) -> None:
         """Be a client to which nothing has come, and which sends nothing."""
@@ -297,12 +297,13 @@ class ClientCore:
         return True
 
 
-_clients: weakref.WeakSet[ClientCore] = weakref.WeakSet()
+# Not a WeakSet: to go through one fails when another thread adds to it meanwhile.
+_clients: weakref.WeakValueDictionary[int, ClientCore] = weakref.WeakValueDictionary()
 
 
 def all_clients() -> list[ClientCore]:
-    """Return the clients of this process, ended or not."""
-    return list(_clients)
+    """Return the clients of this process, ended or not. Any thread."""
+    return [core for core in (ref() for ref in _clients.valuerefs()) if core is not None]
 
 
 def _leave_all_to_parent() -> None:

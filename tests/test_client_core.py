@@ -26,6 +26,26 @@ def test_endless_timeout_is_one() -> None:
             assert receiving.result(SECONDS).data == "x"
 
 
+def test_clients_are_told_while_others_are_made() -> None:
+    """The end of the program goes through them while its threads go on: an error there would leave
+    all of them unclosed."""
+    kept = [BroadcastClient("ws://127.0.0.1:9/") for _ in range(1000)]
+    is_over = threading.Event()
+
+    def make() -> None:
+        while not is_over.is_set():
+            BroadcastClient("ws://127.0.0.1:9/")
+
+    makers = [in_thread(make) for _ in range(2)]
+    try:
+        for _ in range(1000):
+            assert len(client_core.all_clients()) >= len(kept)
+    finally:
+        is_over.set()
+    for maker in makers:
+        maker.result(SECONDS)
+
+
 def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes after the reader has notified its thread: then another one gets the message."""
     with connected_pair() as (client, server):
