@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator
 
 from .client import BroadcastClient
+from .deadlines import Deadline
 from .endings import ending
 from .errors import (
     BroadcastServerError,
@@ -160,7 +161,8 @@ class Console:
         """Go on for a while after the end of the input; tell whether nothing has failed by then."""
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
-        poller.poll(self._linger * 1000)
+        left = Deadline(self._linger).left()  # which is never longer than a poll can be
+        poller.poll(None if left is None else left * 1000)
         if self._client.close_code == 1000 and not self._leaving and not self._client.unaccepted:
             self._answered = True
         return not self._refused and not self._client.closed
@@ -254,7 +256,7 @@ class Console:
         if self._leaving:
             complain("connect", "left before the hub had accepted all of the input")
             return 1
-        if self._client.timed_out:
+        if self._client.timed_out and not ended:  # else its goodbye has come
             complain("connect", "the hub does not answer any more; it may not have accepted all")
             return 3
         text, status = ending(self._ending)

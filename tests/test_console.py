@@ -493,6 +493,24 @@ def test_answer_that_takes_its_time_is_waited_for(end: str, status: int, word: s
             assert errors.count("\n") == (1 if word else 0)
 
 
+def test_lingering_may_take_as_long_as_anybody_wants() -> None:
+    """A poll that is told to wait for a month fails when it begins."""
+    with listener() as listening:
+        arguments = ("--linger", "3e6")
+        with console(listening.url, *arguments, program=LINGERING) as process:
+            server = listening.accept()
+            assert process.stdin is not None and process.stderr is not None
+            process.stdin.close()
+            process.stdin = None
+            with server.sock:
+                assert process.stderr.readline() == b"lingering\n"
+                server.send_frame(TEXT, "answer")
+                assert process.stdout is not None and process.stdout.readline() == b"answer\n"
+                server.send_close()
+                server.recv_close()
+            assert end_of(process) == (0, b"", "")
+
+
 def test_lingering_comes_to_its_end() -> None:
     """Then it ends as it would have ended before."""
     with running_hub() as hub, console(hub.url, "--linger", "0.01") as process:
@@ -600,6 +618,14 @@ def test_hub_without_a_word_is_an_error() -> None:
         status, output, errors = end_of(process)
         assert (status, output) == (3, b"shown all the same\n")
         assert "the connection was lost" in errors and errors.count("\n") == 1
+
+
+def test_goodbye_counts_although_the_stream_does_not_end() -> None:
+    """A server that has said goodbye answers; that it keeps the connection is no matter."""
+    with console_of_raw_server() as (process, server):
+        server.send_close(1000)
+        assert server.recv_close() == (1000, "")
+        assert end_of(process) == (0, b"", "")
 
 
 def test_hub_that_breaks_the_protocol_is_an_error() -> None:
