@@ -22,6 +22,7 @@ import warnings
 
 from . import frames
 from .client_core import LOOK_SECONDS, ClientCore, all_clients
+from .client_link import Link
 from .deadlines import Deadline
 
 # What was cut off ends at once, but for a callback of the user's that takes its time.
@@ -122,7 +123,7 @@ def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> N
         deadline: until when.
         while_moving: instead, as long as bytes move.
     """
-    seen: object = None
+    seen: tuple[Link, object] | None = None
     silence = Deadline(core.close_timeout)
     while True:
         with core.lock:
@@ -130,10 +131,13 @@ def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> N
             if not core.is_living or (core.ended and core.dialing is not None):
                 return  # the latter was cut off
         assert link is not None
-        moved = (link, link.channel.progress(), core.inbox.taken)
+        moved = (link, (link.channel.progress(), core.inbox.taken))
         if moved != seen:
+            # What takes connection after connection, and welcomes nobody, moves nothing: once such
+            # a one gets its time.
+            if link.welcomed or seen is None or seen[0].welcomed:
+                silence = Deadline(core.close_timeout)
             seen = moved
-            silence = Deadline(core.close_timeout)
         left = (silence if while_moving else deadline).left()
         if left == 0:
             return _give_up(core)

@@ -29,6 +29,9 @@ STABLE_SECONDS = 10.0
 # After so long a silence the peer is asked whether it is there, which also keeps proxies from
 # cutting the connection off; after another one it is not there, for a client that can come back.
 QUIET_SECONDS = 30.0
+# How long a peer that says goodbye may take to end the stream. Who has more patience with one that
+# is silent (`close_timeout`) does not want to come back later for that.
+LEAVE_SECONDS = 5.0
 # Ends of a connection after which the client comes back (docs/reference/protocol.md).
 RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
@@ -174,7 +177,7 @@ class ClientLife:
                 self._end_link_locked(link, frames.ABNORMAL, why)
                 if begun.left() == 0:
                     self._attempts = 0
-            link.leave(self._core.close_timeout)
+            link.leave(min(LEAVE_SECONDS, self._core.close_timeout))
             with self._core.lock:
                 if self._core.resumes:
                     self._core.outbox.rewind_locked()  # the writer has ended

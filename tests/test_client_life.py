@@ -550,6 +550,39 @@ def test_close_with_pending_messages_is_bounded(timeout: float | None) -> None:
         assert (client.state, client.timed_out) == ("closed", True)
 
 
+def test_close_does_not_wait_for_a_server_that_welcomes_nobody() -> None:
+    """It takes connection after connection and cuts each off: that is nothing that moves."""
+    with returning(close_timeout=0.3) as (client, server, listening):
+        client.send("x")
+        server.recv_event()
+        server.sock.close()
+        closing = in_thread(client.close)
+        listening.sock.settimeout(0.1)
+        deadline = Deadline(SECONDS)
+        while not closing.done() and deadline.left():
+            with contextlib.suppress(OSError):
+                listening.accept(SUBPROTOCOL).sock.close()
+        assert closing.result(0) is False
+        assert client.timed_out
+
+
+def test_client_comes_back_although_the_old_stream_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits for a minute for what was sent does not come back a minute later."""
+    monkeypatch.setattr(client_life, "LEAVE_SECONDS", 0.1)
+    with returning(close_timeout=1000.0) as (client, server, listening):
+        server.send_close(1012)
+        assert server.recv_close() == (1012, "")
+        again = listening.accept_events()
+        with again.sock:
+            again.message(1)
+            assert client.recv(SECONDS).data == "1"
+            closing = in_thread(client.close)
+            again.accept_close()
+            assert closing.result(SECONDS)
+
+
 def test_close_that_gives_up_ends_the_connection_that_has_just_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
