@@ -81,8 +81,10 @@ class Terminal:
         self._leaving: BroadcastClient | None = None
         self._hint = ""
         self._unsent_since: float | None = None  # the screen's thread's own
-        # Guards the two below.
+        # Guards the four below.
         self._lock = threading.Lock()
+        self._coming: BroadcastClient | None = None  # which connects
+        self._over = False  # no other one may
         self._lost: set[BroadcastClient] = set()  # told to have lost their connection
         self._errand = ""  # what the errand thread does, "" if there is none
         # Written by the thread that ends the conversation, read when the screen is gone.
@@ -145,7 +147,10 @@ class Terminal:
     def _leave(self) -> int:
         """Close what is open; return how many messages were not accepted."""
         deadline = Deadline(LEAVE_SECONDS)
-        clients = [self._client, *filter(None, [self._leaving])]
+        with self._lock:
+            self._over, coming = True, self._coming
+        # The user's room first, each once.
+        clients = dict.fromkeys([self._client, *filter(None, [self._leaving, coming])])
         return sum(0 if c.close(timeout=deadline.left()) else c.unaccepted for c in clients)
 
     def _tell_end(self, why: BroadcastServerError | None, unsent: int) -> int:
@@ -303,6 +308,8 @@ class Terminal:
         try:
             client = self._connect(parts.geturl(), old.name)
         except (ConnectFailed, UsageError) as error:
+            if self._over:
+                return
             self._log.tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
             return
         self._leaving, self._client = old, client
@@ -345,6 +352,10 @@ class Terminal:
             self._screen.update()
 
         client = self._make_client(url, name=name, on_state=take_state, on_error=self._take_refusal)
+        with self._lock:
+            if self._over:
+                raise ConnectFailed("left")
+            self._coming = client
         return client.connect()
 
     def _take_refusal(self, error: SendRefused) -> None:

@@ -20,7 +20,7 @@ import pytest
 from broadcast_server import BroadcastHub, publish, terminal_commands
 
 from .hub_process import hub_process
-from .raw_server import Listener, RawServer, listener
+from .raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from .support import PING, ROOT, RawClient, code_blocks, running_hub, wait_until
 from .tmux import PROMPT, Tmux, terminal
 
@@ -686,6 +686,19 @@ def test_ctrl_c_ends_it_while_another_room_is_gone_to() -> None:
             ann.key("C-c")
             server.accept_close()
             assert ann.status() == 0
+
+
+def test_ctrl_c_ends_it_while_another_room_does_not_say_welcome() -> None:
+    """It is left as the room where the user is: the end of the program need not wait for it."""
+    with joined_raw() as (ann, server, listening):
+        ann.type("/room /elsewhere\n")
+        other = listening.accept(SUBPROTOCOL)
+        with other.sock:
+            ann.key("C-c")
+            server.accept_close()
+            assert other.recv_close() == (1000, "")  # 1001 is what the end of a program says
+            assert ann.status() == 0
+            assert not any("still in" in row for row in ann.screen())
 
 
 def test_end_of_file_is_an_empty_line_and_ctrl_d() -> None:
