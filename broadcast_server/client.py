@@ -377,7 +377,8 @@ class BroadcastClient:
             reason: a short text for the peer; what exceeds 123 bytes is cut off.
             timeout: seconds this may take at most, and one more if a callback holds the client's
                 thread; None for as long as bytes move, that is until ``close_timeout`` seconds
-                pass without one.
+                pass without one. Where connection after connection is lost and none brings an
+                answer, only the first two count.
             keep_reading: another thread goes on receiving, so wait for it when the queue of
                 messages is full; else what does not fit into it is thrown away.
 

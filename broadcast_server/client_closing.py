@@ -29,6 +29,8 @@ from .deadlines import Deadline
 CUT_SECONDS = 1.0
 # How long the end of a program waits for its clients, all of them together.
 EXIT_SECONDS = 5.0
+# How many connections, one after the other, may have their time although none brings an answer.
+MAX_LINKS = 2
 
 logger = logging.getLogger(__name__)
 
@@ -123,21 +125,26 @@ def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> N
         deadline: until when.
         while_moving: instead, as long as bytes move.
     """
-    seen: tuple[Link, object] | None = None
+    seen: object = None
+    newest: Link | None = None
+    links = 0  # since the hub has accepted something
+    pending = -1
     silence = Deadline(core.close_timeout)
     while True:
         with core.lock:
             link = core.link
             if not core.is_living or (core.ended and core.dialing is not None):
                 return  # the latter was cut off
+            if core.outbox.count != pending:
+                pending, links = core.outbox.count, 0
+            if link is not newest:
+                newest, links = link, links + 1
         assert link is not None
-        moved = (link, (link.channel.progress(), core.inbox.taken))
-        if moved != seen:
-            # What takes connection after connection, and welcomes nobody, moves nothing: once such
-            # a one gets its time.
-            if link.welcomed or seen is None or seen[0].welcomed:
-                silence = Deadline(core.close_timeout)
+        moved = (link, link.channel.progress(), core.inbox.taken)
+        # What cuts off one connection after the other, and accepts nothing, would keep us for ever.
+        if moved != seen and links <= MAX_LINKS:
             seen = moved
+            silence = Deadline(core.close_timeout)
         left = (silence if while_moving else deadline).left()
         if left == 0:
             return _give_up(core)

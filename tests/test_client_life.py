@@ -550,8 +550,9 @@ def test_close_with_pending_messages_is_bounded(timeout: float | None) -> None:
         assert (client.state, client.timed_out) == ("closed", True)
 
 
-def test_close_does_not_wait_for_a_server_that_welcomes_nobody() -> None:
-    """It takes connection after connection and cuts each off: that is nothing that moves."""
+@pytest.mark.parametrize("welcome", [False, True])
+def test_close_does_not_wait_for_a_server_that_accepts_nothing(welcome: bool) -> None:
+    """It takes connection after connection and cuts each off: that bytes move is no use."""
     with returning(close_timeout=0.3) as (client, server, listening):
         client.send("x")
         server.recv_event()
@@ -560,8 +561,12 @@ def test_close_does_not_wait_for_a_server_that_welcomes_nobody() -> None:
         listening.sock.settimeout(0.1)
         deadline = Deadline(SECONDS)
         while not closing.done() and deadline.left():
-            with contextlib.suppress(OSError):
-                listening.accept(SUBPROTOCOL).sock.close()
+            with contextlib.suppress(OSError, EOFError):
+                again = listening.accept(SUBPROTOCOL)
+                with again.sock:
+                    if welcome:
+                        again.welcome()
+                        again.recv_event()
         assert closing.result(0) is False
         assert client.timed_out
 
