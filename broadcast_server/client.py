@@ -240,8 +240,8 @@ class BroadcastClient:
 
         It waits while ``max_queued_bytes`` are queued that the peer does not take or, if the client
         comes back by itself, has not acknowledged. Queued is not yet accepted by the hub: `close`
-        tells whether all was, and `publish` waits for it. A message that the hub refuses is put into
-        `refused`, and given to `on_error` or logged.
+        tells whether all was, and `publish` waits for it. A message that the hub refuses is put
+        into `refused`, and given to `on_error` or logged.
 
         Args:
             data: the message.
