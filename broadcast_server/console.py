@@ -189,6 +189,7 @@ class Console:
         except UsageError:
             self._hint("this server does not tell who is here")
         except TimeoutError:
+            self._asked = False
             self._hint("too much waits for the hub already")
         except ConnectionClosed:
             pass  # which is found at the next look
