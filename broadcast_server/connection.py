@@ -388,6 +388,15 @@ class Connection:
             self.plain = False
         self.final = self.form.close(code, reason)
 
+    def forget(self) -> None:
+        """Let go of all that will not be sent: it is dropped, and its end is noted. The timers may
+        keep it for a while yet, as they do many that have gone."""
+        with self.lock:
+            self.personal = None
+            self.personal_bytes = 0
+            self.urgent.clear()
+        self.rest = self.rewelcome = None
+
     def try_plain(self) -> bool:
         """Note that only the log is left to send, unless something personal waits."""
         with self.lock:

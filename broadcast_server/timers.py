@@ -36,9 +36,11 @@ class Timers:
     def schedule(self, timed: Timed, due: float) -> None:
         """Make an appointment, unless there is an earlier one."""
         if due < timed.due:
-            self._skipped += timed.due != NEVER
+            moved = timed.due != NEVER
             timed.due = due
             heapq.heappush(self._heap, (due, next(self._numbers), timed))
+            if moved:
+                self._skip_one()
 
     def pop(self, now: float) -> Timed | None:
         """Return what the time has come for; it has no appointment then."""
@@ -51,11 +53,15 @@ class Timers:
         return None
 
     def cancel(self, timed: Timed) -> None:
-        """Forget an appointment, if there is one. With long times the heap would keep whoever has
-        come and gone meanwhile; so it is cleared when most of it is to be skipped."""
-        if timed.due == NEVER:
-            return
-        timed.due = NEVER
+        """Forget an appointment, if there is one."""
+        if timed.due != NEVER:
+            timed.due = NEVER
+            self._skip_one()
+
+    def _skip_one(self) -> None:
+        """Count one that is to be skipped. With long times the heap would keep whoever has come and
+        gone meanwhile, and one more for each time that a socket was full; so it is cleared when
+        most of it is to be skipped."""
         self._skipped += 1
         if self._skipped > MIN_SKIPPED and self._skipped > len(self._heap) // 2:
             self._heap = [item for item in self._heap if item[0] == item[2].due]

@@ -350,6 +350,7 @@ class ClientWriter:
         room.behind.pop(connection, None)
         self._leave(connection)
         self._timers.cancel(connection)
+        connection.forget()
         try:
             self._selector.unregister(connection.sock)
         except (KeyError, ValueError):

@@ -152,6 +152,11 @@ def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
 
 
+def test_unit_and_image_bound_what_the_c_library_keeps() -> None:
+    """Both with the value whose effect docs/topics/reliability.md tells; the tests below run it."""
+    assert values(SERVICE, "Environment") == instructions("ENV") == ["MALLOC_ARENA_MAX=2"]
+
+
 def test_image_has_no_root_and_no_shell_between() -> None:
     """The hub is the process that gets the signal, whichever the base image would say."""
     (user,) = instructions("USER")
@@ -176,6 +181,7 @@ def play(python: str, command: str, without: str = "") -> None:
         without: a variable that the environment is not to have.
     """
     variables = {name: value for name, value in environment().items() if name != without}
+    variables |= dict(line.split("=") for line in instructions("ENV"))
     (entry,), (health,), (signal_name,) = map(
         instructions, ("ENTRYPOINT", "HEALTHCHECK", "STOPSIGNAL")
     )

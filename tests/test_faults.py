@@ -7,6 +7,7 @@ docs/topics/reliability.md has all of them in one table.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import struct
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
@@ -367,6 +369,44 @@ def test_hub_is_as_before_after_many_have_come_and_gone(count: int) -> None:
         assert grown <= 1.1 * resident + (8 << 20), (resident, grown)
         with RawClient.connect(port=port) as client:
             client.leave()
+
+
+def objects_of_the_package() -> Counter[str]:
+    """Return how many there are of each class. Each class of a part that a client has is among
+    them, but for locks and buffers, which these hold."""
+    gc.collect()
+    return Counter(
+        kind.__name__
+        for kind in map(type, gc.get_objects())
+        if kind.__module__.partition(".")[0] == "broadcast_server"
+    )
+
+
+def test_nothing_is_kept_of_those_who_have_come_and_gone() -> None:
+    """Not one object more than before, but what a hub keeps on purpose: messages and sessions."""
+    kept_on_purpose = {"Entry", "Member", "Session"}
+    # The timers may skip appointments of those who have gone, at their time, which is soon here.
+    with running_hub(ping_interval=0.5) as hub:
+
+        def visit_all(rounds: int) -> Counter[str]:
+            for number in range(rounds * len(VISITS)):
+                with connect_from(f"127.0.0.{2 + number % 40}", hub.port) as client:
+                    VISITS[number % len(VISITS)](client)
+            found: Counter[str] = Counter()
+
+            def is_over() -> bool:
+                nonlocal found
+                found = objects_of_the_package()
+                return not any(found[kind] for kind in ("HubHandler", "Connection", "Batch"))
+
+            assert wait_until(is_over, SECONDS), found
+            return found
+
+        before = visit_all(5)
+        after = visit_all(50)
+    more = after - before
+    assert set(more) <= kept_on_purpose, more
+    assert more["Session"] == 50
 
 
 # -- Out of descriptors ------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import pytest
 
-from .soak.driver import Latency
+from .soak.driver import Driver, Latency
 from .soak.order import Order, Violation, make_key, pack_id, unpack_id
 from .soak.run import Plan, soak
+from .soak.senders import JsonMember, Referee
 from .soak.track import Track
 from .soak.wire import Events, Frames, Head, key_of, payload_of
-from .support import TEXT
+from .support import TEXT, running_hub
 
 SENDER, OTHER = 2, 3
 
@@ -274,6 +276,42 @@ def test_latency_is_told_by_shares() -> None:
         latency.add(milliseconds / 1000)
     half, most, all_of_them = latency.milliseconds(0.5, 0.99, 1.0)
     assert 50 <= half <= 55 and 99 <= most <= all_of_them <= 110
+
+
+def test_client_does_not_leave_before_it_knows_what_to_send_again() -> None:
+    """What came behind its Close would not be acknowledged, which is no fault of the hub's."""
+
+    class Hasty(JsonMember):
+        def _settle_in(self) -> None:
+            super()._settle_in()
+            if self._unacked:
+                self._leave()
+
+    with running_hub() as hub:
+        order = Order("/soak/0", 1 << 20)
+        driver = Driver(hub.port, "token", 1, [order])
+        referee = Referee(driver, order)
+        member = Hasty(driver, order, speaks=True, mean=1e6)
+        try:
+
+            def wait_for(done: Callable[[], bool]) -> None:
+                assert driver.run_until(time.monotonic() + 15, done)
+
+            referee.join()
+            member.join()
+            wait_for(lambda: referee.here and member._welcomed)
+            member._say(1)
+            member.reset()
+            member.join()
+            assert not member.is_up_to_date
+            wait_for(lambda: member.is_up_to_date)
+            member._leave()
+            wait_for(lambda: not member.here)
+            assert driver.counts["left in order"] == 1
+        finally:
+            referee.close()
+            member.close()
+            driver.close()
 
 
 # -- The whole ---------------------------------------------------------------------------------

@@ -136,3 +136,21 @@ def test_those_that_have_gone_are_not_kept_until_their_time(make_client: MakeCli
         timers.cancel(client)
         assert len(timers._heap) <= len(staying) + MIN_SKIPPED + 1
     assert pop_all(timers, 3600.0) == staying
+
+
+def test_those_that_were_moved_are_not_kept_until_their_time(make_client: MakeClient) -> None:
+    """With a ping interval of days the heap must not grow each time that the socket of somebody who
+    stays is full: the appointment is moved forward to the end of the write time-out, then back."""
+    timers, staying = Timers(), [make_client() for _ in range(100)]
+    for client in staying:
+        timers.schedule(client, 1e6)
+    now = 0.0
+    for _ in range(50):
+        for client in staying:
+            timers.schedule(client, now + 20.0)
+        now += 20.0
+        assert pop_all(timers, now) == staying
+        for client in staying:
+            timers.schedule(client, now + 1e6)
+        assert len(timers._heap) <= 2 * len(staying) + MIN_SKIPPED + 1
+    assert pop_all(timers, now + 1e6) == staying

@@ -274,6 +274,23 @@ def test_socket_that_cannot_be_watched_is_lost_alone(
     assert case.drain(other, theirs, len(data)) == data
 
 
+def test_dropped_client_holds_nothing_that_waited_for_it(case: Case) -> None:
+    """Neither the rest of a message that it has half taken nor what was for it alone: the timers
+    may keep it until its ping would have been due."""
+    connection, _ = case.client()
+    case.publish((0, bytes(BIG)))
+    case.writer.attend(connection)
+    assert connection.rest is not None
+    for number in range(10):
+        assert connection.queue(frames.encode_frame(frames.BINARY, bytes([number]) * 1000))
+    assert connection.queue_urgent(PING)
+    case.writer.drop(connection)
+    assert (connection.rest, connection.personal, connection.urgent) == (None, None, [])
+    assert connection.personal_bytes == 0
+    assert connection.queue(PING) is None
+    assert connection in [timed for _, _, timed in case.timers._heap]
+
+
 def test_lost_client_is_dropped_and_its_socket_closed_by_the_last(case: Case) -> None:
     """The peer has gone: no error, no descriptor, no watch left behind."""
     connection, theirs = case.client()

@@ -181,6 +181,12 @@ class JsonMember(Speaker):
             self.driver.haunt(sock, _GHOST_SECONDS)
         self.come_back()
 
+    def _leave(self) -> None:
+        """Not before its `welcome` has come: what it sends again then would be behind its Close,
+        where the hub takes nothing any more."""
+        if self._welcomed:
+            super()._leave()
+
     # -- Joining -------------------------------------------------------------------------------
 
     def _headers(self) -> list[str]:
