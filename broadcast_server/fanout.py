@@ -63,7 +63,11 @@ class FanOut:
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
         self._begun = False  # set once, by start()
-        self._mailbox = Mailbox()
+        try:
+            self._mailbox = Mailbox()
+        except BaseException:
+            self._selector.close()
+            raise
         self.notify = self._mailbox.notify  # no method: one call less for each message
         self._selector.register(self._mailbox, selectors.EVENT_READ, None)
 
