@@ -73,16 +73,6 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         settings = core.settings
         self.names = own_names(hosts, settings.allow_host)
         self.trusted = tuple(map(parse_network, settings.trust_proxy))
-        self._listeners = Listeners(sockets or open_listeners(hosts, port))
-        try:
-            # What the base class takes from a class attribute, TCPServer reads from the instance.
-            self.address_family = self._listeners.sockets[0].family
-            super().__init__("", port)
-        except BaseException:
-            self._listeners.close()
-            raise
-        # The base class has its own handler fixed in its constructor.
-        self.RequestHandlerClass = HubHandler
         self.core = core
         core.client_count = lambda: self.client_count
         self._admission: Admission[Wire] = Admission(
@@ -100,6 +90,17 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._sessions: dict[Wire, threading.Thread] = {}
         self._http: dict[Wire, HttpConnection] = {}
         self._handed_over: set[Wire] = set()
+        # Last: nothing that is open is left to nobody.
+        self._listeners = Listeners(sockets or open_listeners(hosts, port))
+        try:
+            # What the base class takes from a class attribute, TCPServer reads from the instance.
+            self.address_family = self._listeners.sockets[0].family
+            super().__init__("", port)
+            # The base class has its own handler fixed in its constructor.
+            self.RequestHandlerClass = HubHandler
+        except BaseException:
+            self._listeners.close()
+            raise
 
     # -- Listening: hooks of socketserver ------------------------------------------------------
 
