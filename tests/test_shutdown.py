@@ -184,6 +184,35 @@ def test_stop_does_not_wait_for_half_a_request() -> None:
                     pass  # over TLS its handshake may not have been over
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        ("POST /r HTTP/1.1\r\nHo", ""),
+        ("Content-Length: 10", "half"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"),
+    ],
+    ids=["head", "body", "chunked"],
+)
+def test_request_that_is_cut_short_by_a_stop_is_told_so(begun: tuple[str, str]) -> None:
+    """It is not to blame, nor is it left in doubt whether its message was accepted."""
+    head, body = begun
+    if body:
+        head = f"POST /r HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{head}\r\n\r\n"
+    with running_hub(handshake_timeout=60, stop_timeout=20) as hub:
+        threads = thread_count()
+        with RawClient.open(port=hub.port) as publisher:
+            publisher.sock.sendall(head.encode())
+            if body:
+                assert publisher.sock.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                publisher.sock.sendall(body.encode())
+            assert wait_until(lambda: thread_count() == threads + 1)
+            hub.stop()
+            answer = b""
+            while piece := publisher.sock.recv(4096):
+                answer += piece
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+
+
 # -- Said and flushed --------------------------------------------------------------------------
 
 
