@@ -27,6 +27,7 @@ from .client_arguments import checked_count, checked_id, checked_name, checked_s
 from .client_core import ClientCore
 from .client_events import SUBPROTOCOL
 from .client_opening import open_client
+from .client_queues import SEND_AHEAD_BYTES
 from .client_sender import ClientSender
 from .deadlines import Deadline
 from .errors import ConnectionClosed, MessagesLost, SendRefused, UsageError
@@ -70,6 +71,7 @@ class BroadcastClient:
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
             close code 1009.
+        max_queued_bytes: what `send` queues before it waits; each message counts 256 bytes more.
         on_state: called with each new `state` after the first "connecting".
         on_error: called with the `SendRefused` of a message that nobody waits for.
 
@@ -111,6 +113,7 @@ class BroadcastClient:
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
+        max_queued_bytes: int = SEND_AHEAD_BYTES,
         on_state: Callable[[str], object] | None = None,
         on_error: Callable[[SendRefused], object] | None = None,
     ) -> None:
@@ -139,6 +142,7 @@ class BroadcastClient:
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),
+            max_queued_bytes=checked_count("max_queued_bytes", max_queued_bytes, 1),
             on_state=on_state,
             on_error=on_error,
         )
@@ -234,10 +238,10 @@ class BroadcastClient:
     ) -> None:
         """Queue a message: text for ``str``, binary for ``bytes``.
 
-        It waits while 1 MiB is queued that the peer does not take or, if the client comes back by
-        itself, has not acknowledged. Queued is not yet accepted by the hub: `close` tells whether
-        all was, and `publish` waits for it. A message that the hub refuses is put into
-        `refused`, and given to `on_error` or logged.
+        It waits while ``max_queued_bytes`` are queued that the peer does not take or, if the client
+        comes back by itself, has not acknowledged. Queued is not yet accepted by the hub: `close`
+        tells whether all was, and `publish` waits for it. A message that the hub refuses is put
+        into `refused`, and given to `on_error` or logged.
 
         Args:
             data: the message.

@@ -57,6 +57,7 @@ class ClientCore:
         open_timeout: float,
         close_timeout: float,
         max_message_bytes: int,
+        max_queued_bytes: int,
         on_state: Callable[[str], object] | None,
         on_error: Callable[[SendRefused], object] | None,
     ) -> None:
@@ -69,6 +70,7 @@ class ClientCore:
         self.open_timeout = open_timeout
         self.close_timeout = close_timeout
         self.max_message_bytes = max_message_bytes
+        self.max_queued_bytes = max_queued_bytes
         self.on_state = on_state
         self.on_error = on_error
         self.refs = itertools.count(1)  # next() is one step, whatever the number of threads
@@ -108,7 +110,7 @@ class ClientCore:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)  # the state, an answer, an end
         self.inbox = Inbox(self.lock)
-        self.outbox = Outbox(self.lock)
+        self.outbox = Outbox(self.lock, self.max_queued_bytes)
         # The answers that publish() waits for, by ref: None, an id, or an exception.
         self.answers: dict[int, str | BroadcastServerError | None] = {}
 

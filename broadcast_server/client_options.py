@@ -28,7 +28,7 @@ TRUST = [
 TOKEN_OPTION = Option(
     "token-file FILE",
     None,
-    "file with the token to show to the hub in its first line; it may also be in the variable "
+    "file whose first line is the token to show to the hub; it may also be in the variable "
     "BROADCAST_SERVER_TOKEN",
     shown="none",
 )

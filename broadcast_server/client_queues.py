@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .messages import Gap, Message, Presence
 
-# What send() queues before it waits.
+# What send() queues before it waits, if nothing else is said.
 SEND_AHEAD_BYTES = 1024 * 1024
 # What the writer gives to the socket at once: many short messages in one system call.
 BATCH_BYTES = 64 * 1024
@@ -110,11 +110,16 @@ class Outgoing(NamedTuple):
 class Outbox:
     """What is to be sent, and what was sent and may have to be sent again.
 
+    Args:
+        lock: the client's.
+        limit: bytes at which it is full.
+
     Attributes:
         bytes: what is in it, sent or not.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
+    def __init__(self, lock: threading.RLock, limit: int = SEND_AHEAD_BYTES) -> None:
+        self._limit = limit
         self._queue: collections.deque[Outgoing] = collections.deque()
         self._unanswered: dict[int | str | None, Outgoing] = {}  # sent, oldest first
         self.bytes = 0
@@ -132,7 +137,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether send() has to wait."""
-        return self.bytes >= SEND_AHEAD_BYTES
+        return self.bytes >= self._limit
 
     @property
     def pending(self) -> bool:

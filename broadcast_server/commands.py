@@ -33,6 +33,9 @@ WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
 # Where somebody sits, and has not said how much of the old they want to see.
 TERMINAL_HISTORY = 20
+# Nothing that is typed waits for room: a paste of so much, or what is typed while the hub is away,
+# is queued at once.
+TERMINAL_QUEUE_BYTES = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +168,7 @@ def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[st
             presence=True,
             history=_history(url, TERMINAL_HISTORY if asked is None else asked),
             reconnect=not values["no_reconnect"],
+            max_queued_bytes=TERMINAL_QUEUE_BYTES,
             **more,
         )
 

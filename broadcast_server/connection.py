@@ -42,6 +42,7 @@ class Connection:
 
     __slots__ = (
         "_owners",
+        "answering",
         "blocked",
         "blocked_since",
         "close_sent",
@@ -57,6 +58,7 @@ class Connection:
         "expires",
         "final",
         "form",
+        "goodbye_due",
         "hard_deadline",
         "joined_after",
         "lock",
@@ -115,6 +117,8 @@ class Connection:
         self.urgent: list[bytes] = []
         self.closing = False  # a Close is queued or sent: nothing more is accepted
         self.ended = False  # why it ends is known; the reader takes no more messages
+        self.answering = 0  # batches that are on their way, or accepted and not acknowledged yet
+        self.goodbye_due = False  # the hub ends, and this is said when they are
         self.end_code = frames.ABNORMAL
         self.end_reason = ""
         self._owners = 1
@@ -179,7 +183,25 @@ class Connection:
             self._queue_locked(frame, False)
             return True
 
-    def queue_close(self, code: int, reason: str | None, *, echo_code: int | None = None) -> bool:
+    def begin_answer(self) -> None:
+        """Note that the client gets an acknowledgement. Its reader thread."""
+        with self.lock:
+            self.answering += 1
+
+    def end_answer(self) -> bool:
+        """Note that it has got it, or gets none; return whether the hub's goodbye is due now."""
+        with self.lock:
+            self.answering -= 1
+            return self.goodbye_due and not self.answering
+
+    def queue_close(
+        self,
+        code: int,
+        reason: str | None,
+        *,
+        echo_code: int | None = None,
+        after_answers: bool = False,
+    ) -> bool:
         """Queue the Close that ends this connection; the first one counts.
 
         Args:
@@ -187,12 +209,17 @@ class Connection:
             reason: the reason, likewise; None for ``since=`` and the id of the last message that
                 goes out before it.
             echo_code: the code to send where it differs: the echo of a Close that the peer sent.
+            after_answers: not before what was accepted is acknowledged: who would come back to
+                another hub would send it once more. Then `end_answer` tells when.
 
         Returns:
-            False if the connection is closing already, or is lost.
+            False if the connection is closing already, or is lost, or it is too early.
         """
         with self.room.lock, self.lock:
             if self.closing or (self.ended and self.end_code == frames.ABNORMAL):
+                return False
+            if after_answers and self.answering:
+                self.goodbye_due = True
                 return False
             # An echo says that all before it was accepted. Not so if the end came first.
             is_echo = echo_code is not None and not self.ended

@@ -183,9 +183,11 @@ class Console:
         """Have the printer tell who is here."""
         self._asked = True
         try:
-            self._client.who()
+            self._client.who(timeout=0)
         except UsageError:
             self._hint("this server does not tell who is here")
+        except TimeoutError:
+            self._hint("too much waits for the hub already")
         except ConnectionClosed:
             pass  # which is found at the next look
 

@@ -283,19 +283,27 @@ class Core:
             self.fanout.tell(room, told)
 
     def dismiss(
-        self, connection: Connection, code: int, reason: str | None, echo_code: int | None = None
+        self,
+        connection: Connection,
+        code: int,
+        reason: str | None,
+        echo_code: int | None = None,
+        *,
+        after_answers: bool = False,
     ) -> bool:
         """Close a connection after all that it is to get; it is no member from now on.
 
         Args:
             connection: the client.
-            code, reason, echo_code: as for ``Connection.queue_close``.
+            code, reason, echo_code, after_answers: as for ``Connection.queue_close``.
 
         Returns:
-            False if it is closing already, or lost.
+            False if it is closing already, or lost, or it is too early.
         """
         try:
-            if not connection.queue_close(code, reason, echo_code=echo_code):
+            if not connection.queue_close(
+                code, reason, echo_code=echo_code, after_answers=after_answers
+            ):
                 return False
             self.leave(connection)
             self.fanout.attend(connection)
@@ -314,7 +322,7 @@ class Core:
         """Close a connection because the hub ends. Done already, it does nothing."""
         # Who shall come back is told where to go on; the id is that of the last message before it.
         code, reason = (1012, None) if self.restarting else (1001, "the hub stops")
-        self.dismiss(connection, code, reason)
+        self.dismiss(connection, code, reason, after_answers=True)
 
     def gap_of(self, since: Id | None) -> str | None:
         """Return why nothing can be known about an id, whatever its room holds; None if it may be

@@ -17,6 +17,7 @@ import urllib.parse
 from typing import Any, NamedTuple
 
 from . import tls
+from .connector import Connector
 from .deadlines import Deadline
 
 # What is longer is no sentence.
@@ -208,27 +209,16 @@ class _Connection(http.client.HTTPConnection):
         return bool(poller.poll(0))
 
     def connect(self) -> None:
-        """Connect to the first of the host's addresses that answers."""
-        error: OSError = OSError("the host has no address")
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.settimeout(_seconds_left(self._deadline))
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._is_tls:
-                    sock.settimeout(_seconds_left(self._deadline))
-                    context = self._context or tls.client_context()
-                    sock = context.wrap_socket(sock, server_hostname=self.host)
-            except OSError as failed:
-                sock.close()
-                error = failed
-                continue
-            self._socket = sock
-            self.sock = _BoundedSocket(sock, self._deadline)
-            return
-        raise error
+        """Connect to the first of the host's addresses that answers, perhaps through a proxy."""
+        context = (self._context or tls.client_context()) if self._is_tls else None
+        connector = Connector(self.host, self.port, context)
+        try:
+            sock = connector.connect(self._deadline)
+            connector.take(sock)
+        finally:
+            connector.close()  # what was not taken
+        self._socket = sock
+        self.sock = _BoundedSocket(sock, self._deadline)
 
     def close_socket(self) -> None:
         """Close what `connect` has opened; http.client closes only what stands for it."""

@@ -255,13 +255,17 @@ class Reader:
             return batch
         if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
             return Batch(client)
+        if batch.refs:
+            client.begin_answer()
         try:
             core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
         except HubStopped:
+            self._answered(batch)
             core.say_goodbye(client)
             return Batch(client)
         except SenderGone:
             # The others were told that it has left: nothing of it comes after that. It gets no ack.
+            self._answered(batch)
             return Batch(client)
         self._wait_for_rate(client, self._pace, len(batch.drafts))
         return Batch(client)
@@ -274,9 +278,15 @@ class Reader:
                     acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
             if acks:
                 self._queue_frames(batch.client, b"".join(acks))
+            self._answered(batch)
         if self.core.on_message is not None:
             for message in to_messages(batch.client.member.room, batch.drafts, ids):
                 self.core.call(self.core.on_message, message)
+
+    def _answered(self, batch: Batch) -> None:
+        """Say the goodbye that had to wait for the acknowledgements, if there is one."""
+        if batch.refs and batch.client.end_answer():
+            self.core.say_goodbye(batch.client)
 
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""

@@ -212,14 +212,16 @@ class Room(Presence):
         lock.
 
         Returns:
-            False if its sender is no member any more: the others have been told that it has left.
-            Then nothing was done.
+            False if its sender is no member any more, or not for long since its Close is on the
+            way: the others are told that it has left. Then nothing was done.
         """
         cost = cost_of(drafts)
         with self.lock:
             # All drafts of a batch have one origin.
-            if drafts and drafts[0].origin and drafts[0].origin not in self.members:
-                return False
+            if drafts and drafts[0].origin:
+                sender = self.members.get(drafts[0].origin)
+                if sender is None or sender.closing:
+                    return False
             entries = self._entries
             end = entries[-1].end if entries else self._dropped_bytes
             new = []

@@ -246,10 +246,10 @@ class Terminal:
                 self._log.tell("this server knows no names")
             elif name == "who":
                 self._log.expect_members()
-                client.who()
+                client.who(timeout=0)
                 self._tell_later(client)
             elif name == "name" and argument:
-                client.rename(argument)
+                client.rename(argument, timeout=0)
                 self._tell_later(client)
             elif name == "name":
                 self._log.tell(f"you are {visible(client.name or client.id or 'without a name')}")

@@ -712,12 +712,9 @@ def test_name_and_who() -> None:
                 client.rename(wrong)
 
 
-def test_name_and_who_wait_for_room_no_longer_than_their_timeout(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_name_and_who_wait_for_room_no_longer_than_their_timeout() -> None:
     """They stand in the same queue as messages do; nothing of what came too late is sent."""
-    monkeypatch.setattr(client_queues, "SEND_AHEAD_BYTES", 10_000)
-    with event_pair(name="ann") as (client, server, _):
+    with event_pair(name="ann", max_queued_bytes=10_000) as (client, server, _):
         client.send("x" * 10_000)
         message = server.recv_event()
         for timeout in (0, 0.05):
@@ -769,8 +766,7 @@ def test_send_does_not_wait_for_acknowledgements_that_cannot_be_read(
 ) -> None:
     """They are behind messages that nobody receives: an error, not a wait without an end."""
     monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
-    monkeypatch.setattr(client_queues, "SEND_AHEAD_BYTES", 10_000)
-    with event_pair(close_timeout=0.3) as (client, server, _):
+    with event_pair(close_timeout=0.3, max_queued_bytes=10_000) as (client, server, _):
         for number in range(1, 41):
             server.message(number, "x" * 500)
         client.send("y" * 10_000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastClient, ConnectFailed, connector
+from broadcast_server import BroadcastClient, ConnectFailed, connector, publish
 from broadcast_server.connector import Connector
 from broadcast_server.deadlines import Deadline
 
@@ -64,6 +64,14 @@ def test_address_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.Monkey
             client = connecting.result(SECONDS)
             assert client.state == "open"
             client.close(timeout=0)
+
+
+def test_publisher_is_not_held_up_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request gets its connection in the same way."""
+    with silent_host() as silent, running_hub() as hub:
+        resolve_to(monkeypatch, silent.getsockname(), ("127.0.0.1", hub.port))
+        publish("http://hub.test/", "x", timeout=SECONDS)
+        assert [message.data for message in hub.history("/")] == ["x"]
 
 
 def test_first_address_may_answer_last(monkeypatch: pytest.MonkeyPatch) -> None:

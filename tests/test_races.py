@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Message, events
+from broadcast_server.backplane import SenderGone
 from broadcast_server.connection import Connection
 from broadcast_server.core import Core
+from broadcast_server.messages import cost_of
+from broadcast_server.reader import Reader
 from broadcast_server.rooms import Room
 from broadcast_server.server import HubServer
 
 from .beside import during
-from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from .support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from .test_subprotocol import OFFER, Peer
 
 
@@ -315,6 +318,59 @@ def test_evicted_connection_publishes_nothing_after_the_one_that_takes_its_place
                     assert hub.history("/r") == []
             finally:
                 go_on.set()
+
+
+@pytest.mark.parametrize("end", ["stop", "drain"])
+def test_what_was_accepted_is_acknowledged_before_the_goodbye(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Who comes back to another hub, which knows no keys of this one, does not send it again."""
+    acknowledge = Reader._accepted
+    accepted, go_on = threading.Event(), threading.Event()
+
+    def acknowledge_late(*arguments: Any) -> None:
+        accepted.set()
+        assert go_on.wait(10)
+        acknowledge(*arguments)
+
+    monkeypatch.setattr(Reader, "_accepted", acknowledge_late)
+    with Peer(hub) as ann, RawClient.connect(port=hub.port, path="/r") as bob:
+        ann.send(type="send", data="x", ref=1, key="k")
+        assert accepted.wait(10)
+        with during(getattr(hub, end)):
+            assert bob.recv_message() == "x"
+            assert bob.recv_close()[0] == 1001
+            go_on.set()
+            while (event := ann.recv())["type"] != "ack":
+                pass
+            assert event["ref"] == 1
+            opcode = None
+            while opcode != CLOSE:  # that bob leaves is told before
+                _, opcode, payload = ann.raw.recv_frame()
+            assert payload[:2] == (1001).to_bytes(2, "big")
+            for peer in (ann.raw, bob):
+                peer.send_close(1001)
+                peer.close()
+
+
+def test_message_behind_its_senders_close_is_refused(hub: BroadcastHub) -> None:
+    """It is closing, though the others have not been told yet that it leaves: nobody gets it, and
+    it is not acknowledged."""
+    core, server = parts(hub)
+    with Peer(hub) as ann:
+        connection = server.find(ann.welcome["id"])
+        assert connection is not None
+        room = connection.room
+        assert connection.queue_close(1001, "the hub stops")
+        draft = core.draft(connection.number, "x", connection.member)
+        cost = cost_of([draft])
+        assert room.reserve(cost, None, lambda: False)
+        with pytest.raises(SenderGone):
+            core.publish(room, [draft], cost, lambda ids: None)
+        assert hub.history("/r") == []
+        core.leave(connection)
+        core.fanout.attend(connection)
+        assert ann.raw.recv_close()[0] == 1001
 
 
 def test_join_that_fails_leaves_no_ghost(
