@@ -390,14 +390,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._shut_sessions(socket.SHUT_RD)
 
     def cut_off(self) -> None:
-        """End the sessions that have not become clients, whatever they do."""
+        """End the sessions that have not become clients, whatever they do; but not the one in whose
+        callback this is, which goes on only afterwards and then owes its answer still."""
         self._shut_sessions(socket.SHUT_RDWR)
 
     def _shut_sessions(self, how: int) -> None:
+        current = threading.current_thread() if how == socket.SHUT_RDWR else None
         # Under the lock none of them can be closed meanwhile; the call does not block.
         with self._registry_lock:
-            for sock in self._sessions:
-                if sock not in self._handed_over:
+            for sock, thread in self._sessions.items():
+                if sock not in self._handed_over and thread is not current:
                     try:
                         sock.shutdown(how)
                     except OSError:

@@ -357,6 +357,22 @@ def test_stop_from_a_callback(callback: str) -> None:
         assert wait_until(lambda: not is_listening(hub.port))
 
 
+def test_publisher_whose_callback_stops_the_hub_is_told_that_it_was_accepted() -> None:
+    """Also where the stop has to cut somebody else off, who does not take an answer."""
+    hubs: list[BroadcastHub] = []
+    with running_hub(on_message=lambda message: hubs[0].stop(0.1)) as hub:
+        hubs.append(hub)
+        for _ in range(80):
+            hub.broadcast(bytes(100_000), room="/r")
+        request = "{} /r?history=80 HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n"
+        with RawClient.open(port=hub.port, rcvbuf=4096) as slow:
+            slow.sock.sendall(request.format("GET", "Accept: application/json").encode())
+            assert slow.sock.recv(100)  # the rest is more than the sockets hold
+            post = request.format("POST", "Content-Length: 2") + "hi"
+            answer = http_request(hub.port, post.encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 def is_listening(port: int) -> bool:
     """Return whether somebody accepts connections on a port."""
     if port == 0:
