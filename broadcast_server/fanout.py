@@ -11,6 +11,7 @@ that has something new, timers. The thread sleeps only when all of it is empty.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import threading
@@ -63,9 +64,6 @@ class FanOut:
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
         self._begun = False  # set once, by start()
-        self._mailbox = Mailbox()
-        self.notify = self._mailbox.notify  # no method: one call less for each message
-        self._selector.register(self._mailbox, selectors.EVENT_READ, None)
 
         # Guards the next two. Taken alone.
         self._end_lock = threading.Lock()
@@ -83,6 +81,15 @@ class FanOut:
         self.pass_seconds = 0.0
         self._liveness = Liveness(settings, self._timers, self.writer)
         self._total_cost = 0
+
+        # Last: nothing that is open is left to nobody.
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._selector.close)
+            self._mailbox = Mailbox()
+            on_failure.callback(self._mailbox.close)
+            self.notify = self._mailbox.notify  # no method: one call less for each message
+            self._selector.register(self._mailbox, selectors.EVENT_READ, None)
+            on_failure.pop_all()
 
     # -- Any thread ----------------------------------------------------------------------------
 

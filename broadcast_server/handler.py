@@ -23,7 +23,7 @@ from .connection import Connection
 from .core import Core
 from .decisions import RETRY, Join, Refusal, Request, Response, Stream
 from .forms import JSON, RAW, SSE, SSE_JSON
-from .handshake import BadRequest, HttpConnection
+from .handshake import BadRequest, CutShort, HttpConnection
 from .messages import Member
 from .policies import decide
 from .presence import MAX_NAMED
@@ -135,10 +135,12 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 else:
                     answer = site.respond(self.core, request, decision, http, self.address, grant)
             except BadRequest as error:
-                if error.refusal is None:
+                answer = error.refusal
+                if isinstance(error, CutShort) and self.core.stopping:
+                    answer = Refusal(503, "the hub is stopping", RETRY, "stopping")
+                if answer is None:
                     self.keep_alive = False
                     return
-                answer = error.refusal
             if isinstance(answer, Refusal):
                 if answer.reason:
                     self.core.count_refusal(answer.reason)

@@ -44,6 +44,11 @@ class BadRequest(Exception):
         self.refusal = refusal
 
 
+class CutShort(BadRequest):
+    """The stream ended in the middle of a request: the peer has left, or the hub hears nothing
+    more."""
+
+
 class HttpConnection:
     """The HTTP side of one client, until it upgrades or ends. The reader thread's own.
 
@@ -111,7 +116,9 @@ class HttpConnection:
             data = self._receive(deadline)
             if not data:
                 # The peer may still read. Nothing is counted: mostly it has only left.
-                raise BadRequest(Refusal(400, "the request ends too early") if fed else None)
+                if fed:
+                    raise CutShort(Refusal(400, "the request ends too early"))
+                raise BadRequest(None)
             fed += len(data)
             self._h11.receive_data(data)
 
@@ -164,8 +171,8 @@ class HttpConnection:
                     expected = set()
                 data = self._receive(deadline, size=_BODY_RECV_BYTES)
                 if not data:
-                    # Nobody is there any more to be told.
-                    raise BadRequest(None)
+                    # Nobody is there any more to be told, unless it is the hub that stops.
+                    raise CutShort(None)
                 self._h11.receive_data(data)
 
     def _next_event(self, parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:

@@ -83,7 +83,6 @@ class HubLife(abc.ABC):
             self._begin_empty()
         if self._run is not None:
             raise UsageError("the hub runs already")
-        settings = self._settings
         # Without the lock, which stop() needs: to look up a name may take long.
         run = self._make_run()
         try:
@@ -95,9 +94,18 @@ class HubLife(abc.ABC):
                 self._stopper = None
                 self._stopped.clear()
                 _running.add(self)
+            self._announce(run)
         except BaseException:
-            run.abandon()
+            if self._run is run:
+                # Ctrl-C: who does not enter the `with` does not leave it either.
+                self.stop(0.0)
+            else:
+                run.abandon()
             raise
+        return self
+
+    def _announce(self, run: Run) -> None:
+        settings = self._settings
         if settings.switch_interval is not None:
             sys.setswitchinterval(settings.switch_interval)
         urls = ", ".join(self.urls)
@@ -106,7 +114,6 @@ class HubLife(abc.ABC):
             logger.warning(
                 "no access control: anyone who can reach %s may read and write every room", urls
             )
-        return self
 
     def serve_forever(self) -> None:
         """Start if need be, then block until ``stop()`` is called elsewhere.

@@ -12,6 +12,7 @@ another selector can wait for.
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import logging
 import os
@@ -116,26 +117,36 @@ def _open(family: socket.AddressFamily, address: Any, v6only: bool) -> socket.so
 
 
 class Listeners:
-    """Listening sockets as one. It owns them: ``close`` closes them.
+    """Listening sockets as one. It owns them, also if it cannot be made: ``close`` closes them.
 
     ``accept`` is for one thread; ``wake`` may be called from any.
 
     Args:
         sockets: at least one socket that listens.
+
+    Raises:
+        OSError: there is no descriptor to be had.
     """
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self.sockets = tuple(sockets)
-        self._selector = selectors.DefaultSelector()
-        self._wake_reader, self._wake_writer = os.pipe()
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._turns = collections.deque(self.sockets)
-        for sock in self.sockets:
-            # Another process may share a socket that was inherited, and be faster.
-            sock.setblocking(False)
-            # Accepted sockets inherit it: one system call instead of one for each client.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(sock, selectors.EVENT_READ)
+        with contextlib.ExitStack() as on_failure:
+            for sock in self.sockets:
+                on_failure.callback(sock.close)
+            self._selector = selectors.DefaultSelector()
+            on_failure.callback(self._selector.close)
+            self._wake_reader, self._wake_writer = os.pipe()
+            on_failure.callback(os.close, self._wake_reader)
+            on_failure.callback(os.close, self._wake_writer)
+            self._selector.register(self._wake_reader, selectors.EVENT_READ)
+            for sock in self.sockets:
+                # Another process may share a socket that was inherited, and be faster.
+                sock.setblocking(False)
+                # Accepted sockets inherit it: one system call instead of one for each client.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._selector.register(sock, selectors.EVENT_READ)
+            on_failure.pop_all()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is a connection to accept, or somebody

@@ -26,10 +26,6 @@ class Mailbox:
     """What one hub's fan-out has to look at next."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
-
         # Guards the next one, and the use of the pipe against its closing. Taken alone.
         self._pipe_lock = threading.Lock()
         self._closed = False
@@ -43,6 +39,10 @@ class Mailbox:
         self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
         self._finish_by = NEVER
         self._ended = False
+
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
 
     # -- Any thread ----------------------------------------------------------------------------
 

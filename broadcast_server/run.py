@@ -82,20 +82,24 @@ class Run:
             backplane.newest,
             settings.max_rooms_per_address,
         )
-        fanout = FanOut(settings, rooms, self._on_drained)
-        self.core = Core(
-            settings,
-            rooms,
-            backplane,
-            fanout,
-            *callbacks,
-            wait_drained=self.wait_drained,
-            authorize=authorize,
-            tls=tls,
+        self._accept_thread = threading.Thread(
+            target=lambda: self.server.serve_forever(), name="broadcast-accept", daemon=True
         )
+        # Last: nothing that is open is left to nobody.
+        fanout = FanOut(settings, rooms, self._on_drained)
         # The server closes what it listens on, and another run needs them again.
         copies: list[socket.socket] = []
         try:
+            self.core = Core(
+                settings,
+                rooms,
+                backplane,
+                fanout,
+                *callbacks,
+                wait_drained=self.wait_drained,
+                authorize=authorize,
+                tls=tls,
+            )
             copies.extend(sock.dup() for sock in sockets)
             self.server = HubServer(hosts, port, self.core, sockets=copies)
         except BaseException:
@@ -103,9 +107,6 @@ class Run:
                 sock.close()
             fanout.close()
             raise
-        self._accept_thread = threading.Thread(
-            target=self.server.serve_forever, name="broadcast-accept", daemon=True
-        )
 
     def begin(self) -> None:
         """Start the fan-out and the accept loop."""

@@ -73,16 +73,6 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         settings = core.settings
         self.names = own_names(hosts, settings.allow_host)
         self.trusted = tuple(map(parse_network, settings.trust_proxy))
-        self._listeners = Listeners(sockets or open_listeners(hosts, port))
-        try:
-            # What the base class takes from a class attribute, TCPServer reads from the instance.
-            self.address_family = self._listeners.sockets[0].family
-            super().__init__("", port)
-        except BaseException:
-            self._listeners.close()
-            raise
-        # The base class has its own handler fixed in its constructor.
-        self.RequestHandlerClass = HubHandler
         self.core = core
         core.client_count = lambda: self.client_count
         self._admission: Admission[Wire] = Admission(
@@ -100,6 +90,17 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._sessions: dict[Wire, threading.Thread] = {}
         self._http: dict[Wire, HttpConnection] = {}
         self._handed_over: set[Wire] = set()
+        # Last: nothing that is open is left to nobody.
+        self._listeners = Listeners(sockets or open_listeners(hosts, port))
+        try:
+            # What the base class takes from a class attribute, TCPServer reads from the instance.
+            self.address_family = self._listeners.sockets[0].family
+            super().__init__("", port)
+            # The base class has its own handler fixed in its constructor.
+            self.RequestHandlerClass = HubHandler
+        except BaseException:
+            self._listeners.close()
+            raise
 
     # -- Listening: hooks of socketserver ------------------------------------------------------
 
@@ -389,14 +390,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._shut_sessions(socket.SHUT_RD)
 
     def cut_off(self) -> None:
-        """End the sessions that have not become clients, whatever they do."""
+        """End the sessions that have not become clients, whatever they do; but not the one in whose
+        callback this is, which goes on only afterwards and then owes its answer still."""
         self._shut_sessions(socket.SHUT_RDWR)
 
     def _shut_sessions(self, how: int) -> None:
+        current = threading.current_thread() if how == socket.SHUT_RDWR else None
         # Under the lock none of them can be closed meanwhile; the call does not block.
         with self._registry_lock:
-            for sock in self._sessions:
-                if sock not in self._handed_over:
+            for sock, thread in self._sessions.items():
+                if sock not in self._handed_over and thread is not current:
                     try:
                         sock.shutdown(how)
                     except OSError:

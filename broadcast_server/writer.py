@@ -298,8 +298,9 @@ class ClientWriter:
             blamed: it does not do its part, and counts as evicted.
         """
         self.evictions += blamed
-        self._leave(connection)
+        # In this order: its reader takes nothing more from when one of its messages may be refused.
         connection.evict(code, reason)
+        self._leave(connection)
         self.fall_behind(connection)
         now = time.monotonic()
         connection.deadline = now + self._settings.close_timeout

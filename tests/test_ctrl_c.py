@@ -7,6 +7,7 @@ interrupted at each of them in turn, until it comes to its end. The last test se
 
 from __future__ import annotations
 
+import gc
 import itertools
 import subprocess
 import sys
@@ -21,7 +22,15 @@ from broadcast_server import BroadcastHub, HubBusy
 from broadcast_server.core import Core
 from broadcast_server.messages import parse_id
 
-from .support import PYTHON, RawClient, python_environment, running_hub, wait_until
+from .support import (
+    PYTHON,
+    RawClient,
+    descriptors,
+    python_environment,
+    running_hub,
+    thread_count,
+    wait_until,
+)
 from .test_shutdown import is_listening
 from .test_subprotocol import Peer
 from .test_threads import core_of
@@ -272,6 +281,25 @@ def test_stop_is_done_by_the_next_one_at_the_latest(step: int) -> None:
         if not has_more:
             assert after > 50
             return
+
+
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.stress)])
+def test_start_that_is_interrupted_leaves_nothing(step: int) -> None:
+    """Also when all was done but to say so: who does not enter a ``with`` does not leave it. Not in
+    the modules that open pipes, whose numbers nobody knows for a moment."""
+    names = ("life", "run", "server", "fanout", "core")
+    modules = tuple(f"broadcast_server.{name}" for name in names)
+    before, threads = descriptors(), thread_count()
+    hub = BroadcastHub(port=0)
+    for after in itertools.count(0, step):
+        has_more = interrupted(hub.start, after, modules)
+        if not has_more:
+            hub.stop()
+            assert after > 20
+            return
+        assert hub._run is None
+        gc.collect()  # a selector that was not registered anywhere yet closes itself
+        assert wait_until(lambda: thread_count() <= threads and descriptors() == before), after
 
 
 PROGRAM = """

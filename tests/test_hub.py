@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import resource
 import socket
 import sys
 import threading
@@ -291,6 +294,33 @@ def test_start_without_a_thread_leaves_nothing_behind(
     hub.stop()
     with hub, RawClient.connect(port=hub.port) as client:
         client.leave()
+
+
+def test_start_without_a_descriptor_leaves_nothing_behind() -> None:
+    """Whichever it is that is not to be had; and not only when the error is forgotten: a program
+    may try again in its handler."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hub = BroadcastHub(["127.0.0.1", "127.0.0.2"], port=0)
+    before = descriptors()
+    # Every number is free from here on.
+    first = next(number for number in itertools.count() if number not in before)
+    failures = 0
+    while True:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first + failures, hard))
+            hub.start()
+        except OSError as error:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert error.errno == errno.EMFILE
+            assert descriptors() == before
+            failures += 1
+        else:
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    hub.stop()
+    # A selector and a pipe for the fan-out; two sockets, a selector and a pipe for the server.
+    assert failures >= 8
 
 
 class Lookup:

@@ -286,6 +286,40 @@ def test_nothing_of_a_member_comes_after_its_leave(
         assert hub.stats()["messages"] == 2
 
 
+def test_evicted_connection_publishes_nothing_after_the_one_that_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is ended before it is no member: a message that was refused would else be followed by one
+    that counts as its successor's, which has the same number, and their order would be lost."""
+    left: list[str] = []
+    with running_hub(on_leave=lambda member, code, reason: left.append(member.id)) as hub:
+        core, server = parts(hub)
+        reached, go_on = threading.Event(), threading.Event()
+        on_left = core.fanout.writer._on_left
+
+        def on_left_late(*args: Any) -> None:
+            reached.set()
+            assert go_on.wait(10)
+            on_left(*args)
+
+        monkeypatch.setattr(core.fanout.writer, "_on_left", on_left_late)
+        with Peer(hub), Peer(hub) as member:
+            connection = server.find(member.welcome["id"])
+            assert connection is not None
+            evicted(hub, connection)
+            assert reached.wait(10)
+            try:
+                query = f"?session={member.welcome['session']}"
+                with RawClient.connect(port=hub.port, path=f"/r{query}", headers=OFFER):
+                    assert wait_until(lambda: len(hub.members("/r")) == 2)
+                    member.send(type="send", data="of the old one")
+                    member.raw.close()
+                    assert wait_until(lambda: left == [member.welcome["id"]])
+                    assert hub.history("/r") == []
+            finally:
+                go_on.set()
+
+
 @pytest.mark.parametrize("end", ["stop", "drain"])
 def test_what_was_accepted_is_acknowledged_before_the_goodbye(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch, end: str

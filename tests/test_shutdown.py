@@ -184,6 +184,35 @@ def test_stop_does_not_wait_for_half_a_request() -> None:
                     pass  # over TLS its handshake may not have been over
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        ("POST /r HTTP/1.1\r\nHo", ""),
+        ("Content-Length: 10", "half"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"),
+    ],
+    ids=["head", "body", "chunked"],
+)
+def test_request_that_is_cut_short_by_a_stop_is_told_so(begun: tuple[str, str]) -> None:
+    """It is not to blame, nor is it left in doubt whether its message was accepted."""
+    head, body = begun
+    if body:
+        head = f"POST /r HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{head}\r\n\r\n"
+    with running_hub(handshake_timeout=60, stop_timeout=20) as hub:
+        threads = thread_count()
+        with RawClient.open(port=hub.port) as publisher:
+            publisher.sock.sendall(head.encode())
+            if body:
+                assert publisher.sock.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                publisher.sock.sendall(body.encode())
+            assert wait_until(lambda: thread_count() == threads + 1)
+            hub.stop()
+            answer = b""
+            while piece := publisher.sock.recv(4096):
+                answer += piece
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+
+
 # -- Said and flushed --------------------------------------------------------------------------
 
 
@@ -326,6 +355,22 @@ def test_stop_from_a_callback(callback: str) -> None:
             if callback != "on_leave":
                 assert client.recv_close()[0] == 1001
         assert wait_until(lambda: not is_listening(hub.port))
+
+
+def test_publisher_whose_callback_stops_the_hub_is_told_that_it_was_accepted() -> None:
+    """Also where the stop has to cut somebody else off, who does not take an answer."""
+    hubs: list[BroadcastHub] = []
+    with running_hub(on_message=lambda message: hubs[0].stop(0.1)) as hub:
+        hubs.append(hub)
+        for _ in range(80):
+            hub.broadcast(bytes(100_000), room="/r")
+        request = "{} /r?history=80 HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n"
+        with RawClient.open(port=hub.port, rcvbuf=4096) as slow:
+            slow.sock.sendall(request.format("GET", "Accept: application/json").encode())
+            assert slow.sock.recv(100)  # the rest is more than the sockets hold
+            post = request.format("POST", "Content-Length: 2") + "hi"
+            answer = http_request(hub.port, post.encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def is_listening(port: int) -> bool:
