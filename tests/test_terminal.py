@@ -387,14 +387,25 @@ def test_unread_messages_are_counted_until_the_user_looks() -> None:
         ann.type("\x1b[I")  # as a terminal tells that its window has the focus
         publish(hub.url, "two")
         ann.wait_for("*: two")
-        assert ann.screen()[-1].endswith("connected")
+        ann.wait_for(lambda screen: screen[-1].endswith("connected"))
         ann.type("\x1b[O")
-        publish(hub.url, "three")
+
+        # Nothing on the screen tells when it has taken that.
+        def is_counted() -> bool:
+            publish(hub.url, "three")
+            return ann.screen()[-1].endswith(" new")
+
+        assert wait_until(is_counted, SECONDS)
+        publish(hub.url, "the last of these")
+        ann.wait_for("*: the last of these")
+        ann.type("y")
+        ann.wait_for(lambda screen: screen[-1].endswith("connected"))
         publish(hub.url, "four")
+        publish(hub.url, "five")
         ann.wait_for("connected · 2 new")
         ann.type("\x1b[I")
         ann.wait_for(lambda screen: screen[-1].endswith("connected"))
-        assert ann.screen()[-2] == "> x"
+        assert ann.screen()[-2] == "> xy"
 
 
 def test_bell_rings_for_ones_own_name_only_when_asked() -> None:
