@@ -82,15 +82,16 @@ def test_what_comes_does_not_break_the_line_being_typed() -> None:
             ann.type("tence\n")
             assert bob.recv_message() == "not half a sentence"
             ann.wait_for("ann: not half a sentence")
-        ann.wait_for("has left")
-        screen = ann.talk()
-        assert screen[2:5] == ["HH:MM bob: first", "HH:MM bob: second", "-- c2 has joined"]
-        assert screen[5:] == [
+        ann.see(
+            "HH:MM bob: first",
+            "HH:MM bob: second",
+            "-- c2 has joined",
             "HH:MM ann: not half a sentence",
             "-- c2 has left",
             ">",
             " / · 1 here · connected",
-        ]
+            after=2,
+        )
 
 
 def test_every_message_of_a_flood_is_shown_and_the_line_stays() -> None:
@@ -298,7 +299,7 @@ def test_tricks_of_others_are_escaped() -> None:
         publish(hub.url, "a\n12:00 bob: forged\r\x9b1A", name="eve")
         publish(hub.url, "\U0001f469\u200d\U0001f4bb \u05e9\u05dc\u05d5\u05dd", name="ev\u00e9")
         ann.wait_for("ev\u00e9: ")
-        screen = ann.talk()[2:-2]
+        screen = ann.talk()[2:]
         joined_up = "".join(screen)
         assert "\\x1b[2J\\x1b]0;x\\x07\\u202egnp.exe\\u200b\\u3164." in joined_up
         assert "    | 12:00 bob: forged\\r\\x9b1A" in screen
@@ -522,8 +523,7 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
         port = int(re.findall(r":(\d+)/", url)[0])
         with hub_process(port=port) as (_, url):
             ann.wait_for("-- messages are missing here")
-            ann.wait_for(lambda screen: screen[-1] == " / · 1 here · connected")
-            assert ann.talk()[2:] == [
+            ann.see(
                 "-- connection lost, trying again",
                 "HH:MM ann: typed meanwhile",
                 "-- there is no connection now; this waits until it is there again",
@@ -532,7 +532,8 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
                 "-- messages are missing here: the hub was started anew",
                 "> half",
                 " / · 1 here · connected",
-            ]
+                after=2,
+            )
             with RawClient.connect(port=port, path="/?history=100") as late:
                 assert late.recv_message() == "typed meanwhile"
                 late.sync()
@@ -606,7 +607,7 @@ def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
         with server.sock:
             for _ in range(3):
                 assert server.recv_frame() == (PING, b"")
-            assert ann.screen()[-1] == " /room · connected"
+            ann.wait_for(lambda screen: screen[-1] == " /room · connected")
 
 
 def test_broken_connection_is_no_crash() -> None:
@@ -830,13 +831,13 @@ def test_plain_server_is_talked_to_without_names() -> None:
             ann.type("to you\n")
             assert server.recv_frame()[1] == b"to you"
             server.send_frame(1, "to me")
-            ann.wait_for("to me")
-            assert ann.talk()[1:] == [
+            ann.see(
                 "HH:MM you: to you",
                 "HH:MM to me",
                 ">",
                 " /room · connected · 1 new",
-            ]
+                after=1,
+            )
             ann.type("/who\n/history\n")
             ann.wait_for("this server has no old messages")
             ann.type("/name ann\n")

@@ -111,10 +111,14 @@ class Tmux:
         assert wait_until(is_there, SECONDS), "\n".join(self.screen())
         return self.screen()
 
-    def see(self, *lines: str) -> None:
-        """Wait until the screen is exactly this, with HH:MM for times; "" for an empty line."""
+    def see(self, *lines: str, after: int = 0) -> None:
+        """Wait until the screen is exactly this, with HH:MM for times; "" for an empty line.
+
+        Args:
+            after: so many lines at its top, whatever is in them.
+        """
         wanted = list(lines)
-        assert wait_until(lambda: self.talk() == wanted, SECONDS), "\n".join(self.talk())
+        assert wait_until(lambda: self.talk()[after:] == wanted, SECONDS), "\n".join(self.talk())
 
     def start(self, command: str, until: str = "/help lists the commands") -> None:
         """Run a command on a cleared screen and wait for a text."""
