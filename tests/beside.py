@@ -1,8 +1,11 @@
-"""Functions that are called on a thread of their own, beside the test."""
+"""What runs beside a test: functions on a thread of their own, programs with all they start."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,3 +36,16 @@ def during(function: Callable[..., T], *arguments: Any, **options: Any) -> Itera
     finally:
         thread.join(SECONDS)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def process_group(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a session of its own, with pipes for what the options do not name; it and
+    all that it has started are ended in the end."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, start_new_session=True, **pipes | options) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

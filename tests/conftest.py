@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .browser import find_chromium, running_browser
 from .certificates import Certificates
 from .pages import Reader, reading
-from .support import descriptor_count, descriptors, running_hub, thread_count, wait_until
+from .support import (
+    descriptor_count,
+    descriptors,
+    needs_module,
+    running_hub,
+    thread_count,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub
@@ -48,6 +56,16 @@ def hub() -> Iterator[BroadcastHub]:
     """A hub with the default settings on a free loopback port."""
     with running_hub() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium; started before the test, so that only what a test makes is counted."""
+    needs_module("playwright.sync_api")
+    if find_chromium() is None:
+        pytest.skip("Chromium is not installed (as root: make chromium)")
+    with running_browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from .browser import find_chromium, running_browser
+from .browser import find_chromium
 from .support import RawClient, needs_module, running_hub, wait_until
 
 sync_api = needs_module("playwright.sync_api")
@@ -35,13 +35,6 @@ NO_HUB = re.compile(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
 
 Window = Any  # playwright.sync_api.Page
 Opener = Callable[..., Window]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The one Chromium of this file."""
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from broadcast_server import AccessRequest, BroadcastHub, Grant, publish
 
-from .browser import find_chromium, running_browser
+from .browser import find_chromium
 from .support import code_blocks, needs_module, running_hub, wait_until
 from .test_browser import CONTRASTS, connected, say, shows
 
@@ -60,13 +60,6 @@ class Opened:
     def _hear(self, message: Any) -> None:
         if message.type in ("error", "warning") and not REFUSED.search(message.text):
             self.troubles.append(f"{message.type}: {message.text}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The one Chromium of this file."""
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import html.parser
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .browser import find_chromium, running_browser
-from .support import ROOT, needs_module
+from .support import ROOT
 from .test_documentation import PAGES, name_of
 
 pytestmark = pytest.mark.site
@@ -99,16 +97,6 @@ DESK = {"viewport": {"width": 1280, "height": 900}}
 WIDE_TABLES = """() => [...document.querySelectorAll("article .table-wrapper")]
     .filter(place => place.scrollWidth > place.clientWidth + 1)
     .map(place => place.innerText.slice(0, 60))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium; started before the test, so that only what a test makes is counted."""
-    needs_module("playwright.sync_api")
-    if find_chromium() is None:
-        pytest.skip("Chromium is not installed (as root: make chromium)")
-    with running_browser() as found:
-        yield found
 
 
 @pytest.mark.parametrize("window", [DESK, PHONE], ids=["desk", "phone"])

@@ -16,34 +16,20 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from broadcast_server import BroadcastClient, BroadcastHub
 
-from .browser import find_chromium, running_browser
+from .beside import process_group
 from .support import PYTHON, ROOT, command_environment, needs_module, running_hub, wait_until
 
 SECONDS = 20.0
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-@contextlib.contextmanager
-def running(*command: str | pathlib.Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a process group of its own, all of which is ended in the end."""
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(
-        list(map(str, command)),
-        env=command_environment(),
-        text=True,
-        start_new_session=True,
-        **pipes | options,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+def running(
+    *command: str | pathlib.Path, **options: Any
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """Run a program, which is ended with all that it has started."""
+    return process_group(list(map(str, command)), env=command_environment(), **options)
 
 
 def is_joined(hub: BroadcastHub, room: str, count: int) -> bool:
@@ -59,16 +45,6 @@ def test_every_example_is_listed() -> None:
 
 
 # -- The scoreboard ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium; started before the test, so that only what a test makes is counted."""
-    needs_module("playwright.sync_api")
-    if find_chromium() is None:
-        pytest.skip("Chromium is not installed (as root: make chromium)")
-    with running_browser() as found:
-        yield found
 
 
 @contextlib.contextmanager

@@ -8,12 +8,10 @@ other machines are replaced.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +20,7 @@ import pytest
 
 from broadcast_server import BroadcastHub, cli, cli_words
 
+from .beside import process_group
 from .certificates import Certificates
 from .pages import Command, Reader, commands
 from .support import ROOT, code_blocks, command_environment, running_hub, wait_until
@@ -128,25 +127,9 @@ class Desk:
             line = re.sub(rf"\b{tls}://[\w.]+\.(?:example|org)(:\d+)?/", own, line)
         return line.replace("0.0.0.0", "127.0.0.1")
 
-    @contextlib.contextmanager
-    def typed(self, line: str) -> Iterator[subprocess.Popen[str]]:
+    def typed(self, line: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """Run a line as an interactive shell does; end it and all that it has started."""
-        process = subprocess.Popen(
-            ["sh", "-c", self.here(line)],
-            cwd=self._place,
-            env=self._environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        with process:
-            try:
-                yield process
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+        return process_group(["sh", "-c", self.here(line)], cwd=self._place, env=self._environment)
 
     def write_log(self) -> None:
         """Add a line to the log."""
