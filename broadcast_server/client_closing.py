@@ -13,14 +13,13 @@ time either: a client that has just lost its connection does not come back there
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import sys
 import threading
 import warnings
 
-from . import frames
+from . import exits, frames
 from .client_core import LOOK_SECONDS, ClientCore, all_clients
 from .client_link import Link
 from .deadlines import Deadline
@@ -166,5 +165,4 @@ def _give_up(core: ClientCore) -> None:
         link.channel.abort(reset=True)
 
 
-# After that of the hubs, hence run before it: a hub of this program still takes what they send.
-atexit.register(close_all)
+exits.at_exit(exits.CLIENTS, close_all)

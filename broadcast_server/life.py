@@ -8,7 +8,6 @@ parts of one run are in ``run.py``; here is decided which thread ends it, and wh
 from __future__ import annotations
 
 import abc
-import atexit
 import logging
 import os
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
+from . import exits
 from .access import is_loopback
 from .core import Core
 from .deadlines import MAX_SECONDS
@@ -304,4 +304,4 @@ def _stop_all() -> None:
         hub.stop()
 
 
-atexit.register(_stop_all)
+exits.at_exit(exits.HUBS, _stop_all)

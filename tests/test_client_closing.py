@@ -262,22 +262,6 @@ print("end")
     assert (finished.returncode, finished.stdout) == (0, "end\n")
 
 
-def test_hub_of_the_same_program_still_gets_what_is_sent() -> None:
-    """Clients end before hubs do."""
-    program = """
-import atexit
-seen = []
-atexit.register(lambda: print(len(seen)))  # what was registered first is called last
-from broadcast_server import BroadcastClient, BroadcastHub
-hub = BroadcastHub(port=0, max_rate=0, on_message=seen.append).start()
-client = BroadcastClient(hub.url).connect()
-for number in range(2000):
-    client.send(str(number))
-"""
-    finished = run(program)
-    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "2000\n", "")
-
-
 def test_forked_child_that_ends_leaves_the_connection_alone() -> None:
     """It is the parent's: the child neither closes nor waits."""
     program = """
