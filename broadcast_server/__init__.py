@@ -2,37 +2,70 @@
 
 ``BroadcastHub`` puts a hub into any threaded program, ``BroadcastClient`` talks to one, ``publish``
 sends one message, and the ``broadcast-server`` command does it from a shell.
+
+Nothing else in here is public. Each name is imported when it is first asked for, so that a program
+pays for what it uses: a publisher for one HTTP request, not for a hub.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .access import AccessRequest, Grant
-from .decisions import Refusal
-from .errors import (
-    AccessError,
-    BroadcastServerError,
-    ConnectFailed,
-    ConnectionClosed,
-    HubBusy,
-    HubError,
-    HubStopped,
-    InvalidRoom,
-    MessagesLost,
-    MessageTooBig,
-    ProtocolError,
-    PublishFailed,
-    SendRefused,
-    TlsError,
-    UsageError,
-)
-from .hub import BroadcastHub
-from .messages import Gap, Member, Message, Presence
-
+# Type checkers read this, and know of no __getattr__: so a misspelt name is an error to them.
 if TYPE_CHECKING:
+    from .access import AccessRequest, Grant
     from .client import BroadcastClient
+    from .decisions import Refusal
+    from .errors import (
+        AccessError,
+        BroadcastServerError,
+        ConnectFailed,
+        ConnectionClosed,
+        HubBusy,
+        HubError,
+        HubStopped,
+        InvalidRoom,
+        MessagesLost,
+        MessageTooBig,
+        ProtocolError,
+        PublishFailed,
+        SendRefused,
+        TlsError,
+        UsageError,
+    )
+    from .hub import BroadcastHub
+    from .messages import Gap, Member, Message, Presence
     from .publisher import publish
+else:
+    # The same for the running program. Every other public name is an exception.
+    _HOMES = {
+        "AccessRequest": "access",
+        "BroadcastClient": "client",
+        "BroadcastHub": "hub",
+        "Gap": "messages",
+        "Grant": "access",
+        "Member": "messages",
+        "Message": "messages",
+        "Presence": "messages",
+        "Refusal": "decisions",
+        "publish": "publisher",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        try:
+            home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+        except AttributeError as error:  # `from … import` would take it for a missing name
+            raise ImportError(f"cannot import {name}: {error}") from error
+        value = globals()[name] = getattr(home, name)  # asked for once
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 
@@ -63,16 +96,3 @@ __all__ = [
     "UsageError",
     "publish",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # A hub alone does not pay for importing what others need.
-    if name == "BroadcastClient":
-        from .client import BroadcastClient
-
-        return BroadcastClient
-    if name == "publish":
-        from .publisher import publish
-
-        return publish
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

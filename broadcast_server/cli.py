@@ -6,9 +6,9 @@ environment variables, ``--help``, the man page, the shell completions and
 nobody's environment leaks into the man page: the command line wins over the environment, the
 environment over the default.
 
-argparse-manpage runs this file outside the package, in a build that has none of our dependencies:
-what is imported at its top may import nothing but the standard library, and stands for itself, not
-for the package. What the commands do stands in ``commands.py`` and in modules of their own.
+The man page is made from it in a build that has none of our dependencies: what is imported at its
+top may import nothing but the standard library. What the commands do stands in ``commands.py`` and
+in modules of their own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,11 @@ import argparse
 import os
 import shutil
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-if not __package__ and "broadcast_server" not in sys.modules:
-    # A package of that name in which nothing is run but what is asked for below.
-    _alone = types.ModuleType("broadcast_server")
-    _alone.__path__ = [os.path.dirname(os.path.abspath(__file__))]
-    sys.modules["broadcast_server"] = _alone
-
-from broadcast_server import cli_words, client_options, hub_options, short_help
-from broadcast_server.options import Option, did_you_mean
+from . import cli_words, client_options, hub_options, short_help
+from .options import Option, did_you_mean
 
 PROG = "broadcast-server"
 
@@ -49,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
     """Tells a usage error in one line, without repeating the usage."""
 
     def error(self, message: str) -> NoReturn:
-        from broadcast_server import streams
+        from . import streams
 
         streams.complain(self.prog.partition(" ")[2], message)
         raise SystemExit(2)
@@ -114,7 +107,7 @@ class _HelpAll(argparse.Action):
     """Describes every option."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from broadcast_server import streams
+        from . import streams
 
         assert isinstance(parser, (_CommandParser, _ProgramParser))
         raise SystemExit(0 if streams.write_stdout(parser.format_long_help()) else 1)
@@ -124,7 +117,7 @@ class _Version(argparse.Action):
     """Prints the version; the package is imported only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from broadcast_server import __version__, streams
+        from . import __version__, streams
 
         raise SystemExit(0 if streams.write_stdout(f"{PROG} {__version__}\n") else 1)
 
@@ -298,7 +291,7 @@ def take_url(given: dict[str, Any]) -> str | None:
     Raises:
         ValueError: the room is given twice.
     """
-    from broadcast_server import targets
+    from . import targets
 
     apart = not given.keys().isdisjoint(("host", "port", "room"))
     url: str | None = given.get("url")
@@ -318,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
-    from broadcast_server import commands, listening, publishing, streams
+    from . import commands, listening, publishing, streams
 
     streams.open_standard_streams()
     parser = build_parser()

@@ -31,7 +31,7 @@ EXIT_SECONDS = 5.0
 # How many connections, one after the other, may have their time although none brings an answer.
 MAX_LINKS = 2
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 def close(

@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.25
 MAX_REFUSED = 100
 MAX_REFUSED_BYTES = 4 * 1024 * 1024
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 class ClientCore:

@@ -37,7 +37,7 @@ RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 class ClientLife:

@@ -25,7 +25,7 @@ from .deadlines import Deadline
 MAX_FRAGMENTS = 131_072
 MAX_PONGS = 64
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 class Link:

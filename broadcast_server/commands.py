@@ -37,7 +37,7 @@ TERMINAL_HISTORY = 20
 # is queued at once.
 TERMINAL_QUEUE_BYTES = 64 * 1024 * 1024
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.cli")
 
 
 def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:

@@ -29,7 +29,7 @@ from .sessions import Sessions
 from .settings import Settings
 from .tls import Certificate
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # With anything else whoever is refused would think that all is well.
 _REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)

@@ -33,7 +33,7 @@ from .settings import Settings
 from .timers import NEVER, Timers
 from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # The bounds between which the times of passes are counted.
 PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

@@ -46,7 +46,7 @@ finally:
 
 __all__ = ["HubHandler", "WebsocketServer"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512

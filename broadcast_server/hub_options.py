@@ -7,7 +7,7 @@ Each stands here once; the parser, the environment variables, help, man page, sh
 
 from __future__ import annotations
 
-from broadcast_server.options import Option, logging_options
+from .options import Option, logging_options
 
 MIB = 1024 * 1024
 

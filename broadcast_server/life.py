@@ -27,7 +27,7 @@ from .run import Run
 from .server import HubServer
 from .settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 Hub = TypeVar("Hub", bound="HubLife")
 

@@ -21,7 +21,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 BACKLOG = 1024
 LOCALHOST = ("127.0.0.1", "::1")

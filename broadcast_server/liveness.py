@@ -17,7 +17,7 @@ from .timers import NEVER, Timers
 from .tls_stream import ByteStream
 from .writer import ClientWriter
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # Between two looks that both find no answer to a ping.
 LAST_LOOK_SECONDS = 0.25

@@ -105,7 +105,7 @@ class BackgroundHandler(logging.Handler):
         try:
             if self._lost:
                 note = f"{self._lost} records were left out: the log is read too slowly"
-                level, name = logging.WARNING, __name__
+                level, name = logging.WARNING, "broadcast_server.cli"
                 gap = logging.LogRecord(name, level, __file__, 0, note, None, None)
                 self._put(self.format(gap))
                 self._lost = 0

@@ -25,7 +25,7 @@ BUSY_STATUSES = frozenset({429, 502, 503, 504})
 # The longest pause that nobody has asked for.
 MAX_PAUSE_SECONDS = 5.0
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 class Poster:

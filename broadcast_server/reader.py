@@ -28,7 +28,7 @@ from .sessions import Session
 from .timers import NEVER
 from .writer import BATCH_BYTES
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # What a client may still send after Close, in messages of the largest size, before it is cut off.
 _DISCARD_MESSAGES = 16

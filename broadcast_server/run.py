@@ -27,7 +27,7 @@ from .server import HubServer
 from .settings import Settings
 from .tls import Certificate
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # Up to so many clients are no herd: all are told at once, and get the very same messages.
 HERD = 100

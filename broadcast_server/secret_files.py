@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import AccessError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.access")
 
 MAX_FILE_BYTES = 64 * 1024
 

@@ -32,7 +32,7 @@ from .hosts import own_names
 from .listeners import Listeners, open_listeners
 from .tls_stream import TlsStream
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 Wire = socket.socket | TlsStream
 

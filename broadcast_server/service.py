@@ -36,7 +36,7 @@ SAME_SECONDS = 0.2
 
 Signals = queue.SimpleQueue[signal.Signals]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.cli")
 
 
 def catch_signals() -> Signals:

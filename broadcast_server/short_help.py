@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
-from broadcast_server.options import Option
+from .options import Option
 
 INDENT = 2
 # Where descriptions begin.

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.cli")
 
 FIRST_DESCRIPTOR = 3
 # A manager that does not read must not hold up the hub.

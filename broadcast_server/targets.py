@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import secret_files, tls
+from . import secret_files
 from .errors import AccessError, ConnectFailed, TlsError, UsageError
 from .streams import complain, warn
 
@@ -228,6 +228,10 @@ def _trust(
         raise UsageError(f"{both} contradict each other")
     if "insecure" in wanted:
         warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
-        # It was said, and at a level that cannot be turned off.
-        logging.getLogger(tls.__name__).setLevel(logging.ERROR)
+        # That was the command's word for it, at a level that cannot be turned off.
+        logging.getLogger("broadcast_server.client").addFilter(_is_not_insecure)
     return wanted
+
+
+def _is_not_insecure(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("insecure: ")

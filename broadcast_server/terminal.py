@@ -50,7 +50,7 @@ FAREWELL_SECONDS = 10.0
 # What reading and writing say when there is no terminal any more.
 GONE = (errno.EIO, errno.ENXIO, errno.EPIPE)
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.cli")
 
 
 class Terminal:

@@ -19,7 +19,7 @@ from .tls_stream import TlsStream
 
 StrPath = str | os.PathLike[str]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.client")
 
 
 class _Encrypted(Exception):

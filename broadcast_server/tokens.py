@@ -29,7 +29,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.access")
 
 # Clocks of issuer and hub may differ by so much: a token counts that much longer, and earlier.
 LEEWAY_SECONDS = 30

@@ -24,7 +24,7 @@ from .rooms import Room
 from .settings import Settings
 from .timers import Timers
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("broadcast_server.hub")
 
 # The most that one client is offered in one pass, so that rooms and clients take turns.
 BATCH_BYTES = 256 * 1024

@@ -140,10 +140,14 @@ def test_options_are_listed_as_they_can_be_typed() -> None:
 
 
 def logged() -> set[tuple[str, str, str]]:
-    """Return level, message and module of each record that the package may log."""
+    """Return level, message and logger of each record that the package may log."""
     found = set()
     for path in PACKAGE.glob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        name = re.search(
+            r'^logger = logging.getLogger\("broadcast_server\.(\w+)"\)', text, re.MULTILINE
+        )
         for call in ast.walk(tree):
             if not isinstance(call, ast.Call) or ast.unparse(call.func)[:7] != "logger.":
                 continue
@@ -160,7 +164,8 @@ def logged() -> set[tuple[str, str, str]]:
                     for word in re.findall(r"logging\.([A-Z]+)", ast.unparse(step.value))
                 }
             text = re.sub(r"(%(\.\d)?[sdrf])+", "…", message.value)
-            found |= {(level, text, path.stem) for level in levels}
+            assert name, path
+            found |= {(level, text, name[1]) for level in levels}
     return found
 
 
@@ -169,9 +174,9 @@ def test_every_record_is_in_the_table_of_its_level() -> None:
     page = (ROOT / "docs" / "reference" / "logging.md").read_text(encoding="utf-8")
     parts = re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     listed = {
-        (level, message, module)
+        (level, message, logger)
         for level, part in parts
-        for message, module in re.findall(r"^\| `(.*?)` \| `(\w+)` \| \S", part, re.MULTILINE)
+        for message, logger in re.findall(r"^\| `(.*?)` \| `(\w+)` \| \S", part, re.MULTILINE)
     }
     assert listed == logged()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
-import sys
 
 import pytest
 import websocket_server
@@ -131,31 +130,6 @@ def test_pure_module_does_no_io_and_starts_no_thread(module: str) -> None:
     words = {node.id for node in walk_running(tree_of(module)) if isinstance(node, ast.Name)}
     words |= {n.attr for n in walk_running(tree_of(module)) if isinstance(n, ast.Attribute)}
     assert words & {"Thread", "Timer", "open", "sleep", "print"} == set()
-
-
-def test_top_of_cli_needs_only_the_standard_library() -> None:
-    """argparse-manpage runs cli.py alone, in a build that has nothing else; what it imports of ours
-    there is no different."""
-    found, waiting = set(), ["cli"]
-    while waiting:
-        module = waiting.pop()
-        found.add(module)
-        for node in tree_of(module).body:
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{module}: relative"
-                names = [str(node.module)]
-                if node.module == "broadcast_server":
-                    names = [f"broadcast_server.{alias.name}" for alias in node.names]
-            for name in names:
-                package, _, own = name.partition(".")
-                if package == "broadcast_server":
-                    waiting.append(own)
-                else:
-                    assert package in sys.stdlib_module_names, f"{module}: {name}"
-    assert found == {"cli", "cli_words", "client_options", "hub_options", "options", "short_help"}
 
 
 def test_websocket_server_classes_are_the_running_ones() -> None:

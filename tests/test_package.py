@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import email
+import importlib
+import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +74,7 @@ def test_every_public_name_is_there() -> None:
         assert getattr(broadcast_server, name)
     errors = {
         name
-        for name, value in vars(broadcast_server.errors).items()
+        for name, value in vars(importlib.import_module("broadcast_server.errors")).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
     wanted = errors | {"BroadcastHub", "BroadcastClient"}
@@ -121,6 +125,111 @@ broadcast_server.BroadcastHub, broadcast_server.BroadcastClient
 assert not {"prompt_toolkit", "wcwidth", "asyncio"} & set(sys.modules)
 """
     run(PYTHON, "-c", program)
+
+
+def test_parser_needs_only_the_standard_library(tmp_path: pathlib.Path) -> None:
+    """The man page is made in a build that has none of the packages that we use."""
+    (tmp_path / "broadcast_server").symlink_to(PACKAGE)
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from broadcast_server.cli import build_parser
+build_parser().format_long_help()
+others = {{name.partition(".")[0] for name in sys.modules}} - sys.stdlib_module_names
+assert others <= {{"broadcast_server", "__main__"}}, others
+"""
+    # Without site, hence without what is installed.
+    run(PYTHON, "-I", "-S", "-c", program)
+
+
+def test_package_runs_from_a_zip_file(tmp_path: pathlib.Path) -> None:
+    """The page is read by the import system: a frozen program has no files beside its modules."""
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for path in PACKAGE.rglob("*"):
+            if "__pycache__" not in path.parts:
+                made.write(path, path.relative_to(PACKAGE.parent))
+    program = f"""
+import sys, urllib.request
+sys.path.insert(0, {str(archive)!r})
+from broadcast_server import BroadcastHub, publish
+with BroadcastHub(port=0) as hub:
+    assert {str(archive)!r} in sys.modules[BroadcastHub.__module__].__file__
+    address = f"http://127.0.0.1:{{hub.port}}"
+    for path in "/-/static/room.js", "/-/static/app.css":
+        assert urllib.request.urlopen(address + path, timeout=10).read()
+    publish(address, "hello")
+"""
+    run(PYTHON, "-c", program)
+
+
+def test_name_that_is_missing_is_an_attribute_error() -> None:
+    """The names that are imported when asked for do not hide a misspelt one."""
+    with pytest.raises(AttributeError, match="has no attribute 'BroadcastHubb'"):
+        _ = getattr(broadcast_server, "BroadcastHub" + "b")
+    with pytest.raises(ImportError):
+        exec("from broadcast_server import BroadcastHubb")
+    assert set(broadcast_server.__all__) <= set(dir(broadcast_server))
+
+
+def test_each_public_name_is_imported_from_where_type_checkers_see_it() -> None:
+    """The list for type checkers and the one of the running package are the same."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    homes = {
+        alias.name: f"broadcast_server.{node.module}"
+        for node in seen.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(homes) == set(broadcast_server.__all__)
+    for name, home in homes.items():
+        value = getattr(broadcast_server, name)
+        assert getattr(importlib.import_module(home), name) is value
+
+
+CHECKERS = {
+    # websocket-server has no types, which concerns nobody who has the package installed.
+    "mypy": [
+        PYTHON,
+        "-m",
+        "mypy",
+        "--strict",
+        "--ignore-missing-imports",
+        "--cache-dir",
+        os.devnull,
+    ],
+    "pyright": [str(ROOT / "tests" / "node_modules" / ".bin" / "pyright"), "--pythonpath", PYTHON],
+}
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_type_checker_finds_a_misspelt_name(checker: str, tmp_path: pathlib.Path) -> None:
+    """And nothing wrong with the right ones."""
+    if shutil.which(CHECKERS[checker][0]) is None:
+        pytest.skip(f"{checker} is not installed (make test installs it)")
+    names = ", ".join(broadcast_server.__all__)
+    (tmp_path / "right.py").write_text(f"from broadcast_server import {names}\nprint({names})\n")
+    (tmp_path / "wrong.py").write_text("from broadcast_server import BroadcastHubb\n")
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps(
+            {"extraPaths": [str(ROOT)], "pythonVersion": "3.10", "typeCheckingMode": "strict"}
+        )
+    )
+    found = {}
+    for name in "right.py", "wrong.py":
+        result = subprocess.run(
+            [*CHECKERS[checker], name],
+            cwd=tmp_path,
+            env={**os.environ, "MYPYPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            timeout=SECONDS,
+        )
+        found[name] = (result.returncode, result.stdout + result.stderr)
+    assert found["right.py"][0] == 0, found
+    assert found["wrong.py"][0] == 1, found
+    assert "BroadcastHubb" in found["wrong.py"][1]
 
 
 # Pages made from the code.

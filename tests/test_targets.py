@@ -154,11 +154,13 @@ def test_origin_is_one_header_line_more() -> None:
 
 
 def test_trust_is_for_tls_only(
-    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Whoever asks for it elsewhere would feel safe; who gives it up is warned."""
-    logger = logging.getLogger("broadcast_server.tls")
-    request.addfinalizer(lambda: logger.setLevel(logging.NOTSET))  # a command ends after that
+    logger = logging.getLogger("broadcast_server.client")
+    request.addfinalizer(logger.filters.clear)  # a command ends after that
     assert find("wss://h/", ca_file="f").trust == {"ca_file": "f"}
     with pytest.raises(UsageError, match="--ca-file is for addresses that begin with wss://"):
         find("ws://h/", ca_file="f")
@@ -167,6 +169,10 @@ def test_trust_is_for_tls_only(
     assert capsys.readouterr().err == ""
     assert find("wss://h/", insecure=True).trust == {"insecure": True}
     assert "INSECURE" in capsys.readouterr().err
+    with caplog.at_level(logging.INFO):
+        logger.warning("insecure: whoever answers is believed")
+        logger.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 @pytest.mark.parametrize(

@@ -890,7 +890,7 @@ def test_log_is_drawn_above_the_line() -> None:
         server.reset()
         with listening.accept_events("c2").sock:
             ann.wait_for("connected again")
-            ann.wait_for("INFO broadcast_server.client_life")
+            ann.wait_for("INFO broadcast_server.client")
             ann.wait_for(lambda screen: screen[-2] == "> half a line")
             ann.key("C-c")
             ann.status()
