@@ -262,6 +262,7 @@ class Connection:
         Returns:
             Whether to ``attend`` to it. What is left out is told as a whole later.
         """
+        assert self.room.lock.locked()
         with self.lock:
             if self.closing or self.ended:
                 return False

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server import frames
-from broadcast_server.connection import MAX_WAITING_PONGS, Connection
+from broadcast_server.connection import MAX_PRESENCE_BYTES, MAX_WAITING_PONGS, Connection
 from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
 from broadcast_server.rooms import Room
 
@@ -115,6 +115,25 @@ def test_eviction_throws_away_what_waits(pair: Pair) -> None:
     assert (connection.personal, connection.personal_bytes, connection.urgent) == (None, 0, [])
     assert connection.final == frames.encode_close(1013, "slow")
     assert connection.queue(b"x") is None and not connection.plain
+
+
+def test_presence_is_left_out_until_the_whole_list_is_told(pair: Pair) -> None:
+    """A client that has missed one change is told no later one: it would not fit what it knows."""
+    connection, _ = pair
+    room = connection.room
+    assert connection.queue(bytes(MAX_PRESENCE_BYTES))
+    with room.lock:
+        assert not connection.queue_presence(b"too much waits")
+    connection.take_personal()
+    assert not connection.personal
+    with room.lock:
+        assert not connection.queue_presence(b"does not fit")
+    assert not connection.personal
+    room.tell_members(connection)
+    assert connection.personal and len(connection.personal) == 1
+    with room.lock:
+        assert connection.queue_presence(b"fits again")
+    assert connection.personal[-1][1] == b"fits again"
 
 
 def test_pongs_that_wait_are_bounded(pair: Pair) -> None:

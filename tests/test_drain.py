@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcast_server import MessagesLost, forms, run
+from broadcast_server import Message, MessagesLost, forms, run
 from broadcast_server.backplane import MemoryBackplane
+from broadcast_server.connection import Connection
 from broadcast_server.errors import HubStopped
 from broadcast_server.messages import Draft, encode
 
-from .beside import during
-from .support import HandshakeRefused, RawClient, running_hub, wait_until
+from .beside import during, in_thread
+from .support import CLOSE, HandshakeRefused, RawClient, running_hub, wait_until
 from .test_shutdown import GRACE_SECONDS, is_listening, many_clients
 from .test_site import Stream
 from .test_subprotocol import Peer
@@ -127,6 +128,35 @@ def test_publisher_from_outside_is_refused_before_the_first_goodbye() -> None:
     assert log.entries == [draft, draft]
 
 
+def test_message_of_a_publisher_that_is_late_reaches_nobody(
+    patient: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A publisher whose request was in hand when the goodbyes began gets 503."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> Message:
+        entered.set()
+        gate.wait(SECONDS)
+        return message
+
+    caplog.set_level("INFO", "broadcast_server")
+    with running_hub(filter=hold, **patient) as hub, many_clients(hub.port, 2) as clients:
+        posting = in_thread(status_of, hub.port, "POST", "/0")
+        assert entered.wait(SECONDS)
+        with during(hub.drain):
+            try:
+                assert wait_until(lambda: "draining: 2 clients" in caplog.text)
+            finally:
+                gate.set()
+            answer = posting.result(SECONDS)
+            with during(hub.stop):
+                first = [client.recv_frame()[1] for client in clients]
+                for client in clients:
+                    client.send_close(1001)
+                    client.close()
+    assert (answer, first) == ((503, "5"), [CLOSE, CLOSE])
+
+
 @pytest.mark.parametrize(
     ("clients", "most", "seconds"),
     [(0, 5.0, 0.0), (100, 5.0, 0.0), (101, 5.0, 0.505), (1000, 5.0, 5.0), (10_000, 5.0, 5.0)],
@@ -171,6 +201,32 @@ def test_goodbyes_are_spread_over_the_time(monkeypatch: pytest.MonkeyPatch) -> N
         assert clock.now <= 1000.6 and clock.count() == 150
         at_once = [b - a for a, b in zip(clock.told, clock.told[1:], strict=False)]
         assert len(at_once) >= 15 and max(at_once) <= 30, at_once
+        with during(hub.stop):
+            close_all(clients, 1001)
+
+
+def test_goodbyes_come_in_an_order_other_than_that_of_joining(
+    patient: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that have joined first are not the first to go: each has its moment at random."""
+    with running_hub(**patient) as hub, many_clients(hub.port, 20) as clients:
+        running = hub._run
+        assert running is not None
+        order: list[int] = []
+        say_goodbye = running.core.say_goodbye
+
+        def note(connection: Connection) -> None:
+            order.append(connection.number)
+            say_goodbye(connection)
+
+        clock = Clock()
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "time", clock)
+            patch.setattr(running, "_hurried", clock)
+            patch.setattr(running.core, "say_goodbye", note)
+            running.drain(0.0, 1.0, False)
+        joined = sorted(order)
+        assert len(joined) == 20 and order != joined
         with during(hub.stop):
             close_all(clients, 1001)
 

@@ -142,6 +142,8 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             assert client.sock.recv(100) == b""
             with pytest.raises(HubStopped):
                 hub.broadcast("y")
+            with pytest.raises(HubStopped):
+                hub.send("c1", "y")
         assert "the fan-out has failed" in caplog.text
 
 
@@ -206,14 +208,17 @@ class Bench:
             self.publish(1, size)
             self.fanout._pass(self.room)
 
+    def close(self) -> None:
+        self.fanout.close()
+        for sock in self.sockets:
+            sock.close()
+
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     made = Bench(max_message_bytes=30_000, room_log_bytes=400_000)
     yield made
-    made.fanout.close()
-    for sock in made.sockets:
-        sock.close()
+    made.close()
 
 
 def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: Bench) -> None:

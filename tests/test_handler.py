@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub
+from broadcast_server import BroadcastHub, Member
 from broadcast_server.connection import Connection
 from broadcast_server.handler import MAX_RECV_BYTES, MIN_RECV_BYTES, HubHandler
 
@@ -18,6 +19,8 @@ from .support import (
     running_hub,
     wait_until,
 )
+
+SECONDS = 10.0
 
 
 def handler_of(hub: BroadcastHub) -> HubHandler:
@@ -79,6 +82,34 @@ def test_callbacks_come_in_the_order_of_a_clients_life() -> None:
         (b"b", "ann"),
         ("leave", "ann", 4000, "enough"),
     ]
+
+
+def test_client_that_has_left_is_no_member_while_the_fan_out_is_busy() -> None:
+    """``on_leave`` does not find its client in the room, whatever the fan-out has to do first."""
+    found: list[list[Member]] = []
+    held, gate, left = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        held.set()
+        gate.wait(SECONDS)
+
+    def look(*_: object) -> None:
+        found.append(hub.members())
+        left.set()
+
+    with running_hub(on_leave=look) as hub, RawClient.connect(port=hub.port) as client:
+        client.sync()
+        connection = handler_of(hub).client
+        assert hub._core is not None and connection is not None
+        assert len(hub.members()) == 1
+        hub._core.fanout._mailbox.post(hold, connection)
+        try:
+            assert held.wait(SECONDS)
+            client.reset()
+            assert left.wait(SECONDS)
+        finally:
+            gate.set()
+    assert found == [[]]
 
 
 def test_client_that_is_cut_off_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:

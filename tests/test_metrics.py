@@ -32,6 +32,7 @@ from .support import (
     upgrade_request,
     wait_until,
 )
+from .test_site import Stream
 
 SECONDS = 10.0
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -261,6 +262,16 @@ def test_disconnects_are_counted_by_code(hub: BroadcastHub) -> None:
     assert wait_until(lambda: ended() == expected), ended()
     # What has not happened yet is 0, so that the first of its kind is seen as an increase.
     assert value(hub, "disconnects_total 1013") == 0
+
+
+def test_reader_of_a_stream_that_leaves_counts_as_1000() -> None:
+    """A reader of server-sent events cannot send a Close, so its end is a normal one."""
+    left: list[tuple[int, str]] = []
+    with running_hub(on_leave=lambda member, code, reason: left.append((code, reason))) as hub:
+        with Stream(hub, "/r"):
+            assert len(hub.members("/r")) == 1
+        assert wait_until(lambda: left == [(1000, "")]), left
+        assert value(hub, "disconnects_total 1000") == 1
 
 
 def test_evictions_are_counted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from broadcast_server import BroadcastHub, Message
 from broadcast_server.server import HubServer
+from broadcast_server.tls_stream import TlsStream
 
+from .certificates import Certificates
 from .support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 
 
@@ -217,6 +220,34 @@ def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
     assert not server._http
     with socket.socket() as stranger:
         assert not server._is_idle(stranger)
+
+
+def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose handshake takes the hub its time is not cut off at once to make room."""
+    entered, gate = threading.Event(), threading.Event()
+    with certificates.hub() as hub:
+        assert hub._core is not None and hub._core.tls is not None
+        server, certificate = server_of(hub), hub._core.tls
+        context = certificate._context
+
+        def compute() -> ssl.SSLContext:
+            entered.set()
+            gate.wait(30)
+            return context
+
+        monkeypatch.setattr(certificate, "wrap", lambda sock: TlsStream(sock, compute))
+        with RawClient.open(port=hub.port):
+            assert entered.wait(30)
+            (request,) = server._http
+            try:
+                assert server._http[request].waiting
+                assert not server._is_idle(request)
+            finally:
+                gate.set()
+            # Now it is the client that has to speak.
+            assert wait_until(lambda: server._is_idle(request))
 
 
 def test_stop_waits_for_a_session_that_has_not_begun(

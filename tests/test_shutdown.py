@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .beside import during, in_thread
 from .support import (
     BINARY,
     CLOSE,
@@ -255,6 +256,40 @@ def test_client_that_is_just_being_admitted_is_told_1001(
         client.close()
         stopper.join(10)
         assert not stopper.is_alive()
+
+
+def test_client_that_becomes_known_after_the_goodbyes_is_told_1001(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that the stop has not met among the connections says goodbye to itself."""
+    assert hub._core is not None and hub._server is not None
+    core, set_connection, connections = (
+        hub._core,
+        hub._server.set_connection,
+        hub._server.connections,
+    )
+    is_listed, are_told = threading.Event(), threading.Event()
+
+    def set_connection_late(*arguments: Any) -> None:
+        is_listed.set()
+        assert are_told.wait(10)
+        set_connection(*arguments)
+
+    def look() -> list[Any]:
+        found = connections()
+        if core.stopping:
+            are_told.set()
+        return found
+
+    monkeypatch.setattr(hub._server, "set_connection", set_connection_late)
+    monkeypatch.setattr(hub._server, "connections", look)
+    connecting = in_thread(RawClient.connect, port=hub.port)
+    assert is_listed.wait(10)
+    with during(hub.stop):
+        with connecting.result(10) as client:
+            assert client.recv_close()[0] == 1001
+            client.send_close(1001)
+            client.recv_eof()
 
 
 def test_leave_callback_is_told_about_the_stop() -> None:

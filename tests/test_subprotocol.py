@@ -12,6 +12,7 @@ from broadcast_server import BroadcastHub
 
 from .support import BINARY, CLOSE, PING, TEXT, RawClient, running_hub, wait_until
 from .test_events import SCHEMA
+from .test_fanout import fanout_of, sleeps
 
 OFFER = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
 
@@ -178,6 +179,28 @@ def test_more_than_a_hundred_members_are_only_counted() -> None:
         assert len(counts) <= 3
         for other in others:
             other.close()
+
+
+def test_room_that_has_shrunk_is_not_counted_any_more(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of a room that is small again hear who comes and goes, and no ``count``."""
+    monkeypatch.setattr("broadcast_server.presence.MAX_NAMED", 2)
+    monkeypatch.setattr("broadcast_server.fanout.COUNT_SECONDS", 0.0)
+    fanout = fanout_of(hub)
+    with Peer(hub) as peer:
+        others = [RawClient.connect(port=hub.port, path="/r") for _ in range(2)]
+        kinds = [peer.recv()["type"] for _ in range(2)]
+        assert kinds == ["join", "count"]
+        for other in others:
+            other.leave()
+            assert peer.recv()["type"] == "leave"
+        with RawClient.connect(port=hub.port, path="/r"):
+            assert peer.recv()["type"] == "join"
+            # A count that is due would be queued before the fan-out sleeps.
+            assert sleeps(fanout)
+            peer.send(type="who", ref=1)
+            assert peer.recv()["type"] == "members"
 
 
 def test_presence_that_piles_up_becomes_one_list(

@@ -6,24 +6,33 @@ table of that page is the measure: a lock that is not in it, or is taken out of 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import linecache
+import operator
 import random
 import re
+import socket
+import ssl
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from broadcast_server import BroadcastHub, HubBusy, Message
+from broadcast_server import BroadcastHub, HubBusy, Message, client_closing
 from broadcast_server.core import Core
+from broadcast_server.deadlines import Deadline
 from broadcast_server.events import MAX_LISTED
+from broadcast_server.tls_stream import TlsStream
 
+from .beside import SECONDS, in_thread
 from .support import ROOT, HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from .test_fanout import Bench
 from .test_subprotocol import OFFER, Peer
 
 PAGE = (ROOT / "docs/topics/threads-and-locks.md").read_text()
@@ -294,6 +303,84 @@ def test_locks_are_taken_in_their_order_and_counts_stay_true(
         assert_nothing_is_left_over(core)
     assert not watch.faults
     assert watch.seen == set(RANKS) | ALONE
+
+
+class Objects:
+    """One object of each class with a lock, none of which is in use elsewhere, and their methods
+    with what those are called with."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.room = bench.room
+        self.client, _ = bench.client()
+        self.fanout = bench.fanout
+        self.mailbox = bench.fanout._mailbox
+        raw, theirs = socket.socketpair()
+        bench.sockets += [raw, theirs]
+        self.stream = TlsStream(raw, lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        self.core = types.SimpleNamespace(
+            lock=threading.RLock(), connecting=True, ended=False, is_given_up=True, timed_out=False
+        )
+
+    def queue_urgent(self) -> None:
+        self.client.queue_urgent(b"x")
+
+    def tell_members(self) -> None:
+        self.room.tell_members(self.client)
+
+    def shake_hands(self) -> None:
+        self.stream._handshake(Deadline(0))
+
+    def close_all(self) -> None:
+        client_closing.close_all()
+
+
+@pytest.fixture
+def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
+    bench = Bench()
+    made = Objects(bench)
+    # What takes the same lock before or after the place that is looked at.
+    monkeypatch.setattr(TlsStream, "_shake_hands", lambda self: True)
+    monkeypatch.setattr(TlsStream, "_flush", lambda self, deadline: None)
+    monkeypatch.setattr(client_closing, "all_clients", lambda: [made.core])
+    monkeypatch.setattr(client_closing, "_begin", lambda *_, **__: True)
+    monkeypatch.setattr(client_closing, "_await_end", lambda *_, **__: None)
+    yield made
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("lock", "method"),
+    [
+        ("mailbox._lock", "mailbox.rouse"),
+        ("mailbox._pipe_lock", "mailbox.close"),
+        ("mailbox._lock", "mailbox.end"),
+        ("room.lock", "tell_members"),
+        ("room.lock", "room.close"),
+        ("room.lock", "room.look"),
+        ("client.lock", "client.begin_answer"),
+        ("client.lock", "queue_urgent"),
+        ("client.lock", "client.take_urgent"),
+        ("client.lock", "client.try_plain"),
+        ("fanout._end_lock", "fanout.close"),
+        ("stream._lock", "shake_hands"),
+        ("core.lock", "close_all"),
+    ],
+)
+def test_method_waits_for_the_lock_of_what_it_uses(
+    objects: Objects, lock: str, method: str
+) -> None:
+    """A method does nothing while another thread holds the lock, and goes on after that."""
+    begun = threading.Event()
+
+    def call() -> None:
+        begun.set()
+        operator.attrgetter(method)(objects)()
+
+    with operator.attrgetter(lock)(objects):
+        called = in_thread(call)
+        assert begun.wait(SECONDS)
+        assert not concurrent.futures.wait([called], 0.05).done
+    called.result(SECONDS)
 
 
 # -- Presence ----------------------------------------------------------------------------------

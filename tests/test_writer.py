@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server import frames
+from broadcast_server import frames, writer
 from broadcast_server.connection import Connection
 from broadcast_server.forms import RAW
 from broadcast_server.messages import Draft, Member, cost_of
@@ -21,6 +21,16 @@ from broadcast_server.writer import MAX_BATCHES, MAX_PIECES, ClientWriter
 
 PING = frames.encode_frame(frames.PING, b"")
 BIG = 1 << 20
+
+
+class Clock:
+    """A clock that stands still, in the place of ``time`` in writer.py."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class Case:
@@ -178,6 +188,31 @@ def test_evicted_client_gets_its_frame_to_the_end_and_the_id_to_resume_from(case
     assert connection.number not in case.room.members
 
 
+def test_evicted_client_that_reads_slowly_is_given_no_more_than_a_bounded_time(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part that it takes gives it more time, but never beyond the hard deadline."""
+    clock = Clock()
+    monkeypatch.setattr(writer, "time", clock)
+    settings = Settings()
+    connection, theirs = case.client()
+    case.publish((0, bytes(4 * BIG)))
+    case.writer.attend(connection)
+    case.writer.evict_slow(connection)
+    last = clock.now + settings.close_timeout + settings.write_timeout
+    deadlines = []
+    while clock.now < last:
+        assert connection.blocked and connection.deadline is not None
+        deadlines.append(connection.deadline)
+        clock.now += settings.close_timeout / 2
+        # Enough for the kernel to take more at once, and far less than what waits.
+        sent = case.writer.bytes_out
+        while case.writer.bytes_out == sent:
+            theirs.recv(65536)
+            case.writer.go_on(connection)
+    assert deadlines[0] < deadlines[1] and max(deadlines) == deadlines[-1] == last
+
+
 @pytest.mark.parametrize("echo", [False, True])
 def test_own_messages_are_left_out(case: Case, echo: bool) -> None:
     """Unless the client wants them, also where its socket stops in the middle."""
@@ -308,6 +343,7 @@ def test_lost_client_is_dropped_and_its_socket_closed_by_the_last(case: Case) ->
     assert connection.sock.fileno() >= 0  # the reader's share
     case.writer.reader_left(connection)
     case.writer.drop(connection)
+    assert connection.sock.fileno() >= 0  # the fan-out's share was given back once only
     connection.release()
     assert connection.sock.fileno() == -1
 
