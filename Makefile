@@ -12,7 +12,7 @@ NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv chromium shells tmux proxies run test stress soak conformance fuzz check lint \
-	types coverage package bench guard man reference site docs screenshots clean
+	types coverage package bench guard walks man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -68,6 +68,9 @@ bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
+
+walks: .venv ## count the files and functions that a join, a message and the like lead through (ARGS=--help)
+	@$(BIN)/python tests/benchmarks/walks.py $(ARGS)
 
 docs: man reference site ## make the pages that are made from the code, and the site of all pages
 
