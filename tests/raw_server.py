@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from broadcast_server import BroadcastClient
+from broadcast_server.client_link import Link
 
 from .support import CLOSE, PING, PONG, TEXT, accept_for, mask_payload
 
@@ -250,6 +251,15 @@ def fall_silent(sock: socket.socket, stack: contextlib.ExitStack) -> None:
         if not poller.poll(100):
             break
         poller.unregister(waiting)
+
+
+def limit_buffers(client: BroadcastClient, server: RawServer) -> Link:
+    """Make the buffers of a connection far smaller than 2 MiB; return the client's side of it."""
+    link = client._core.link
+    assert link is not None
+    link.channel._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
+    server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+    return link
 
 
 @contextlib.contextmanager

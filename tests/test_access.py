@@ -109,6 +109,16 @@ def test_grant_of_what_nobody_can_have_is_an_error(
         Grant(**fields)
 
 
+@pytest.mark.parametrize("kind", [list, set])
+def test_grant_does_not_change_with_the_patterns_that_it_was_made_of(kind: type[Any]) -> None:
+    """A grant has its own copy of the patterns, and is hashable."""
+    patterns = kind(["/a"])
+    grant = Grant(subscribe=patterns, publish=patterns)
+    patterns.clear()
+    assert grant.may_subscribe("/a") and grant.may_publish("/a")
+    assert hash(grant) == hash(Grant(subscribe=("/a",), publish=("/a",)))
+
+
 # -- What is asked -----------------------------------------------------------------------------
 
 

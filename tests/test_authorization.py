@@ -575,6 +575,7 @@ def test_no_log_line_has_a_token(caplog: pytest.LogCaptureFixture) -> None:
     signed = sign(subscribe=["/r"], publish=["/r"])
     with running_hub(token=right, jwt_key=SECRET) as hub:
         for token in (right, wrong, signed, signed + "x"):
+            is_right = token in (right, signed)
             upgrade(hub, "/r", f"Authorization: Bearer {token}")
             upgrade(hub, f"/r?access_token={token}")
             upgrade(hub, f"/r?access_token={token}&since=x")
@@ -590,13 +591,13 @@ def test_no_log_line_has_a_token(caplog: pytest.LogCaptureFixture) -> None:
                 assert raw.sock.recv(4096).startswith(b"HTTP/1.1 400 ")
             url = f"ws://127.0.0.1:{hub.port}/r"
             for address, shown in ((url, token), (f"{url}?access_token={token}", None)):
-                with contextlib.suppress(ConnectFailed):
+                with contextlib.nullcontext() if is_right else pytest.raises(ConnectFailed):
                     with BroadcastClient(address, token=shown, history=1) as client:
                         assert token not in client.url
                         client.publish("x")
                         hub.disconnect(client.id or "", 1013, "come back")
                         client.publish("y")
-                with contextlib.suppress(PublishFailed):
+                with contextlib.nullcontext() if is_right else pytest.raises(PublishFailed):
                     publish(address, "x", token=shown)
     assert "joined /r" in caplog.text and "refused: " in caplog.text
     shown_as = {right, wrong, signed, signed.rpartition(".")[2], SECRET}

@@ -29,7 +29,14 @@ from broadcast_server import (
 )
 
 from .beside import in_thread
-from .raw_server import SECONDS, SUBPROTOCOL, connected_pair, event_pair, listener
+from .raw_server import (
+    SECONDS,
+    SUBPROTOCOL,
+    connected_pair,
+    event_pair,
+    limit_buffers,
+    listener,
+)
 from .support import (
     BINARY,
     CLOSE,
@@ -913,6 +920,24 @@ def test_close_before_all_is_sent_is_no_echo() -> None:
         )
         server.send_close(1000)
         assert closing.result(SECONDS) is False
+
+
+def test_close_while_ours_is_being_sent_is_no_echo() -> None:
+    """A Close of the peer proves nothing while a part of our last frames is still unsent."""
+    with connected_pair(close_timeout=1000.0) as (client, server):
+        link = limit_buffers(client, server)
+        data = bytes(2 << 20)
+        client.send(data)
+        client.send(data)  # has room once the writer has taken the first one
+        closing = in_thread(client.close)
+        assert wait_until(lambda: link.close is not None)
+        assert server.recv_frame() == (BINARY, data)
+        assert wait_until(lambda: (link._close_at or 0) > link.channel.sent)
+        server.send_close(1000)
+        assert wait_until(lambda: link.ended)
+        server.reset()
+        assert closing.result(SECONDS) is False
+        assert (client.close_code, client.timed_out) == (1000, False)
 
 
 def test_close_gives_up_on_a_silent_peer() -> None:

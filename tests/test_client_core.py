@@ -6,10 +6,11 @@ import gc
 import signal
 import sys
 import threading
+import types
 
 import pytest
 
-from broadcast_server import BroadcastClient, ProtocolError, SendRefused, client_core
+from broadcast_server import BroadcastClient, ProtocolError, SendRefused, client_core, deadlines
 
 from .raw_server import SECONDS, connected_pair, event_pair
 from .support import TEXT, run_parent, running_hub, wait_until
@@ -110,6 +111,51 @@ def test_ctrl_c_does_not_take_the_lock_from_another_thread() -> None:
         assert holding.result(SECONDS) is False
         server.send_frame(TEXT, "x")
         assert client.recv(SECONDS).data == "x"
+
+
+class Waits:
+    """A clock that moves only while a client waits for room in its queue; it notes each wait."""
+
+    def __init__(self, client: BroadcastClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+        clock = types.SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(deadlines, "time", clock)
+        monkeypatch.setattr(client._core.outbox.space, "wait", self.wait)
+
+    def wait(self, timeout: float) -> None:
+        """Let this time pass."""
+        self.waits.append(timeout)
+        self.now += timeout
+
+
+@pytest.mark.parametrize(
+    ("timeout", "waits"), [(0.02, [0.02]), (0.25, [0.25]), (0.625, [0.25, 0.25, 0.125])]
+)
+def test_send_waits_for_as_long_as_its_timeout(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, waits: list[float]
+) -> None:
+    """Each wait takes ``LOOK_SECONDS`` at most, and the last one ends with the timeout."""
+    with event_pair(max_queued_bytes=1) as (client, _, _), monkeypatch.context() as patch:
+        client.send("x")
+        clock = Waits(client, patch)
+        with pytest.raises(TimeoutError, match="in time"):
+            client.send("y", timeout=timeout)
+        assert clock.waits == waits
+
+
+def test_send_with_a_long_timeout_notices_soon_that_nobody_receives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sender checks it every ``LOOK_SECONDS``, not only at the end of its timeout."""
+    pair = event_pair(max_queued_bytes=1, close_timeout=1.0)
+    with pair as (client, _, _), monkeypatch.context() as patch:
+        client.send("x")
+        clock = Waits(client, patch)
+        patch.setattr(client._core.inbox, "stalled_seconds", lambda: clock.now)
+        with pytest.raises(TimeoutError, match="nobody receives"):
+            client.send("y", timeout=1000.0)
+        assert clock.waits == [client_core.LOOK_SECONDS] * 5
 
 
 def test_reason_of_the_end_does_not_grow() -> None:

@@ -26,7 +26,15 @@ from broadcast_server.deadlines import Deadline
 from broadcast_server.retries import back_off
 
 from .beside import in_thread
-from .raw_server import SECONDS, SUBPROTOCOL, Listener, RawServer, connected_pair, event_pair
+from .raw_server import (
+    SECONDS,
+    SUBPROTOCOL,
+    Listener,
+    RawServer,
+    connected_pair,
+    event_pair,
+    limit_buffers,
+)
 from .support import PING, PONG, TEXT, wait_until
 
 SOON = 0.01  # the longest pause before coming back, in most of these tests
@@ -365,6 +373,30 @@ def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
         assert pauses[1] == SOON and max(pauses) <= SOON
 
 
+@pytest.mark.parametrize(
+    ("stable_seconds", "attempts"), [(0.0, [0, 0, 0]), (1000.0, [0, 1, 2])], ids=["long", "short"]
+)
+def test_pauses_start_small_again_after_a_connection_that_lasted(
+    monkeypatch: pytest.MonkeyPatch, stable_seconds: float, attempts: list[int]
+) -> None:
+    """A connection that lasted ``STABLE_SECONDS`` resets the count of attempts; others do not."""
+    counted: list[int] = []
+
+    def count(attempts: int, *others: float) -> float:
+        counted.append(attempts)
+        return back_off(attempts, *others)
+
+    monkeypatch.setattr(client_life, "back_off", count)
+    monkeypatch.setattr(client_life, "STABLE_SECONDS", stable_seconds)
+    with returning() as (client, server, listening):
+        for _ in attempts:
+            server.sock.close()
+            server = listening.accept_events()
+        with server.sock:
+            assert wait_until(lambda: client.state == "open")
+            assert counted == attempts
+
+
 def test_server_that_speaks_events_no_more_is_the_end() -> None:
     """What was plain cannot go on where events have ended."""
     with returning() as (client, server, listening):
@@ -461,6 +493,23 @@ def test_silent_hub_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> N
             assert server.sock.recv(1) == b""
             assert again.recv_frame() == (PING, b"")
             again.message(1)
+            assert client.recv(SECONDS).data == "1"
+
+
+def test_silent_hub_is_left_although_it_stops_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client comes back even if its writer is stuck in a full socket."""
+    with returning() as (client, server, listening):
+        limit_buffers(client, server)
+        data = "x" * (2 << 20)
+        client.send(data)
+        assert server.recv_exact(1)  # the writer has begun, before the silence is noticed
+        monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.05)
+        server.message(1)
+        again = listening.accept(SUBPROTOCOL)
+        with again.sock:
+            monkeypatch.undo()
+            again.welcome(after="1000-1")
+            assert again.recv_event()["data"] == data
             assert client.recv(SECONDS).data == "1"
 
 

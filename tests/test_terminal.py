@@ -893,4 +893,4 @@ def test_log_is_drawn_above_the_line() -> None:
             ann.wait_for("INFO broadcast_server.client")
             ann.wait_for(lambda screen: screen[-2] == "> half a line")
             ann.key("C-c")
-            ann.status()
+            assert ann.status() == 0
