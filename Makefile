@@ -83,15 +83,15 @@ site: .venv/.docs ## build the pages as a site, build/site/, and check it; a war
 	rm -rf build/site
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
 		-d build/doctrees -c docs . build/site
-	$(BIN)/python -m pytest -m site tests/test_documentation_site.py $(ARGS)
+	$(BIN)/python -m pytest -m site tests/documents/test_site.py $(ARGS)
 	@echo "The site: build/site/index.html"
 
 man: .venv ## make the man page, docs/man/broadcast-server.1
 	$(BIN)/python setup.py --quiet build_manpages
 
 screenshots: .venv chromium tmux ## take the README's pictures, docs/images/
-	$(BIN)/python -m tests.screenshots
-	$(BIN)/python -m tests.terminal_picture
+	$(BIN)/python -m tests.documents.screenshots
+	$(BIN)/python -m tests.documents.terminal_picture
 
 chromium: ## install Chromium for the tests of the page, if there is none (Debian, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \

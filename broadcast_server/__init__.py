@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 # Type checkers read this, and know of no __getattr__: so a misspelt name is an error to them.
 if TYPE_CHECKING:
-    from .access import AccessRequest, Grant
-    from .client import BroadcastClient
-    from .decisions import Refusal
+    from .client.client import BroadcastClient
+    from .client.publisher import publish
     from .errors import (
         AccessError,
         BroadcastServerError,
@@ -33,22 +32,23 @@ if TYPE_CHECKING:
         TlsError,
         UsageError,
     )
-    from .hub import BroadcastHub
+    from .hub.http.access import AccessRequest, Grant
+    from .hub.http.models import Refusal
+    from .hub.hub import BroadcastHub
     from .messages import Gap, Member, Message, Presence
-    from .publisher import publish
 else:
     # The same for the running program. Every other public name is an exception.
     _HOMES = {
-        "AccessRequest": "access",
-        "BroadcastClient": "client",
-        "BroadcastHub": "hub",
+        "AccessRequest": "hub.http.access",
+        "BroadcastClient": "client.client",
+        "BroadcastHub": "hub.hub",
         "Gap": "messages",
-        "Grant": "access",
+        "Grant": "hub.http.access",
         "Member": "messages",
         "Message": "messages",
         "Presence": "messages",
-        "Refusal": "decisions",
-        "publish": "publisher",
+        "Refusal": "hub.http.models",
+        "publish": "client.publisher",
     }
 
     def __getattr__(name: str) -> Any:

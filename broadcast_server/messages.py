@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from . import frames
+from .wire import frames
 
 Id = tuple[int, int]
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
-from . import addresses, hosts
-from .deadlines import MAX_SECONDS
 from .errors import UsageError
+from .hub.http import forwarded as addresses
+from .hub.http import host_header as hosts
+from .transport.deadlines import MAX_SECONDS
 
 _VISIBLE = re.compile("[!-~]+")
 

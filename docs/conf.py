@@ -39,7 +39,7 @@ smartquotes = False
 
 html_theme = "furo"
 html_title = f"{project} {release}"
-html_favicon = "../broadcast_server/web/icon.svg"
+html_favicon = "../broadcast_server/hub/http/static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 # Nothing that differs from build to build, and no copies of the sources.

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .browser import find_chromium, running_browser
-from .certificates import Certificates
-from .pages import Reader, reading
 from .support import (
     descriptor_count,
     descriptors,
@@ -22,6 +19,9 @@ from .support import (
     thread_count,
     wait_until,
 )
+from .support.browser import find_chromium, running_browser
+from .support.certificates import Certificates
+from .support.pages import Reader, reading
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub

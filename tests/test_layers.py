@@ -10,7 +10,7 @@ import pytest
 import websocket_server
 
 import broadcast_server
-from broadcast_server import handler, server
+from broadcast_server.hub import handler, server
 
 from .support import ROOT, RawClient, running_hub, wait_until
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import frames, messages
+from broadcast_server import messages
 from broadcast_server.messages import Accepted, Draft, Entry, Member, Message, format_id, parse_id
+from broadcast_server.wire import frames
 
 MEMBER = Member("7", "ann", "/a", "127.0.0.1:5000")
 UTC = datetime.timezone.utc

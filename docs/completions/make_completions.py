@@ -11,7 +11,9 @@ import pathlib
 
 import shtab
 
-from broadcast_server import cli, cli_words, options
+from broadcast_server.cli.options import option as options
+from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli.options import words as cli_words
 
 HERE = pathlib.Path(__file__).parent
 # Where each shell looks for it, below share/, is in setup.cfg.

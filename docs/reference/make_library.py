@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import broadcast_server
+import broadcast_server.errors
 
 HEAD = """\
 <!-- Made by make_library.py from the docstrings: edit those, then run `make docs`. -->

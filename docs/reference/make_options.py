@@ -8,8 +8,9 @@ from __future__ import annotations
 import pathlib
 import re
 
-from broadcast_server import cli, cli_words
-from broadcast_server.options import Option
+from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.options.option import Option
 
 HEAD = """\
 <!-- Made by make_options.py from broadcast_server/*_options.py and cli_words.py: edit those, then

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import websocket
 
-from broadcast_server.frames import FrameDecoder
+from broadcast_server.wire.frames import FrameDecoder
 
 FRAMES = 10_000
 SEGMENT_BYTES = 64 * 1024

@@ -17,7 +17,8 @@ import decode
 import harness
 from harness import OURS, WEBSOCKETS, median
 
-from broadcast_server import BroadcastHub, frames
+from broadcast_server import BroadcastHub
+from broadcast_server.wire import frames
 
 # The aim of `make bench` is 20 and 2; a guard needs room for a noisy machine.
 LEAST_RATIO = 10

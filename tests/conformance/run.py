@@ -30,8 +30,8 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from ..hub_process import hub_process
 from ..support import PYTHON, ROOT, python_environment
+from ..support.hub_process import hub_process
 
 # Autobahn's own waits are 1 to 3 s; group 9 moves up to 16 MiB each way.
 CASE_SECONDS = 20.0

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 
-from broadcast_server import BroadcastHub, backplane, sessions
+from broadcast_server import BroadcastHub
+from broadcast_server.hub import sessions
+from broadcast_server.hub.backplane import memory as backplane
 
 REMEMBERED_SECONDS = 5.0
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 
-from broadcast_server import client_events, events, queries
-from broadcast_server.client_events import Ack, EventReader, Trouble, Welcome
-from broadcast_server.client_session import Session
+from broadcast_server.client.session import Session
 from broadcast_server.errors import ProtocolError
+from broadcast_server.hub.http import query as queries
 from broadcast_server.messages import Entry, Gap, Member, Message, Presence, encode, parse_id
+from broadcast_server.wire import client_events, events
+from broadcast_server.wire.client_events import Ack, EventReader, Trouble, Welcome
 
 MAX_BYTES = 1000
 CODES = frozenset({"bad_json", "unknown_type", "bad_field", "too_big"})

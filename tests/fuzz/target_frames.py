@@ -7,9 +7,9 @@ passed, not even by what is only kept; all that was decoded can be encoded and d
 
 from __future__ import annotations
 
-from broadcast_server import frames
-from broadcast_server.dialer import masked_frame
-from broadcast_server.frames import FrameDecoder
+from broadcast_server.client.dialer import masked_frame
+from broadcast_server.wire import frames
+from broadcast_server.wire.frames import FrameDecoder
 
 MESSAGE_LIMITS = (16, 130, 4096, 70_000)
 FRAGMENT_LIMITS = (1, 2, 5, 1000)

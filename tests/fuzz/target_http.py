@@ -17,13 +17,23 @@ import socket
 
 import h11
 
-from broadcast_server import access, hosts, queries
-from broadcast_server.addresses import Address, client_of, parse_network
-from broadcast_server.decisions import Decision, Join, Publish, Refusal, Request, Response, Stream
-from broadcast_server.frames import FrameDecoder
-from broadcast_server.handshake import BadRequest, HttpConnection
-from broadcast_server.plain_request import parse_plain
-from broadcast_server.policies import check_room, decide
+from broadcast_server.hub.http import access
+from broadcast_server.hub.http import host_header as hosts
+from broadcast_server.hub.http import query as queries
+from broadcast_server.hub.http.connection import BadRequest, HttpConnection
+from broadcast_server.hub.http.forwarded import Address, client_of, parse_network
+from broadcast_server.hub.http.models import (
+    Decision,
+    Join,
+    Publish,
+    Refusal,
+    Request,
+    Response,
+    Stream,
+)
+from broadcast_server.hub.http.plain_request import parse_plain
+from broadcast_server.hub.http.routes import check_room, decide
+from broadcast_server.wire.frames import FrameDecoder
 
 from .target_frames import cut_up
 

@@ -14,11 +14,11 @@ import hashlib
 import hmac
 import time
 
-from broadcast_server import access
-from broadcast_server.access import AccessRequest, Grant
-from broadcast_server.decisions import Refusal, Request
+from broadcast_server.hub.http import access
+from broadcast_server.hub.http.access import AccessRequest, Grant
+from broadcast_server.hub.http.keyring import Keyring
+from broadcast_server.hub.http.models import Refusal, Request
 from broadcast_server.settings import Settings
-from broadcast_server.tokens import Keyring
 
 TOKEN = "secret-token"
 PUBLISH_TOKEN = "other-token"

@@ -11,13 +11,19 @@ import ipaddress
 import re
 import urllib.parse
 
-from broadcast_server import addresses, hosts, media_types, origins, queries, retries, urls
-from broadcast_server.addresses import Address
-from broadcast_server.deadlines import MAX_SECONDS
-from broadcast_server.decisions import Request
+from broadcast_server.client import retries
+from broadcast_server.client.http import Answer
 from broadcast_server.errors import InvalidRoom, UsageError
-from broadcast_server.exchanges import Answer
-from broadcast_server.policies import check_room
+from broadcast_server.hub.http import cors as origins
+from broadcast_server.hub.http import forwarded as addresses
+from broadcast_server.hub.http import host_header as hosts
+from broadcast_server.hub.http import media_types
+from broadcast_server.hub.http import query as queries
+from broadcast_server.hub.http.forwarded import Address
+from broadcast_server.hub.http.models import Request
+from broadcast_server.hub.http.routes import check_room
+from broadcast_server.transport.deadlines import MAX_SECONDS
+from broadcast_server.wire import urls
 
 NAMES = hosts.own_names(["127.0.0.1"], ["hub.example"])
 PROXIES = (addresses.parse_network("10.0.0.0/8"), addresses.parse_network("2001:db8::/64"))

@@ -1,0 +1,257 @@
+"""``broadcast-server listen``: writes messages, or runs a command for each.
+
+Two threads beside the client's own. The *main* one takes messages and writes them. The *watcher*
+waits for what may end that from outside: a signal, the end of the time, or that nobody reads
+standard output any more, which a pipe tells at once, and not only when the next message comes. It
+then ends what the main thread waits for, the connection and the user's command.
+
+A lost connection is taken up again by the client, where it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import BroadcastServerError, MessagesLost, UsageError
+from ...messages import Message
+from ...transport.deadlines import Deadline
+from ..io import formats as message_forms
+from ..io import logs
+from ..io import signals as interrupts
+from ..io import target as targets
+from ..io.endings import ending
+from ..io.streams import complain, hint, warn, write_bytes
+from .runner import Executor
+
+# How long each step may take when it is to end: saying goodbye, the user's command, what hangs.
+LEAVE_SECONDS = 1.0
+WRITE_BYTES = 64 * 1024
+
+OUTPUT_CLOSED, TIME_OVER = "output closed", "time over"
+
+
+def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
+    """Write the messages of a room until there is an end.
+
+    Args:
+        values: the value of each option by its field name.
+        sources: what the user would change to change it: ``--option`` or a variable's name.
+        url: the room's address; None to make it of host, port and room.
+
+    Returns:
+        The exit status: 0 done; 1 no connection, or it was refused, too few messages in time, or a
+        command or standard output has failed; 2 a value that cannot be; 3 the connection was lost
+        for good.
+    """
+    from ...client.client import BroadcastClient
+
+    # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logs.configure(values["log_level"], values["log_format"])
+    deadline = Deadline(values["timeout"])
+    try:
+        _check(values, sources)
+        target = targets.find("listen", values, sources, url)
+        timeout = values["timeout"]
+        client = BroadcastClient(
+            target.url,
+            **target.trust,
+            name=values["name"],
+            token=target.token,
+            headers=targets.offer(target.headers, values, sources),
+            since=values["since"],
+            history=values["history"],
+            reconnect=not values["no_reconnect"],
+            on_state=_StateTeller().take,
+            open_timeout=10.0 if timeout is None else min(10.0, timeout),
+        )
+        client.connect()
+    except targets.FAILURES as error:
+        return targets.tell("listen", error)
+    return Listener(client, values, deadline).run(interrupts.descriptor())
+
+
+class _StateTeller:
+    """Tells a user at a terminal that the connection is lost, and that it is there again.
+
+    Its method runs on the client's own thread.
+    """
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def take(self, state: str) -> None:
+        """Take note of the client's state; another attempt that has failed is no news."""
+        if state == "waiting" and not self._lost:
+            self._lost = True
+            hint("listen", "the connection is lost, trying again")
+        elif state == "open" and self._lost:
+            self._lost = False
+            hint("listen", "connected again")
+
+
+def _check(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Raise UsageError for what can be seen to be wrong."""
+    if values["count"] is not None and values["count"] < 1:
+        raise UsageError(f"{sources['count']} must be at least 1")
+    if values["timeout"] is not None and not values["timeout"] > 0:
+        raise UsageError(f"{sources['timeout']} must be more than 0")
+    if values["history"] < 0:
+        raise UsageError(f"{sources['history']} must be at least 0")
+
+
+class Listener:
+    """Takes the messages of a connected client.
+
+    Args:
+        client: it is closed in the end.
+        values: the value of each option by its field name.
+        deadline: when to end.
+    """
+
+    def __init__(self, client: Any, values: Mapping[str, Any], deadline: Deadline) -> None:
+        self._client = client
+        self._deadline = deadline
+        self._timeout: float | None = values["timeout"]
+        self._wanted: int | None = values["count"]
+        command = values["exec"]
+        self._executor = None if command is None else Executor(command)
+        self._form: str = values["format"] or ("text" if command is None else "raw")
+        # The main thread's own.
+        self._taken = 0
+        self._written: bool | None = True  # as `write_bytes` has told the last time
+        # Set once, by the watcher: a signal's number or a word.
+        self._reason: int | str | None = None
+        self._done_reader, self._done_writer = os.pipe()
+
+    def run(self, signals: int) -> int:
+        """Listen to the end; return the exit status.
+
+        Args:
+            signals: a descriptor that gets the number of each signal.
+        """
+        watcher = threading.Thread(target=self._watch, args=(signals,), name="watcher", daemon=True)
+        watcher.start()
+        failure = self._take_all()
+        self._client.close(timeout=LEAVE_SECONDS)
+        os.write(self._done_writer, b"!")
+        watcher.join()
+        return self._tell_end(failure)
+
+    # The main thread.
+
+    def _take_all(self) -> BroadcastServerError | None:
+        """Take messages until there is an end; return how the connection has ended, if it has."""
+        while self._wants_more():
+            try:
+                message = self._client.recv()
+                if self._executor is None:
+                    self._write(message)
+                else:
+                    self._execute(self._executor, message)
+            except MessagesLost as error:
+                warn("listen", str(error))
+            except BroadcastServerError as error:
+                return error
+        return None
+
+    def _wants_more(self) -> bool:
+        return self._reason is None and bool(self._written) and self._taken != self._wanted
+
+    def _execute(self, executor: Executor, message: Message) -> None:
+        self._taken += 1
+        failure = executor.run(message, message_forms.encode(self._form, message))
+        if failure is not None:
+            complain("listen", f"message {message.id}: the command {failure}")
+
+    def _write(self, message: Message) -> None:
+        """Write a message and those that are there already, at once."""
+        data = bytearray()
+        try:
+            while True:
+                self._taken += 1
+                data += message_forms.encode(self._form, message)
+                if self._taken == self._wanted or len(data) > WRITE_BYTES:
+                    break
+                message = self._client.recv(timeout=0)
+        except TimeoutError:
+            pass
+        finally:
+            # What ends the connection, or is lost, comes after what was there before.
+            self._written = write_bytes(bytes(data))
+
+    def _tell_end(self, failure: BroadcastServerError | None) -> int:
+        """Say how it has ended, if that is worth a word; return the exit status."""
+        failures = 0 if self._executor is None else self._executor.failures
+        reason = self._reason
+        if isinstance(reason, int):
+            interrupts.die(reason)
+        if self._written is False:
+            return 1
+        if self._written is None or reason == OUTPUT_CLOSED:
+            return 0
+        if reason == TIME_OVER:
+            if self._wanted is not None and self._taken < self._wanted:
+                complain(
+                    "listen",
+                    f"{self._taken} of {self._wanted} messages came in {self._timeout:g} s",
+                )
+                return 1
+        elif failure is not None:
+            text, status = ending(failure)
+            if status or self._wanted is not None:
+                complain("listen", text)
+                return status or 3
+        return 1 if failures else 0
+
+    # The watcher.
+
+    def _watch(self, signals: int) -> None:
+        """Wait for a reason to end, and then for the end; the process does not outlive it long."""
+        reason = self._wait(signals, self._deadline, sys.stdout.fileno())
+        if reason is None:
+            return
+        self._reason = reason
+        if self._executor is not None:
+            self._executor.stop(signal.SIGTERM)
+        leaving = threading.Thread(target=self._client.close, kwargs={"timeout": LEAVE_SECONDS})
+        leaving.daemon = True
+        leaving.start()
+        if self._wait(signals, Deadline(LEAVE_SECONDS)) is None:
+            return
+        if self._executor is not None:
+            self._executor.stop(signal.SIGKILL)
+        if self._wait(signals, Deadline(LEAVE_SECONDS)) is not None:
+            # Nobody reads standard output, and nothing else ends a thread that writes there.
+            os._exit(128 + reason if isinstance(reason, int) else 1)
+
+    def _wait(self, signals: int, deadline: Deadline, output: int = -1) -> int | str | None:
+        """Return why to end now, None if the main thread has ended.
+
+        Args:
+            signals: as for `run`.
+            deadline: until when.
+            output: the descriptor whose reader may go away, -1 for none.
+        """
+        poller = select.poll()
+        poller.register(signals, select.POLLIN)
+        poller.register(self._done_reader, select.POLLIN)
+        if output >= 0:
+            poller.register(output, 0)  # which are POLLERR and POLLHUP
+        while True:
+            left = deadline.left()
+            ready = dict(poller.poll(None if left is None else left * 1000))
+            if self._done_reader in ready:
+                return None
+            if signals in ready:
+                return os.read(signals, 1)[0]
+            if output in ready:
+                return OUTPUT_CLOSED
+            if deadline.left() == 0:
+                return TIME_OVER

@@ -1,0 +1,237 @@
+"""Where a client command goes, and what it shows there: address, token, header lines, trust.
+
+``connect``, ``publish``, ``listen`` and ``who`` have these options in common. What is wrong with
+them is found here, before anything is tried, and told in the words of the option or variable.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ... import secret_files
+from ...errors import AccessError, ConnectFailed, TlsError, UsageError
+from .streams import complain, warn
+
+TRUST_HINT = " (--ca-file says whom to trust)"
+TOKEN_HINT = " (--token-file says which to show)"
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
+# What we say ourselves; anything else there would be another protocol.
+_OUR_HEADERS = frozenset(
+    "host connection upgrade content-length transfer-encoding expect accept-encoding "
+    "idempotency-key sec-websocket-key sec-websocket-version sec-websocket-extensions".split()
+)
+PROTOCOL_HEADER = "Sec-WebSocket-Protocol"
+# A server that takes the first of what is offered, without knowing it, takes this one. So it is
+# known for what it is, and spoken to in plain frames.
+NO_HUB = "plain"
+SUBPROTOCOL = "broadcast.v1.json"
+
+
+# What stands for an address: a port, mostly with a host, and perhaps a room.
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^]\s/?#:@[]*):[0-9]+(?:[/?].*)?")
+
+
+class Target(NamedTuple):
+    """What a client needs to get to a room.
+
+    Attributes:
+        url: the room's address.
+        token: to be shown there; None for none.
+        headers: more header lines.
+        trust: ``ca_file`` and ``insecure``, as the library takes them.
+    """
+
+    url: str
+    token: str | None
+    headers: dict[str, str]
+    trust: dict[str, Any]
+
+
+def find(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str | None
+) -> Target:
+    """Return where the options lead.
+
+    Args:
+        command: whose options they are.
+        values: the value of each option by its field name.
+        sources: what the user would change to change it: ``--option`` or a variable's name.
+        url: the room's address; None to make it of host, port and room.
+
+    Raises:
+        UsageError: this can never work.
+        AccessError: the file with the token, or one with header lines, cannot be read.
+    """
+    if url is None:
+        if values["port"] == 0:
+            raise UsageError(f"{sources['port']}: a hub has a port between 1 and 65535")
+        url = room_url(values["host"], values["port"], values["room"] or "")
+        if values["room"] is None:
+            url = url.removesuffix("/")
+    url = completed(url, values["host"])
+    headers = read_headers(values.get("header", ()), sources.get("header", ""))
+    return Target(url, _token(values), headers, _trust(command, values, sources, url))
+
+
+def offer(
+    headers: dict[str, str], values: Mapping[str, Any], sources: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the header lines for an upgrade, with what is said of subprotocols and the origin.
+
+    Raises:
+        UsageError: something is said twice.
+    """
+    offered = ", ".join(values["subprotocol"]) or f"{NO_HUB}, {SUBPROTOCOL}"
+    more = {PROTOCOL_HEADER: "" if offered == "none" else offered}
+    if values["origin"] is not None:
+        more["Origin"] = values["origin"]
+    for name in more:
+        option = {"Origin": "origin"}.get(name, "subprotocol")
+        if any(key.lower() == name.lower() for key in headers):
+            raise UsageError(f"{name} is what {sources[option]} is for")
+    return {**headers, **more}
+
+
+def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
+    """Return header lines by their names; a name that comes again adds to its list.
+
+    Args:
+        given: each a line, or ``@`` and the name of a file with lines.
+        source: what to call them in errors.
+
+    Raises:
+        UsageError: one is none, or says what we say ourselves. It is not repeated: it may be a
+            secret.
+        AccessError: a file cannot be read.
+    """
+    lines: list[tuple[str, str]] = []
+    for text in given:
+        if text.startswith("@"):
+            name = text[1:]
+            read = secret_files.read_file(name).decode("utf-8", "surrogateescape")
+            lines += [(f"{name}, line {n}", line) for n, line in enumerate(read.splitlines(), 1)]
+        else:
+            lines.append((source, text))
+    found: dict[str, tuple[str, str]] = {}
+    for where, line in lines:
+        if not line.strip():
+            continue
+        parsed = _HEADER.fullmatch(line)
+        if parsed is None or not (parsed[2].isprintable() and parsed[2].isascii()):
+            raise UsageError(f"{where}: a header line is a name, a colon and ASCII characters")
+        name, value = parsed[1], parsed[2]
+        if name.lower() in _OUR_HEADERS:
+            raise UsageError(f"{where}: {name} cannot be chosen")
+        if name.lower() in found:  # RFC 9110 §5.3
+            name, before = found[name.lower()]
+            value = f"{before}, {value}"
+        found[name.lower()] = (name, value)
+    return dict(found.values())
+
+
+def tell(command: str, error: Exception) -> int:
+    """Tell why a command has not come to its target; return its exit status."""
+    if isinstance(error, ConnectFailed):
+        complain(command, f"{error}{hint(error.status, error.untrusted)}")
+        return 1
+    complain(command, str(error))
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def hint(status: int | None, untrusted: bool) -> str:
+    """Return what to add to an error: the option that would put it right.
+
+    Args:
+        status: the HTTP status of the answer; None for none.
+        untrusted: whether the certificate of the server is not valid.
+    """
+    return TRUST_HINT if untrusted else TOKEN_HINT if status == 401 else ""
+
+
+# What `tell` is for.
+FAILURES = (UsageError, AccessError, TlsError, ConnectFailed)
+
+
+def room_url(host: str, port: int, room: str) -> str:
+    """Return the address of a room, its parts given as people write them."""
+    return f"ws://{_bracketed(host)}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
+
+
+def is_room(word: str) -> bool:
+    """Whether the first word of a text is rather the address of a room: one with a scheme, or one
+    without that can be nothing else. ``12:30`` is a time and ``3:1/2:0`` a score."""
+    if word.lower().startswith(("ws://", "wss://", "http://", "https://")):
+        return True
+    found = _HOST_AND_PORT.fullmatch(word)
+    if found is None or "/" not in word:
+        return False
+    host = found["host"]
+    return host in ("", "localhost") or "." in host or host.startswith("[")
+
+
+def completed(url: str, host: str) -> str:
+    """Return an address as people write it with the scheme of a WebSocket; what cannot be one is
+    left as it is, to be refused.
+
+    Args:
+        url: it may be that of a room's web page, or begin with its host or its port.
+        host: where a mere port is.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        return {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + separator + rest
+    found = _HOST_AND_PORT.fullmatch(url)
+    if found is None:
+        return url
+    return f"ws://{'' if found['host'] else _bracketed(host)}{url}"
+
+
+def _bracketed(host: str) -> str:
+    # RFC 3986 §3.2.2: an IPv6 address
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _token(values: Mapping[str, Any]) -> str | None:
+    """Return the token that a client is to show.
+
+    Raises:
+        AccessError: its file has none.
+    """
+    if values["token_file"] is None:
+        token: str | None = values["token"]
+        return token
+    return secret_files.read_first_token(values["token_file"])
+
+
+def _trust(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str
+) -> dict[str, Any]:
+    """Return `ca_file` and `insecure` for an address; say so loudly if nobody is asked for proof.
+
+    Raises:
+        UsageError: one of them is given for an address without TLS: somebody would feel safe.
+    """
+    wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
+    if url.partition(":")[0].lower() not in ("wss", "https"):
+        for name in wanted:
+            # A variable is there for all addresses.
+            if sources[name].startswith("-"):
+                raise UsageError(f"{sources[name]} is for addresses that begin with wss://")
+        return {}
+    if len(wanted) == 2:
+        both = " and ".join(sources[name] for name in wanted)
+        raise UsageError(f"{both} contradict each other")
+    if "insecure" in wanted:
+        warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
+        # That was the command's word for it, at a level that cannot be turned off.
+        logging.getLogger("broadcast_server.client").addFilter(_is_not_insecure)
+    return wanted
+
+
+def _is_not_insecure(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("insecure: ")

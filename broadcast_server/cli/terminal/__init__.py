@@ -1,0 +1,1 @@
+"""``connect`` at a terminal."""

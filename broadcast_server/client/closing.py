@@ -1,0 +1,169 @@
+"""How a client ends: by ``close()``, with the last reference to it, or with the program.
+
+What is queued goes out first, then Close; then the client's own thread ends, and with it everything
+that the client has. Who closes waits for that, and cuts the connection when it takes too long.
+
+Nobody waits for a client that the program has lost sight of. Its threads hold no reference to the
+``BroadcastClient``, only to the core, so they do not keep it alive. Its finalizer may run anywhere,
+also on a thread that holds a lock of this or another client, and must take none: it leaves that to
+a new thread. A finalizer at the exit of the program would come too late for that, as there are no
+new threads then; so all clients that are left are closed before. (Python 3.12 starts none by that
+time either: a client that has just lost its connection does not come back there, and says so.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import warnings
+
+from .. import exits
+from ..transport.deadlines import Deadline
+from ..wire import frames
+from .core import LOOK_SECONDS, ClientCore, all_clients
+from .link import Link
+
+# What was cut off ends at once, but for a callback of the user's that takes its time.
+CUT_SECONDS = 1.0
+# How long the end of a program waits for its clients, all of them together.
+EXIT_SECONDS = 5.0
+# How many connections, one after the other, may have their time although none brings an answer.
+MAX_LINKS = 2
+
+logger = logging.getLogger("broadcast_server.client")
+
+
+def close(
+    core: ClientCore, code: int, reason: str, timeout: float | None, *, keep_reading: bool = False
+) -> bool:
+    """Close a client; the arguments, and what is returned, are those of ``BroadcastClient.close``.
+    Any thread."""
+    if not _begin(core, code, reason, keep_reading=keep_reading):
+        return False
+    if not core.is_own_thread():
+        try:
+            _await_end(core, Deadline(timeout), while_moving=timeout is None)
+            # Looking up a name cannot be interrupted.
+            core.await_thread(Deadline(CUT_SECONDS if core.dialing is None else LOOK_SECONDS))
+        except BaseException:  # Ctrl-C: the end of the program must not wait once more
+            core.is_given_up = True
+            raise
+    with core.lock:
+        return core.accepted_locked()
+
+
+def drop(core: ClientCore, client: object) -> None:
+    """Close a client to which nobody refers any more. Its finalizer, on any thread.
+
+    Args:
+        core: what its threads share.
+        client: itself, for the warning.
+    """
+    if core.left is not None or core.ended or not core.is_living or sys.is_finalizing():
+        return
+    closer = threading.Thread(
+        target=close,
+        args=(core, 1001, "", core.close_timeout),
+        name="client-closer",
+        daemon=True,
+    )
+    with contextlib.suppress(RuntimeError):  # no thread is to be had
+        closer.start()
+    warnings.warn(f"unclosed client of {core.url}", ResourceWarning, stacklevel=3, source=client)
+
+
+def close_all() -> None:
+    """Close the clients that are left when the program ends, within ``EXIT_SECONDS``."""
+    left = []
+    for core in all_clients():
+        if core.connecting and not core.ended:
+            seconds = 0.0 if core.is_given_up else min(EXIT_SECONDS, core.close_timeout)
+            deadline = Deadline(seconds)
+            if _begin(core, 1001, "", keep_reading=False):
+                left.append((core, deadline))
+    for core, deadline in left:
+        _await_end(core, deadline, while_moving=False)
+        with core.lock:
+            if core.timed_out and not core.accepted_locked():
+                logger.warning(
+                    "%s: the program ends, and the server may not have taken everything", core.url
+                )
+
+
+def _begin(core: ClientCore, code: int, reason: str, *, keep_reading: bool) -> bool:
+    """Have a client end; return whether it was connected, and so takes its time."""
+    with core.lock:
+        if core.left is None:
+            core.left = (code, reason)
+        link, dialing = core.link, core.dialing
+        if link is None:
+            core.ended = True
+            core.state = "closed"
+        else:
+            if not keep_reading:
+                core.inbox.discard_locked()
+            core.outbox.space.notify_all()
+            if not link.ended:
+                link.close_locked(*core.left)
+                dialing = None
+            elif core.outbox.pending:
+                dialing = None
+            elif dialing is not None:
+                core.end_locked(frames.ABNORMAL, "closed here")
+            core.changed.notify_all()
+    if dialing is not None:
+        dialing.cut()
+    return link is not None
+
+
+def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> None:
+    """Wait until a client's thread has ended, or give up: then it ends as soon as it can.
+
+    Args:
+        deadline: until when.
+        while_moving: instead, as long as bytes move.
+    """
+    seen: object = None
+    newest: Link | None = None
+    links = 0  # since the hub has accepted something
+    pending = -1
+    silence = Deadline(core.close_timeout)
+    while True:
+        with core.lock:
+            link = core.link
+            if not core.is_living or (core.ended and core.dialing is not None):
+                return  # the latter was cut off
+            if core.outbox.count != pending:
+                pending, links = core.outbox.count, 0
+            if link is not newest:
+                newest, links = link, links + 1
+        assert link is not None
+        moved = (link, link.channel.progress(), core.inbox.taken)
+        # What cuts off one connection after the other, and accepts nothing, would keep us for ever.
+        if moved != seen and links <= MAX_LINKS:
+            seen = moved
+            silence = Deadline(core.close_timeout)
+        left = (silence if while_moving else deadline).left()
+        if left == 0:
+            return _give_up(core)
+        core.await_thread(Deadline(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left)))
+
+
+def _give_up(core: ClientCore) -> None:
+    logger.debug("%s: no answer to Close", core.url)
+    with core.lock:
+        link, dialing = core.link, core.dialing  # which may have come just now
+        assert link is not None
+        core.timed_out = not link.echoed
+        link.end_locked()
+        core.end_locked(frames.ABNORMAL, "no answer to Close")
+        core.inbox.discard_locked()
+    if dialing is not None:
+        dialing.cut()
+    else:
+        link.channel.abort(reset=True)
+
+
+exits.at_exit(exits.CLIENTS, close_all)

@@ -1,0 +1,205 @@
+"""What the client takes from websocket-client: the opening handshake, and frames that go out."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import urllib.parse
+from collections.abc import Mapping
+
+import websocket
+
+from ..errors import ConnectFailed, UsageError
+from ..transport import tls
+from ..transport.connector import Connector
+from ..transport.deadlines import MAX_SECONDS, Deadline
+from . import retries
+
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 200
+# An answer that refuses may be a page for people.
+MAX_ANSWER_BYTES = 1024 * 1024
+PROTOCOL_HEADER = "sec-websocket-protocol"
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of header lines.
+
+    Raises:
+        UsageError: one of them would be more than one line (RFC 9110 §5.5).
+    """
+    for key, value in headers.items():
+        if any(ord(c) < 32 or ord(c) == 127 for c in key + value):
+            raise UsageError(f"header {key!r} has a control character")
+    return dict(headers)
+
+
+class Dialing:
+    """One attempt to connect.
+
+    Args:
+        url: the address, complete.
+        headers: more header lines.
+        subprotocol: what to offer; a header line that offers something itself wins, and an empty
+            one offers nothing.
+        timeout: seconds for all of it; what is longer than the system can wait counts as
+            ``MAX_SECONDS``. Only the lookup of the host's name may take longer.
+        shown: what errors call the address, which may have a secret in it.
+        context: what TLS handshakes are made with; None where there are none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        subprotocol: str,
+        timeout: float,
+        *,
+        shown: str,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._url = url
+        # Without its query, most of which is the client's own: nobody has typed `?history=20`.
+        self._shown = shown.partition("?")[0]
+        # The library would take a server that chooses none of its `subprotocols` for a broken one.
+        given = {k.lower(): v for k, v in headers.items() if k.lower() == PROTOCOL_HEADER}
+        offered = given.get(PROTOCOL_HEADER, subprotocol)
+        self._headers = {k: v for k, v in headers.items() if k.lower() != PROTOCOL_HEADER}
+        if offered:
+            self._headers["Sec-WebSocket-Protocol"] = offered
+        self._offered = [name.strip() for name in offered.split(",")]
+        self._timeout = min(timeout, MAX_SECONDS)
+        parts = urllib.parse.urlsplit(url)
+        assert parts.hostname is not None
+        is_tls = parts.scheme == "wss"
+        self._connector = Connector(
+            parts.hostname,
+            parts.port or (443 if is_tls else 80),
+            context if is_tls else None,
+        )
+
+    def dial(self) -> tuple[socket.socket, str | None]:
+        """Return a socket that is a WebSocket from its next byte on, and the chosen subprotocol.
+
+        Raises:
+            ConnectFailed: there is no connection; the text says why, `status` which HTTP status,
+                `retry_after` when to try again.
+        """
+        connector, timeout, url = self._connector, self._timeout, self._shown
+        connecting = websocket.WebSocket(enable_multithread=False)
+        deadline = Deadline(timeout)
+        try:
+            sock = connector.connect(deadline)
+            # No redirects: the header lines may have a secret in them, which is for this host.
+            connecting.connect(  # type: ignore[no-untyped-call]
+                self._url,
+                socket=_Answering(sock, deadline),
+                header=self._headers,
+                suppress_origin=True,
+                redirect_limit=0,
+            )
+            answer = connecting.handshake_response
+            chosen = answer.headers.get(PROTOCOL_HEADER) if answer is not None else None
+            if chosen is not None and chosen not in self._offered:  # RFC 6455 §4.1
+                raise ConnectFailed(
+                    f"cannot connect to {url}: it chose a subprotocol nobody offered"
+                )
+            connector.take(sock)
+        except websocket.WebSocketBadStatusException as error:
+            status = error.status_code  # None, whatever its type says, if there was no status line
+            why = f"HTTP status {status}" if status else "no HTTP at all"
+            why += _detail(error.resp_headers or {}, error.resp_body)
+            wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
+            raise ConnectFailed(
+                f"cannot connect to {url}: the answer is {why}", status, wait
+            ) from error
+        # What is no HTTP at all makes the library stumble in several ways.
+        except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+            status = connecting.status  # of a redirect; any other one is above
+            if connector.was_cut:
+                why = "closed before it connected"
+            elif status is not None:
+                why = f"the answer is HTTP status {status}"
+            else:
+                why = (
+                    f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
+                )
+            raise ConnectFailed(
+                f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
+            ) from error
+        finally:
+            connector.close()  # what was not taken
+        return sock, chosen
+
+    def cut(self) -> None:
+        """Have `dial` fail: at once, or if it looks a name up, when that has ended, since nobody
+        can interrupt it. Any thread."""
+        self._connector.cut()
+
+    def leave_to_parent(self) -> None:
+        """Give the descriptors of a forked child back: the attempt is the parent's."""
+        self._connector.leave_to_parent()
+
+
+class _Answering:
+    """A socket as websocket-client has it during the opening handshake.
+
+    Each of its steps gets what is left of one deadline: a server that sends its header byte by byte
+    would otherwise keep us for ever. And an answer has an end.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._received = 0
+
+    def gettimeout(self) -> float:
+        return self._deadline.left_or_late()
+
+    def send(self, data: bytes) -> int:
+        self._sock.settimeout(self._deadline.left_or_late())
+        self._sock.sendall(data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(self._deadline.left_or_late())
+        data = self._sock.recv(size)
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES:
+            raise ValueError("its answer has no end")
+        return data
+
+    def close(self) -> None:
+        """Do nothing: who has made the socket closes it."""
+
+
+def masked_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a whole message or a control frame as a client must send it (RFC 6455 §5.3)."""
+    return websocket.ABNF.create_frame(payload, opcode).format()
+
+
+def _detail(headers: Mapping[str, str], body: bytes | None) -> str:
+    """Return what the server says about a refusal, to be put behind the status: an object of
+    RFC 9457, as a hub sends it, or one line of plain text. Pages are for browsers."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "text/plain":
+            detail: object = (body or b"").decode().strip()
+        else:
+            detail = json.loads(body or b"")["detail"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    if not isinstance(detail, str) or len(detail) > MAX_DETAIL_CHARACTERS:
+        return ""
+    return f" ({detail})" if detail and detail.isprintable() else ""
+
+
+def _why(error: Exception, timeout: float) -> str:
+    if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
+        return f"no answer in {timeout:g} s"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"this is no WebSocket server ({str(error) or type(error).__name__})"

@@ -1,0 +1,273 @@
+"""One HTTP request to a hub and its answer, or several, one after the other.
+
+The standard library's ``http.client`` writes the request and reads the answer. Its time-out counts
+for each step, which a slow server could stretch for ever: so it works on a ``_BoundedSocket``,
+whose every step gets what is left of one deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import select
+import socket
+import ssl
+import urllib.parse
+from typing import Any, NamedTuple
+
+from ..transport import tls
+from ..transport.connector import Connector
+from ..transport.deadlines import Deadline
+
+# What is longer is no sentence.
+MAX_DETAIL_CHARACTERS = 1000
+_TLS = {"http": False, "ws": False, "https": True, "wss": True}
+# A piece that TLS takes at once, and the deadline is looked at between two.
+_PIECE_BYTES = 64 * 1024
+# What says that the connection has broken, and not that somebody has refused.
+_BROKEN = (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead)
+
+
+class Answer(NamedTuple):
+    """What a server has answered."""
+
+    status: int
+    reason: str
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """Return the JSON object in the body, an empty one if there is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def detail(self) -> str:
+        """Return what the server says about an error (RFC 9457), else its status."""
+        detail = self.fields().get("detail")
+        if isinstance(detail, str) and 0 < len(detail) <= MAX_DETAIL_CHARACTERS:
+            return detail
+        return f"HTTP status {self.status} {self.reason}".rstrip()
+
+
+def exchange(
+    parts: urllib.parse.SplitResult,
+    method: str,
+    target: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    deadline: Deadline,
+    max_answer_bytes: int,
+    context: ssl.SSLContext | None = None,
+) -> Answer:
+    """Make one request and return its answer, whatever its status; redirects are not followed.
+
+    Args:
+        parts: the URL of the hub, as `urls.split` returns it.
+        target: path and query to ask for, in ASCII.
+        headers: beside those that every request has.
+        body: None for none.
+        deadline: for all of it, but the lookup of a host's name.
+        max_answer_bytes: the most that is read of the answer's body.
+        context: for TLS; None for what the system trusts.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: there is no whole answer; `why` tells.
+    """
+    exchanger = Exchanger(parts, context)
+    try:
+        return exchanger.exchange(
+            method, target, {**headers, "Connection": "close"}, body, deadline, max_answer_bytes
+        )
+    finally:
+        exchanger.close()
+
+
+class Exchanger:
+    """Requests to one hub, one after the other, over one connection as long as it lasts.
+
+    Not thread-safe.
+
+    Args:
+        parts, context: as for `exchange`.
+
+    Attributes:
+        connected: whether there has been a connection.
+        is_fresh: whether the last request was the first one of its connection. If not, the hub may
+            have closed it at the very moment, which says nothing about the hub.
+    """
+
+    def __init__(
+        self, parts: urllib.parse.SplitResult, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._parts = parts
+        self._context = context
+        self._connection: _Connection | None = None
+        self.connected = False
+        self.is_fresh = True
+
+    def exchange(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        max_answer_bytes: int,
+    ) -> Answer:
+        """Make one request and return its answer; the arguments and what is raised are those of
+        the function `exchange`."""
+        if self._connection is not None and self._connection.is_over():
+            self.close()
+        self.is_fresh = self._connection is None
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _Connection(self._parts, self._context)
+        connection.set_deadline(deadline)
+        kept = False
+        try:
+            if self.is_fresh:
+                connection.connect()
+                self.connected = True
+            connection.putrequest(method, target)
+            length = {} if body is None else {"Content-Length": str(len(body))}
+            for key, value in {**headers, **length}.items():
+                connection.putheader(key, value)
+            was_sent = True
+            try:
+                connection.endheaders(body)
+            except ConnectionError:
+                # A hub that does not want the message answers before it has read all of it.
+                was_sent = False
+            response = connection.getresponse()
+            answer = response.read(max_answer_bytes)
+            if response.length and len(answer) < max_answer_bytes:
+                raise http.client.IncompleteRead(answer)
+            # A head that is cut off has no length either.
+            if response.status == 200 and not answer:
+                raise http.client.IncompleteRead(answer)
+            kept = was_sent and response.isclosed() and not response.will_close
+            return Answer(response.status, response.reason, response.headers, answer)
+        finally:
+            if not kept:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one; the next request makes another."""
+        if self._connection is not None:
+            self._connection.close_socket()
+            self._connection = None
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell whether a connection has broken, and was not refused."""
+    return isinstance(error, _BROKEN) and not isinstance(error, ConnectionRefusedError)
+
+
+def why(error: Exception, timeout: float) -> str:
+    """Return in a few words why there is no answer."""
+    if isinstance(error, TimeoutError):
+        return f"no answer in {timeout:g} s"
+    if is_broken(error):
+        return "the connection broke before the answer"
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return "the answer is no HTTP"
+
+
+# -- The socket --------------------------------------------------------------------------------
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose every step is part of one deadline."""
+
+    def __init__(self, parts: urllib.parse.SplitResult, context: ssl.SSLContext | None) -> None:
+        self._is_tls = _TLS[parts.scheme]
+        self.default_port = 443 if self._is_tls else 80
+        assert parts.hostname is not None
+        super().__init__(parts.hostname, parts.port or self.default_port)
+        self._deadline = Deadline(0)
+        self._context = context
+        self._socket: socket.socket | None = None
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let what follows take until then."""
+        self._deadline = deadline
+        if isinstance(self.sock, _BoundedSocket):
+            self.sock.deadline = deadline
+
+    def is_over(self) -> bool:
+        """Whether the server has ended the connection, or says what nobody has asked for."""
+        poller = select.poll()
+        if self._socket is not None:
+            poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def connect(self) -> None:
+        """Connect to the first of the host's addresses that answers, perhaps through a proxy."""
+        context = (self._context or tls.client_context()) if self._is_tls else None
+        connector = Connector(self.host, self.port, context)
+        try:
+            sock = connector.connect(self._deadline)
+            connector.take(sock)
+        finally:
+            connector.close()  # what was not taken
+        self._socket = sock
+        self.sock = _BoundedSocket(sock, self._deadline)
+
+    def close_socket(self) -> None:
+        """Close what `connect` has opened; http.client closes only what stands for it."""
+        self.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+class _BoundedSocket:
+    """As much of a socket as http.client uses; each step gets what is left of the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self.deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._sock.settimeout(_seconds_left(self.deadline))
+            view = view[self._sock.send(view[:_PIECE_BYTES]) :]
+
+    def makefile(self, mode: str, *args: Any) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self.deadline))
+
+    def close(self) -> None:
+        """Do nothing: http.client calls this before it has read the answer."""
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_seconds_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
+def _seconds_left(deadline: Deadline) -> float:
+    """Return a time-out for one step.
+
+    Raises:
+        TimeoutError: nothing is left.
+    """
+    left = deadline.left()
+    if not left:
+        raise TimeoutError
+    return left

@@ -1,0 +1,1 @@
+"""The hub: it accepts clients, takes what they send, and relays it."""

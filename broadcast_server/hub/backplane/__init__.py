@@ -1,0 +1,1 @@
+"""Where a message gets its id and its durability."""

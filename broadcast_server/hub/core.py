@@ -1,0 +1,355 @@
+"""What the parts of one hub share: settings, rooms, the sequencer, the fan-out, the callbacks."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import http
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import HubStopped
+from ..messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from ..settings import Settings
+from ..transport.tls import Certificate
+from .backplane.memory import Done, MemoryBackplane, SenderGone
+from .delivery.connection import Connection
+from .delivery.fanout import FanOut
+from .http import access
+from .http.access import AccessRequest, Authorize, Grant
+from .http.models import Decision, Refusal, Request
+from .rates import AddressRates
+from .rooms.places import Place
+from .rooms.registry import Rooms
+from .rooms.room import Room
+from .sessions import Sessions
+
+logger = logging.getLogger("broadcast_server.hub")
+
+# With anything else whoever is refused would think that all is well.
+_REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)
+
+Filter = Callable[[Message], "Message | str | bytes | None"]
+
+
+class Refused(Exception):
+    """The program's filter does not let a message pass."""
+
+
+class Counts(NamedTuple):
+    """What a hub has counted so far: copies of the attributes of `Core` of the same names."""
+
+    encodes: int
+    bytes_in: int
+    ended: dict[int, int]
+    refused: dict[str, int]
+
+
+@dataclasses.dataclass
+class Core:
+    """One hub's parts. All methods may be called from any thread.
+
+    Attributes:
+        wait_drained: waits until some client's personal queue is empty, a moment at most.
+        client_count: returns how many clients there are now.
+        leaving: set once, when no load balancer is to send anybody here any more.
+        draining: set once, when nobody is admitted any more.
+        stopping: set once, when no message is accepted any more.
+        restarting: the hub comes back: its clients are told so, and from where to go on.
+        encodes: frames made of messages so far; one for each message, whoever gets it.
+        bytes_in: bytes of messages taken from clients and publishers.
+        ended: how many connections have ended, by close code.
+        tls: the certificate and key; None for plain connections.
+        refused: how many requests and messages were refused, by reason.
+        registry: what prometheus_client reads of this hub; None until it is asked for.
+        authorize: says who may do what; None if everybody may do everything.
+        reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
+    """
+
+    settings: Settings
+    rooms: Rooms
+    backplane: MemoryBackplane
+    fanout: FanOut
+    on_message: Callable[[Message], object] | None = None
+    on_join: Callable[[Member], object] | None = None
+    on_leave: Callable[[Member, int, str], object] | None = None
+    filter: Filter | None = None
+    wait_drained: Callable[[float], None] = lambda seconds: None
+    client_count: Callable[[], int] = lambda: 0
+    sessions: Sessions = dataclasses.field(default_factory=Sessions)
+    rates: AddressRates = dataclasses.field(init=False)
+    leaving: bool = False
+    draining: bool = False
+    stopping: bool = False
+    restarting: bool = False
+    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    encodes: int = 0
+    bytes_in: int = 0
+    ended: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    tls: Certificate | None = None
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    registry: Any = None
+    authorize: Authorize | None = None
+    # Guards `encodes`, `bytes_in`, `ended` and `refused`. Nothing else is taken while it is held.
+    _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.rates = AddressRates(self.settings.max_rate)
+        if self.tls is not None:
+            self.reloads.append(self.tls.reload)
+
+    # -- Access --------------------------------------------------------------------------------
+
+    def admit(self, request: Request, decision: Decision, address: str) -> Grant | Refusal:
+        """Return what whoever sent a request may do, or why they may not do what they ask for.
+
+        What fails refuses. On the reader's thread, without a lock.
+
+        Args:
+            request: the request.
+            decision: what the policies made of it.
+            address: where it came from.
+        """
+        if self.authorize is None or (question := access.asked(decision)) is None:
+            return access.OPEN
+        action, room = question
+        found: object
+        try:
+            token = access.find_token(request)
+        except ValueError as error:
+            challenge = ("WWW-Authenticate", 'Bearer error="invalid_request"')
+            found = Refusal(400, f"bad token: {error}", (challenge,))
+        else:
+            found = self._ask(AccessRequest(action, room, token, address, request.headers))
+        if isinstance(found, Grant):
+            found = access.judge(found, action, room, time.time()) or found
+        if isinstance(found, Grant):
+            return found
+        assert isinstance(found, Refusal)
+        # A program's own refusal is counted with the others: what it calls the reason is no label.
+        found = dataclasses.replace(found, reason="token")
+        return found.with_headers(getattr(decision, "headers", ()))
+
+    def _ask(self, request: AccessRequest) -> Grant | Refusal:
+        assert self.authorize is not None
+        try:
+            found: object = self.authorize(request)
+        except Exception as error:
+            # Its text may hold the token, as that of a KeyError does: only the place is logged.
+            places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+            kind = type(error).__name__
+            logger.error("authorize failed: %s at %s; nobody is let in", kind, " > ".join(places))
+            return Refusal(500, "the hub cannot tell who may do this")
+        if found is None:
+            return access.unknown("you are not let in", invalid=request.token is not None)
+        if isinstance(found, Grant) or (isinstance(found, Refusal) and found.status in _REFUSING):
+            return found
+        logger.error("authorize returned %s; nobody is let in", type(found).__name__)
+        return Refusal(500, "the hub cannot tell who may do this")
+
+    # -- Publishing ----------------------------------------------------------------------------
+
+    def pass_filter(self, data: str | bytes, room: str, sender: Member | None) -> str | bytes:
+        """Return what the program's filter makes of a message. A filter that fails lets nothing
+        pass.
+
+        Raises:
+            Refused: it does not pass.
+        """
+        if self.filter is None:
+            return data
+        now = datetime.datetime.now(datetime.timezone.utc)
+        try:
+            found: object = self.filter(Message(data, room, sender, now, None))
+        except Exception:
+            logger.exception("the filter failed; the message is refused")
+            self.count_refusal("filter")
+            raise Refused("the hub does not let it pass") from None
+        if isinstance(found, Message):
+            found = found.data
+        if found is None:
+            self.count_refusal("filter")
+            raise Refused("the hub does not let it pass")
+        if not isinstance(found, (str, bytes)):
+            logger.error("the filter returned %s; the message is refused", type(found).__name__)
+            self.count_refusal("filter")
+            raise Refused("the hub does not let it pass")
+        return found
+
+    def draft(
+        self, origin: int, data: str | bytes, sender: Member | None, key: str | None = None
+    ) -> Draft:
+        """Return a message on its way to an id."""
+        return Draft(origin, encode(data), sender, key)
+
+    def publish(self, room: Room, drafts: list[Draft], cost: int, done: Done) -> None:
+        """Let a client's batch, whose place in the room is reserved, be given ids, and wake the
+        fan-out.
+
+        Args:
+            room: the room, where ``reserve(cost, …)`` returned True.
+            drafts: the batch, which the caller leaves alone from now on.
+            cost: what was reserved.
+            done: called with the ids once the batch is accepted, without a lock.
+
+        Raises:
+            HubStopped: the hub takes no more; the place is given back.
+            SenderGone: the client has left the room; the place is given back.
+        """
+        self._count(drafts)
+
+        def accepted(ids: Accepted) -> None:
+            self.fanout.notify(room)
+            done(ids)
+
+        try:
+            self.backplane.submit(room, drafts, accepted)
+        except (HubStopped, SenderGone):
+            room.release(cost)
+            raise
+
+    def _count(self, drafts: list[Draft]) -> None:
+        with self._count_lock:
+            self.encodes += len(drafts)
+            self.bytes_in += sum(len(draft.frame) for draft in drafts)
+
+    def publish_one(
+        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+    ) -> Accepted:
+        """Publish one message in a room, which is made if need be.
+
+        Args:
+            path: the room.
+            draft: the message.
+            deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
+            maker: the address that publishes; None for the hub's own program.
+
+        Raises:
+            NoRoom: the room would be one too many.
+            HubBusy: the fan-out was behind until the deadline; nothing was sent.
+            HubStopped: the hub does not run.
+        """
+        drafts = [draft]
+        place = Place()
+        found: list[Accepted] = []
+        try:
+            room = self._reserve(path, cost_of(drafts), deadline, maker, place)
+            self._count(drafts)
+            self.backplane.submit(place, drafts, found.append, maker is not None)
+            self.fanout.notify(room)
+        except BaseException:
+            # Perhaps Ctrl-C, and nobody knows where: what is in the log goes out, for anything else
+            # the place is given back.
+            if place.room is not None:
+                place.release(place.cost)
+                self.fanout.notify(place.room)
+                self.fanout.wake()
+            raise
+        return found[0]
+
+    def _reserve(
+        self, path: str, cost: int, deadline: float, maker: str | None, place: Place
+    ) -> Room:
+        def given_up() -> bool:
+            return self.stopping or not self.fanout.is_alive
+
+        while not given_up():
+            room = self.rooms.open(path, maker)
+            if room.reserve(cost, deadline, given_up, place):
+                return room
+        raise HubStopped("the hub is stopping")
+
+    def call(self, function: Callable[..., object] | None, *args: object) -> None:
+        """Call the program's code; what it raises is logged and hurts nobody."""
+        if function is None:
+            return
+        try:
+            function(*args)
+        except Exception:
+            logger.exception("a callback failed")
+
+    # -- Members -------------------------------------------------------------------------------
+
+    def leave(self, connection: Connection) -> None:
+        """End a membership, if there still is one, and have the others told."""
+        room = connection.room
+        told = room.leave(connection)
+        if told or room.recount:
+            self.fanout.tell(room, told)
+
+    def dismiss(
+        self,
+        connection: Connection,
+        code: int,
+        reason: str | None,
+        echo_code: int | None = None,
+        *,
+        after_answers: bool = False,
+    ) -> bool:
+        """Close a connection after all that it is to get; it is no member from now on.
+
+        Args:
+            connection: the client.
+            code, reason, echo_code, after_answers: as for ``Connection.queue_close``.
+
+        Returns:
+            False if it is closing already, or lost, or it is too early.
+        """
+        try:
+            if not connection.queue_close(
+                code, reason, echo_code=echo_code, after_answers=after_answers
+            ):
+                return False
+            self.leave(connection)
+            self.fanout.attend(connection)
+        except BaseException:
+            # Perhaps Ctrl-C, and nobody knows where: what was begun is done, and since some may
+            # have been told that it leaves and others not, all are told who is here.
+            room = connection.room
+            connection.queue_close(code, reason, echo_code=echo_code)
+            room.leave(connection)
+            self.fanout.tell(room, [connection, *room.tell_again()])
+            self.fanout.wake()
+            raise
+        return True
+
+    def say_goodbye(self, connection: Connection) -> None:
+        """Close a connection because the hub ends. Done already, it does nothing."""
+        # Who shall come back is told where to go on; the id is that of the last message before it.
+        code, reason = (1012, None) if self.restarting else (1001, "the hub stops")
+        self.dismiss(connection, code, reason, after_answers=True)
+
+    def gap_of(self, since: Id | None) -> str | None:
+        """Return why nothing can be known about an id, whatever its room holds; None if it may be
+        there."""
+        if since is None:
+            return None
+        if since > self.backplane.newest():
+            return "unknown"
+        return "restarted" if since < self.backplane.started else None
+
+    # -- Counters ------------------------------------------------------------------------------
+
+    def count_end(self, code: int) -> None:
+        """Count a connection that has ended."""
+        with self._count_lock:
+            self.ended[code] += 1
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a request or a message that is refused, or a sender that is held back.
+
+        Args:
+            reason: one of ``metrics.REFUSALS``, in snake_case; never what a client has sent.
+        """
+        with self._count_lock:
+            self.refused[reason] += 1
+
+    def counts(self) -> Counts:
+        """Return all counts of one moment."""
+        with self._count_lock:
+            return Counts(self.encodes, self.bytes_in, dict(self.ended), dict(self.refused))

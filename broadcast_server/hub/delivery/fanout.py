@@ -1,0 +1,399 @@
+"""The fan-out: one thread that does all writing to all clients of a hub.
+
+Clients *in step* are at the room's ``offered`` position and want the same bytes: a pass joins what
+is new once and gives it to each in one ``send``. A client that takes less, or for which something
+personal waits, is *behind*: it is served alone, from its own cursor, until it is in step again.
+Nothing here blocks; a full socket is left until the selector says that it takes more.
+
+One turn of the loop: what other threads posted, sockets that take more, one pass over each room
+that has something new, timers. The thread sleeps only when all of it is empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+
+from ...messages import format_id
+from ...settings import Settings
+from ...wire import events, frames
+from ..rooms.encodings import RAW, Form
+from ..rooms.registry import Rooms
+from ..rooms.room import Room
+from .batches import Batch
+from .connection import Connection
+from .liveness import Liveness, latest_ping
+from .mailbox import Mailbox, Post
+from .timers import NEVER, Timers
+from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
+
+logger = logging.getLogger("broadcast_server.hub")
+
+# The bounds between which the times of passes are counted.
+PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+# How often a room of many members is told their number, at most.
+COUNT_SECONDS = 1.0
+# The longest sleep; the kernel takes no more than 2**31 ms at once.
+MAX_SLEEP_SECONDS = 3600.0
+# After so many sends the fan-out looks at pongs and timers.
+GROUP = 256
+
+
+class FanOut:
+    """The writer thread of one hub.
+
+    Args:
+        settings: the hub's limits and times.
+        rooms: the hub's rooms.
+        on_drained: called on the fan-out's thread, without a lock, when a client's personal queue
+            has become empty, so that who waits for a place in it can go on.
+
+    Attributes:
+        notify: tells that a room's log has grown; it may be called from any thread.
+    """
+
+    def __init__(self, settings: Settings, rooms: Rooms, on_drained: Callable[[], None]) -> None:
+        self._settings = settings
+        self._rooms = rooms
+        self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
+        self._selector = selectors.DefaultSelector()
+        self._begun = False  # set once, by start()
+
+        # Guards the next two. Taken alone.
+        self._end_lock = threading.Lock()
+        self._unwanted = False  # close() was called
+        self._over = False  # the thread uses nothing any more
+
+        # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
+        # has taken and not yet done, so that none is lost if one fails.
+        self._taken: deque[Post] = deque()
+        self._timers = Timers()
+        self.writer = ClientWriter(settings, self._selector, self._timers, on_drained, self.tell)
+        # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
+        # the sum. Others read them.
+        self.passes = [0] * (len(PASS_SECONDS) + 1)
+        self.pass_seconds = 0.0
+        self._liveness = Liveness(settings, self._timers, self.writer)
+        self._total_cost = 0
+
+        # Last: nothing that is open is left to nobody.
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._selector.close)
+            self._mailbox = Mailbox()
+            on_failure.callback(self._mailbox.close)
+            self.notify = self._mailbox.notify  # no method: one call less for each message
+            self._selector.register(self._mailbox, selectors.EVENT_READ, None)
+            on_failure.pop_all()
+
+    # -- Any thread ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+        self._begun = True
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs. Not as ``Thread.is_alive`` tells it: in CPython up to 3.12 that
+        takes a running thread for an ended one from then on if Ctrl-C comes in the middle."""
+        return self._begun and not self._mailbox.has_ended
+
+    def activate(self, connection: Connection) -> None:
+        """Hand a client's writing side over for good; it owns its share of the socket already.
+
+        A thread that sleeps is not woken for a client that needs nothing yet: a wake-up costs more
+        than all else here when many join. Whatever is published or queued for the client from now
+        on wakes it, and it finds the client first.
+        """
+        # The latest that the first ping may be due, or its end, so both are in time.
+        first_look = min(time.monotonic() + latest_ping(self._settings), connection.expires)
+        if not self._mailbox.post(self._do_activate, connection, by=first_look):
+            connection.end(frames.ABNORMAL, "")  # its reader must wait for nothing
+            connection.abort()
+            connection.release()
+        elif connection.has_work():
+            self._mailbox.rouse()
+
+    def attend(self, connection: Connection) -> None:
+        """Tell that something was queued for a client."""
+        self._mailbox.post(self._do_attend, connection)
+
+    def tell(self, room: Room, told: list[Connection]) -> None:
+        """Tell that presence was queued for clients of a room, or a count is due there."""
+        self._mailbox.post_all(self._do_attend, told, room if room.recount else None)
+
+    def leave(self, connection: Connection) -> None:
+        """Tell that a client's reader has ended."""
+        self._mailbox.post(self._do_leave, connection)
+
+    def wake(self) -> None:
+        """Wake the thread, whatever was told before, by somebody who was interrupted."""
+        self._mailbox.wake()
+
+    def finish(self, deadline: float) -> None:
+        """Let the thread end once it has no client left, or at the deadline
+        (``time.monotonic()``)."""
+        self._mailbox.finish(deadline)
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread's end; return whether it has ended."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Close what the thread uses: now if it has ended or never begun, else at its end. It may
+        be called again."""
+        with self._end_lock:
+            self._unwanted = True
+            unused = self._over or self._thread.ident is None
+        if unused:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._selector.close()
+        self._mailbox.close()
+
+    # -- The fan-out's thread: the loop --------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except Exception:
+            logger.critical("the fan-out has failed; all clients are cut off", exc_info=True)
+        finally:
+            self._taken.extend(self._mailbox.end())
+            for action, connection in self._taken:
+                if action == self._do_activate:
+                    self.writer.connections[connection] = None
+            for connection in list(self.writer.connections):
+                try:
+                    self.writer.drop(connection)
+                except Exception:
+                    logger.critical("cannot drop %s", connection.member.id, exc_info=True)
+            with self._end_lock:
+                self._over = True
+                unwanted = self._unwanted
+            if unwanted:
+                self._let_go()
+
+    def _turn(self) -> bool:
+        """Do everything that there is to do now; return False at the end."""
+        now = time.monotonic()
+        until = self._timers.next_due
+        idle, finish_by = self._mailbox.doze(bool(self.writer.active), until)
+        if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
+            return False
+        if not idle:
+            self._interlude(0.0)
+        else:
+            self._interlude(min(max(0.0, min(until, finish_by) - now), MAX_SLEEP_SECONDS))
+        self.writer.active.update(self._mailbox.wake_up())
+        # One pass for each room, in turn; a room that needs more comes again after all others.
+        rooms, self.writer.active = self.writer.active, {}
+        for room in rooms:
+            if self._pass(room):
+                self.writer.active[room] = None
+        self.writer.end_turn()
+        self._forget_dropped()
+        return True
+
+    def _interlude(self, timeout: float) -> None:
+        """Serve what should not wait for a long pass: full sockets that take more, what other
+        threads posted, timers. Waits for the first of it at most for the time-out."""
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._mailbox.empty_pipe()
+            else:
+                self.writer.go_on(key.data)
+        posts, counted = self._mailbox.take_posts()
+        self._taken.extend(posts)
+        for room in counted:
+            self._timers.schedule(room, room.counted_at + COUNT_SECONDS)
+        while self._taken:
+            action, connection = self._taken.popleft()
+            action(connection)
+        now = time.monotonic()
+        while (due := self._timers.pop(now)) is not None:
+            if isinstance(due, Room):
+                due.counted_at = now
+                for connection in due.tell_count():
+                    self.writer.attend(connection)
+            else:
+                self._liveness.check(due, now)
+
+    # -- The fan-out's thread: a room ----------------------------------------------------------
+
+    def _pass(self, room: Room) -> bool:
+        """Offer what is new to all members; return whether there is more to do at once."""
+        began = time.monotonic()
+        head = room.look()
+        start = room.offered
+        self.writer.passing = self.writer.accounting = room
+        if head > start:
+            found = [form for form, clients in room.in_step.items() if clients]
+            overhead = max((form.overhead for form in found), default=0)
+            stop = room.stop_within(start, head, BATCH_BYTES, overhead)
+            for form in found:
+                self._offer(room, self.writer.batch(room, start, stop, form), form)
+            room.mark_offered(stop)
+        self.writer.passing = None
+        more = room.offered < head
+        for connection in list(room.behind):
+            if not connection.blocked and not connection.dropped and self.writer.serve(connection):
+                more = True
+        self._judge(room)
+        self._account(room)
+        self.writer.accounting = None
+        seconds = time.monotonic() - began
+        self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
+        self.pass_seconds += seconds
+        return more
+
+    def _offer(self, room: Room, batch: Batch, form: Form) -> None:
+        """Give a batch to all who are in step and want this form."""
+        writer = self.writer
+        data = batch.data
+        size = len(data)
+        origins = batch.origins
+        stop = batch.stop
+        in_step = room.in_step[form]
+        connections = list(in_step)
+        for first in range(0, len(connections), GROUP):
+            if first:
+                self._interlude(0.0)
+            whole = 0
+            sends = 0
+            for connection in connections[first : first + GROUP]:
+                if not connection.plain:
+                    # Something personal has come. It stays where it is and is served after the
+                    # pass.
+                    if not connection.dropped and connection in in_step:
+                        writer.fall_behind(connection)
+                    continue
+                if connection.exclude in origins:
+                    if not writer.send_ranges(connection, batch) and not connection.dropped:
+                        writer.fall_behind(connection)
+                    continue
+                sends += 1
+                try:
+                    sent = connection.send(data, SEND_FLAGS)
+                except BlockingIOError:
+                    sent = 0
+                except OSError as error:
+                    writer.lose(connection, error)
+                    continue
+                if sent == size:
+                    connection.cursor = stop
+                    whole += 1
+                else:
+                    writer.take_partly(connection, batch, sent, None)
+                    writer.fall_behind(connection)
+            writer.sends += sends
+            writer.deliveries += whole * batch.count
+            writer.bytes_out += whole * size
+
+    def _judge(self, room: Room) -> None:
+        """Evict who is too far behind, so that what it lacks is still held when it comes back."""
+        too_far = room.ring_bytes // 2
+        for connection in list(room.behind):
+            if connection.final is not None or connection.close_sent:
+                continue
+            lag = room.lag(connection.cursor)
+            if lag <= too_far:
+                connection.replaying = False
+            elif connection.blocked and not connection.replaying:
+                self.writer.evict_slow(connection)
+
+    def _account(self, room: Room) -> None:
+        """Trim the room's log to its size, and all logs to their total."""
+        if room.cost > room.ring_bytes:
+            # A sixteenth more than needed: moving the list costs the same for one entry as for
+            # many.
+            self._trim(room, room.ring_bytes - room.ring_bytes // 16)
+        if not room.closed:
+            self._total_cost += room.cost - room.counted_cost
+            room.counted_cost = room.cost
+        limit = self._settings.total_log_bytes
+        while self._total_cost > limit:
+            if self._rooms.drop_empty():
+                self._forget_dropped()
+                continue
+            largest = max(self._rooms.all(), key=lambda other: other.cost)
+            goal = largest.cost - (self._total_cost - limit) - largest.ring_bytes // 16
+            if not self._trim(largest, max(goal, 0)):
+                break
+            self._total_cost += largest.cost - largest.counted_cost
+            largest.counted_cost = largest.cost
+
+    def _forget_dropped(self) -> None:
+        for room in self._rooms.take_dropped():
+            self._total_cost -= room.counted_cost
+            # A client that has left, but has not been sent everything, would keep the whole log.
+            self._drop_before(room, room.head)
+
+    def _trim(self, room: Room, limit_bytes: int) -> bool:
+        """Trim a log; return whether anything could go."""
+        base = room.trim_target(limit_bytes)
+        if base <= room.base:
+            return False
+        self._drop_before(room, base)
+        return True
+
+    def _drop_before(self, room: Room, base: int) -> None:
+        """Drop the start of a log. Who still needs it and can take it gets it now, the others are
+        evicted: only a client that does not take what it was offered is too slow."""
+        writer = self.writer
+        for connection in list(room.behind):
+            while connection.cursor < base and _takes_more(connection):
+                if not writer.serve(connection):
+                    break
+            if connection.cursor < base and _is_served(connection):
+                writer.evict_slow(connection)
+        room.trim(base)
+
+    # -- The fan-out's thread: what other threads posted ---------------------------------------
+
+    def _do_activate(self, connection: Connection) -> None:
+        room = connection.room
+        self.writer.connections[connection] = None
+        room.behind[connection] = None
+        connection.replaying = connection.cursor < room.offered
+        self._liveness.begin(connection)
+        if connection.cursor < room.base <= connection.skips_to:
+            connection.begin_later(room.base, format_id(*room.id_before(room.base)))
+        elif connection.cursor < room.base and connection.form is RAW:
+            self.writer.evict_slow(connection, connection.joined_after)
+        elif connection.cursor < room.base:
+            # Trimmed while it joined, before it was offered anything. It goes on from here: if it
+            # had to come back it might find the same for as long as the room is that busy.
+            assert connection.joined_after is not None
+            since = format_id(*connection.joined_after)
+            connection.cursor = room.base
+            gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
+            connection.queue_second(connection.form.event(gap, "gap"))
+        connection.joined_after = connection.rewelcome = None
+        self.writer.attend(connection)
+
+    def _do_attend(self, connection: Connection) -> None:
+        self.writer.attend(connection)
+
+    def _do_leave(self, connection: Connection) -> None:
+        self.writer.reader_left(connection)
+
+
+def _is_served(connection: Connection) -> bool:
+    """Whether a client is still to get messages."""
+    return not (connection.final is not None or connection.close_sent or connection.dropped)
+
+
+def _takes_more(connection: Connection) -> bool:
+    """Whether a client is still to get messages and its socket takes some."""
+    return _is_served(connection) and not connection.blocked

@@ -1,0 +1,384 @@
+"""Writing to one client: what it gets next, how much its socket takes, and how its writing ends.
+
+A client that is behind is served from its own cursor, in this order: the rest of the frame in
+progress, the Close of an eviction, pings and pongs, then the log and its personal frames, each at
+the place that its stamp tells. Nothing goes inside a frame, and nothing after Close.
+
+Everything here runs on the fan-out's thread and never blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from ...messages import Entry, format_id
+from ...settings import Settings
+from ...wire import frames
+from ..rooms import encodings as forms
+from ..rooms.encodings import RAW, Form
+from ..rooms.room import Room
+from .batches import Batch, Range
+from .connection import Connection
+from .timers import Timers
+
+logger = logging.getLogger("broadcast_server.hub")
+
+# The most that one client is offered in one pass, so that rooms and clients take turns.
+BATCH_BYTES = 256 * 1024
+# What a send counts at least: at most 256 of them for one client in one pass.
+SEND_COST_BYTES = 1024
+# More pieces than this are joined instead: each costs a memoryview; the kernel takes 1,024.
+MAX_PIECES = 64
+# Joined batches kept for others within one turn; many clients at many cursors must not add up.
+MAX_BATCHES = 16
+
+SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+class ClientWriter:
+    """Writes to the clients of one hub.
+
+    Args:
+        settings: the hub's limits and times.
+        selector: tells which full sockets take more.
+        timers: where a client's deadlines are kept.
+        on_drained: called when a client's personal queue has become empty.
+        on_left: called with a room and those of its clients who were told that another has left.
+
+    Attributes:
+        connections: every client that was handed over and not dropped yet.
+        active: rooms that need another pass.
+        passing: the room whose pass is going on; nobody gets in step with it in the middle.
+        accounting: the room whose log is trimmed at the end of what goes on now.
+        joins, sends, deliveries, bytes_out, evictions: counters, read by other threads.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        selector: selectors.BaseSelector,
+        timers: Timers,
+        on_drained: Callable[[], None],
+        on_left: Callable[[Room, list[Connection]], None],
+    ) -> None:
+        self._settings = settings
+        self._selector = selector
+        self._timers = timers
+        self._on_drained = on_drained
+        self._on_left = on_left
+        self._batches: dict[tuple[Room, int, int, Form], Batch] = {}
+        self.connections: dict[Connection, None] = {}
+        self.active: dict[Room, None] = {}
+        self.passing: Room | None = None
+        self.accounting: Room | None = None
+        self.encodes = dict.fromkeys(forms.ALL, 0)  # of each form but raw, which readers make
+        self.joins = 0
+        self.sends = 0
+        self.deliveries = 0
+        self.bytes_out = 0
+        self.evictions = 0
+
+    def end_turn(self) -> None:
+        """Forget the batches that were kept for others."""
+        self._batches.clear()
+
+    def serve(self, connection: Connection) -> bool:
+        """Send what a client can get now, in order; return whether it could take more at once."""
+        room = connection.room
+        budget = BATCH_BYTES
+        while budget > 0:
+            rest = connection.rest
+            if rest is not None:
+                size = len(rest)
+                sent = self._send(connection, rest)
+                if sent < size:
+                    if sent >= 0:
+                        connection.rest = rest[sent:]
+                        self._block(connection)
+                    return False
+                connection.rest = None
+                # A send costs more than its bytes: many tiny frames must not hold up the others.
+                budget -= max(size, SEND_COST_BYTES)
+                if connection.rest_is_close:
+                    self._end_writing(connection)
+                    return False
+            elif connection.final is not None:
+                connection.rest = memoryview(connection.final)
+                connection.rest_is_close = True
+            elif connection.urgent:
+                connection.rest = memoryview(connection.take_urgent())
+                connection.rest_is_close = False
+            else:
+                # Only up to what the room was offered: who is ahead of it would not be in step.
+                limit = room.offered
+                if connection.personal:
+                    limit = min(limit, connection.personal[0][0])
+                if connection.cursor < limit:
+                    form = connection.form
+                    stop = room.stop_within(connection.cursor, limit, BATCH_BYTES, form.overhead)
+                    batch = self.batch(room, connection.cursor, stop, form)
+                    if not self._send_log(connection, batch):
+                        return False
+                    budget -= len(batch.data)
+                elif connection.personal and connection.personal[0][0] <= connection.cursor:
+                    connection.take_personal()
+                    if not connection.personal:
+                        self._on_drained()
+                        if connection.missed:
+                            room.tell_members(connection)
+                else:
+                    self._settle(connection)
+                    return False
+        return True
+
+    def _settle(self, connection: Connection) -> None:
+        """Put a client that has got everything back in step with its room."""
+        room = connection.room
+        if (
+            connection.cursor == room.offered
+            and self.passing is not room
+            and connection.try_plain()
+        ):
+            room.behind.pop(connection, None)
+            room.in_step[connection.form][connection] = None
+            connection.replaying = False
+
+    def _send_log(self, connection: Connection, batch: Batch) -> bool:
+        """Send a batch to a client alone; return whether it took all."""
+        if connection.exclude in batch.origins:
+            return self.send_ranges(connection, batch)
+        size = len(batch.data)
+        sent = self._send(connection, batch.data)
+        if sent == size:
+            connection.cursor = batch.stop
+            self.deliveries += batch.count
+            return True
+        if sent >= 0:
+            self.bytes_out -= sent
+            self.take_partly(connection, batch, sent, None)
+        return False
+
+    def send_ranges(self, connection: Connection, batch: Batch) -> bool:
+        """Send what is not the client's own; return whether it took all."""
+        ranges, count = batch.without(connection.exclude)
+        size = sum(stop - start for start, stop in ranges)
+        if ranges:
+            self.sends += 1
+            view = memoryview(batch.data)
+            pieces = [view[start:stop] for start, stop in ranges]
+            try:
+                if len(pieces) > MAX_PIECES:
+                    sent = connection.send(b"".join(pieces), SEND_FLAGS)
+                else:
+                    sent = connection.sock.sendmsg(pieces, (), SEND_FLAGS)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.lose(connection, error)
+                return False
+            if sent != size:
+                self.take_partly(connection, batch, sent, ranges)
+                return False
+        connection.cursor = batch.stop
+        self.deliveries += count
+        self.bytes_out += size
+        return True
+
+    def _send(self, connection: Connection, data: bytes | memoryview) -> int:
+        """Send without waiting; return how much was taken, -1 if the connection is lost."""
+        self.sends += 1
+        try:
+            sent = connection.send(data, SEND_FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.lose(connection, error)
+            return -1
+        self.bytes_out += sent
+        if sent and connection.deadline is not None:
+            # Who is told to go but still reads gets the time to read it to the end.
+            later = time.monotonic() + self._settings.close_timeout
+            connection.deadline = min(later, connection.hard_deadline)
+        return sent
+
+    def batch(self, room: Room, start: int, stop: int, form: Form = RAW) -> Batch:
+        """Return the batch of a range: clients at the same cursor share it within a turn."""
+        key = (room, start, stop, form)
+        batch = self._batches.get(key)
+        if batch is None:
+            if len(self._batches) >= MAX_BATCHES:
+                self._batches.clear()
+            entries = room.entries(start, stop)
+            if form is not RAW:
+                self._make(room, entries, form)
+            batch = self._batches[key] = Batch(start, entries, form)
+            self.joins += batch.count > 1
+        return batch
+
+    def _make(self, room: Room, entries: list[Entry], form: Form) -> None:
+        """See to it that entries have a form: each is made once, whoever needs it later."""
+        slot, make = form.slot, form.make
+        made = size = 0
+        for entry in entries:
+            if getattr(entry, slot) is None:
+                data = make(entry)
+                setattr(entry, slot, data)
+                made += 1
+                size += len(data)
+        self.encodes[form] += made
+        room.forms_bytes += size
+        if made and self.accounting is not room:
+            # Who joins where nothing is said may make the log grow: a pass counts and trims it.
+            self.active[room] = None
+
+    def take_partly(
+        self, connection: Connection, batch: Batch, sent: int, ranges: list[Range] | None
+    ) -> None:
+        """Move a client to where a send stopped, and wait until its socket takes more."""
+        connection.cursor, connection.rest = batch.locate(sent, ranges)
+        connection.rest_is_close = False
+        self.deliveries += batch.count_others(connection.cursor, connection.exclude)
+        self.bytes_out += sent
+        self._block(connection)
+
+    def fall_behind(self, connection: Connection) -> None:
+        """Serve a client alone from now on; one that is dropped stays away."""
+        if connection.dropped:
+            return
+        connection.plain = False
+        connection.room.in_step[connection.form].pop(connection, None)
+        connection.room.behind[connection] = None
+
+    def _block(self, connection: Connection) -> None:
+        """Wait until the socket takes more."""
+        connection.blocked_since = now = time.monotonic()
+        if not connection.blocked:
+            connection.blocked = True
+            try:
+                self._selector.register(connection.sock, selectors.EVENT_WRITE, connection)
+            except KeyError:
+                pass  # it is still registered, in the middle of go_on()
+            except OSError as error:  # the system watches no more sockets for us
+                self.lose(connection, error)
+                return
+            self._timers.schedule(connection, now + self._settings.write_timeout)
+
+    def go_on(self, connection: Connection) -> None:
+        """Serve a client whose socket takes more."""
+        if connection.dropped or not connection.blocked:
+            return
+        connection.blocked = False
+        if self.serve(connection):
+            self.active[connection.room] = None
+        if not connection.blocked and not connection.dropped:
+            self._selector.unregister(connection.sock)
+
+    def evict_slow(self, connection: Connection, newest: tuple[int, int] | None = None) -> None:
+        """Evict a client that is too far behind; `newest` is the id of the last message that it
+        has got, if the log cannot tell that any more."""
+        resume = format_id(*(newest or connection.room.id_before(connection.cursor)))
+        lag = connection.room.lag(connection.cursor)
+        logger.warning(
+            "%s is evicted: it is %d bytes behind, resume after %s",
+            connection.member.id,
+            lag,
+            resume,
+        )
+        self.evict(connection, 1013, f"since={resume}")
+
+    def evict(self, connection: Connection, code: int, reason: str, *, blamed: bool = True) -> None:
+        """End a connection at once: only the frame in progress and Close go out.
+
+        Args:
+            connection: the client.
+            code, reason: those of the Close.
+            blamed: it does not do its part, and counts as evicted.
+        """
+        self.evictions += blamed
+        # In this order: its reader takes nothing more from when one of its messages may be refused.
+        connection.evict(code, reason)
+        self._leave(connection)
+        self.fall_behind(connection)
+        now = time.monotonic()
+        connection.deadline = now + self._settings.close_timeout
+        connection.hard_deadline = connection.deadline + self._settings.write_timeout
+        self._timers.schedule(connection, connection.deadline)
+        if not connection.blocked:
+            self.active[connection.room] = None
+
+    def _end_writing(self, connection: Connection) -> None:
+        """Close is sent: nothing follows it. The reader waits for the end of the peer's stream."""
+        connection.close_sent = True
+        connection.plain = False
+        connection.room.in_step[connection.form].pop(connection, None)
+        connection.room.behind.pop(connection, None)
+        self._leave(connection)
+        if connection.reader_gone:
+            self.drop(connection)
+            return
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.lose(connection, error)
+            return
+        connection.deadline = time.monotonic() + self._settings.close_timeout
+        self._timers.schedule(connection, connection.deadline)
+
+    def _leave(self, connection: Connection) -> None:
+        room = connection.room
+        told = room.leave(connection)
+        if told or room.recount:
+            self._on_left(room, told)
+
+    def lose(self, connection: Connection, error: OSError) -> None:
+        logger.debug("%s is lost: %s", connection.member.id, error)
+        self.drop(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Forget a client: cut the connection, so that its reader ends, and let go of the
+        socket."""
+        if connection.dropped:
+            return
+        connection.dropped = True
+        connection.plain = False
+        connection.end(frames.ABNORMAL, "")
+        self.connections.pop(connection, None)
+        room = connection.room
+        room.in_step[connection.form].pop(connection, None)
+        room.behind.pop(connection, None)
+        self._leave(connection)
+        self._timers.cancel(connection)
+        connection.forget()
+        try:
+            self._selector.unregister(connection.sock)
+        except (KeyError, ValueError):
+            pass  # it was not blocked; it is closed already
+        connection.abort()
+        connection.release()
+
+    def attend(self, connection: Connection) -> None:
+        """Serve a client for which something was queued."""
+        if connection not in self.connections:
+            return  # not handed over yet: it is served when it is; or dropped
+        if connection.blocked or connection.close_sent:
+            return
+        if connection in connection.room.in_step[connection.form]:
+            self.fall_behind(connection)
+        if self.serve(connection):
+            self.active[connection.room] = None
+
+    def reader_left(self, connection: Connection) -> None:
+        """Let go of a client whose reader has ended."""
+        connection.reader_gone = True
+        if connection.closing and not connection.close_sent and not connection.dropped:
+            # The peer ended its stream right after its Close: it may still read ours.
+            if connection.deadline is None:
+                connection.deadline = time.monotonic() + self._settings.close_timeout
+                connection.hard_deadline = connection.deadline
+            self._timers.schedule(connection, connection.deadline)
+        else:
+            self.drop(connection)

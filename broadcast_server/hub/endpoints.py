@@ -1,0 +1,197 @@
+"""What the hub answers over HTTP: messages, who is where, health, metrics, the page.
+
+Everything here runs on the reader thread of the client that asks, and holds no lock while it
+works.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from ..errors import HubBusy, HubStopped
+from ..messages import Entry, Member, format_id, to_messages
+from ..wire import events
+from . import metrics
+from .core import Core, Refused
+from .http import media_types
+from .http import pages as page
+from .http.access import Grant
+from .http.connection import HttpConnection
+from .http.forwarded import Address
+from .http.models import (
+    RETRY,
+    Asset,
+    Decision,
+    Health,
+    Metrics,
+    Page,
+    Preflight,
+    Publish,
+    Recall,
+    Refusal,
+    Request,
+    Response,
+    Rooms,
+    Stream,
+)
+from .rooms.registry import NoRoom
+
+# How long a publisher may have to wait for the fan-out.
+PUBLISH_SECONDS = 5.0
+
+
+def respond(
+    core: Core,
+    request: Request,
+    decision: Decision,
+    http: HttpConnection,
+    address: Address,
+    grant: Grant,
+) -> Refusal | Response:
+    """Return the answer to a request.
+
+    Args:
+        core: the hub's parts.
+        request: the request.
+        decision: what the policies made of it; no ``Join``, and a ``Stream`` only for HEAD.
+        http: where the request came from, for its body.
+        address: who sent it.
+        grant: what they may do, which is enough for this.
+
+    Raises:
+        BadRequest: the body is not to be had.
+        OSError: the connection broke.
+    """
+    if isinstance(decision, (Refusal, Response)):
+        return decision
+    if isinstance(decision, Preflight):
+        return Response(204, decision.headers)
+    if isinstance(decision, Health):
+        return _health(core)
+    if isinstance(decision, Metrics):
+        # While it stops, too: the last numbers are those of the goodbyes.
+        return _export(core, request, decision)
+    if isinstance(decision, (Page, Asset)):
+        return _give_page(request, decision)
+    if core.draining:
+        return Refusal(503, "the hub is stopping", RETRY, "stopping")
+    if isinstance(decision, Publish):
+        return _publish(core, request, decision, http, address, grant)
+    if isinstance(decision, Recall):
+        return _recall(core, decision)
+    if isinstance(decision, Rooms):
+        return _list_rooms(core, decision, grant)
+    if isinstance(decision, Stream):
+        # Before its first event a stream is nothing but its head.
+        return Response(200, decision.headers, content_type=media_types.EVENTS)
+    return Refusal(404, "there is nothing here")
+
+
+def _health(core: Core) -> Response:
+    if core.leaving:
+        return Response(503, RETRY, b"stopping\n", "text/plain")
+    if not core.fanout.is_alive:
+        # Nothing will be delivered any more: whoever watches the hub should start it anew.
+        return Response(503, RETRY, b"failed\n", "text/plain")
+    return Response(200, (), b"ok\n", "text/plain")
+
+
+def _publish(
+    core: Core,
+    request: Request,
+    decision: Publish,
+    http: HttpConnection,
+    address: Address,
+    grant: Grant,
+) -> Refusal | Response:
+    settings = core.settings
+    body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    data: str | bytes = body
+    if decision.is_text:
+        try:
+            data = body.decode("utf-8")
+        except UnicodeDecodeError:
+            return Refusal(400, "the text is not UTF-8", decision.headers)
+    wait = core.rates.take(address.host)
+    if wait > 0:
+        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
+        text = "more messages in a second than one address may publish"
+        return Refusal(429, text, later, "rate")
+    # Who publishes is no member: without an id.
+    sender = Member("", grant.name or decision.name, decision.room, str(address))
+    try:
+        data = core.pass_filter(data, decision.room, sender)
+        draft = core.draft(0, data, sender, decision.key)
+        deadline = time.monotonic() + PUBLISH_SECONDS
+        ids = core.publish_one(decision.room, draft, deadline, address.host)
+    except Refused as error:
+        return Refusal(403, str(error), decision.headers)
+    except NoRoom as error:
+        return Refusal(503, str(error), (*RETRY, *decision.headers), error.reason)
+    except HubStopped as error:
+        return Refusal(503, str(error), (*RETRY, *decision.headers), "stopping")
+    except HubBusy as error:
+        return Refusal(503, str(error), (*RETRY, *decision.headers), "busy")
+    ((id, repeated),) = ids.ids(1)
+    if core.on_message is not None:
+        for message in to_messages(decision.room, [draft], ids):
+            core.call(core.on_message, message)
+    answer = {"id": format_id(*id), "room": decision.room, "duplicate": repeated}
+    return Response(200, decision.headers, events.encode(answer) + b"\n", media_types.JSON)
+
+
+def _recall(core: Core, decision: Recall) -> Response:
+    room = core.rooms.find(decision.room)
+    reason = core.gap_of(decision.since)
+    entries: list[Entry] = []
+    newest = after = core.backplane.newest()
+    if room is not None:
+        since = (0, 0) if reason is not None else decision.since
+        entries, newest, after, trimmed = room.last(decision.history, since)
+        reason = reason or ("trimmed" if trimmed else None)
+    gap = b"null"
+    if reason is not None:
+        gap = events.gap(reason, decision.since_text or "", format_id(*after))
+    head = events.encode({"room": decision.room, "newest": format_id(*newest)})
+    messages = b",".join([events.message(entry) for entry in entries])
+    body = b'%s,"gap":%s,"messages":[%s]}\n' % (head[:-1], gap, messages)
+    return Response(200, decision.headers, body, media_types.JSON)
+
+
+def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
+    if decision.room is None:
+        found = sorted(core.rooms.all(), key=lambda room: room.path)
+    else:
+        one = core.rooms.find(decision.room)
+        found = [one] if one is not None else []
+    rooms = []
+    for room in found:
+        members = room.member_list() if grant.may_subscribe(room.path) else []
+        if members:
+            listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
+            rooms.append({"room": room.path, "count": len(members), "members": listed})
+    body = events.encode({"rooms": rooms}) + b"\n"
+    return Response(200, decision.headers, body, media_types.JSON)
+
+
+def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:
+    try:
+        body, kind = metrics.expose(core, ", ".join(request.values("accept")))
+    except metrics.MetricsMissing as error:
+        return Refusal(501, str(error), decision.headers)
+    return Response(200, decision.headers, body, kind)
+
+
+def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
+    if isinstance(decision, Page):
+        found: page.Asset | None = page.page(decision.room, decision.board)
+    else:
+        found = page.asset(decision.name)
+    if found is None:
+        return Refusal(404, "there is nothing here")
+    headers = found.headers
+    tags = request.values("if-none-match")
+    if found.is_current(", ".join(tags) if tags else None):
+        return Response(304, headers)
+    return Response(200, headers, found.body, found.content_type)

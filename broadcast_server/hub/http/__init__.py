@@ -1,0 +1,1 @@
+"""A request in, a decision out: who asks, what for, and what the answer is."""

@@ -1,0 +1,360 @@
+"""HTTP on a client's socket before it is something else: requests in, answers out, all bounded.
+
+h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that;
+``answers`` makes the bytes of the answers. For each request there is a new h11 connection, fed with
+what came behind the last one; so there is no state that a long connection could heap up. The socket
+belongs to the reader thread, which waits for each request, each body and each answer under one
+deadline, however slowly the bytes move.
+
+A connection is kept after every answer, errors included, unless the client says otherwise or what
+it has sent was not read to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import h11
+
+from ...transport.tls_stream import ByteStream
+from . import responses as answers
+from .models import Headers, Join, Refusal, Request, Response
+from .plain_request import parse_plain
+
+_RECV_BYTES = 4096
+_BODY_RECV_BYTES = 64 * 1024
+# A body in tiny pieces costs h11 more than it costs its sender.
+_MAX_CHUNKS = 16_384
+# A client that sends all of its body before it reads should still get a 413.
+_LINGER_BYTES = 16 * 1024 * 1024
+_LINGER_SECONDS = 1.0
+
+
+class BadRequest(Exception):
+    """What arrived gets an error answer and the connection ends.
+
+    Attributes:
+        refusal: the answer; None for a peer that left or only kept an idle connection.
+    """
+
+    def __init__(self, refusal: Refusal | None) -> None:
+        super().__init__(refusal.text if refusal is not None else "the peer has left")
+        self.refusal = refusal
+
+
+class CutShort(BadRequest):
+    """The stream ended in the middle of a request: the peer has left, or the hub hears nothing
+    more."""
+
+
+class HttpConnection:
+    """The HTTP side of one client, until it upgrades or ends. The reader thread's own.
+
+    Args:
+        sock: the client's socket, or what stands for it over TLS.
+        max_header_bytes: the most that request line and headers may take; else 431.
+
+    Attributes:
+        waiting: whether the reader is blocked, because the peer sends nothing or takes nothing. A
+            single store each; the accept thread reads it.
+    """
+
+    def __init__(self, sock: ByteStream, max_header_bytes: int) -> None:
+        self._sock = sock
+        self._max_header_bytes = max_header_bytes
+        self._h11: h11.Connection | None = None  # made for a request that is not plain
+        self._trailing = b""  # what came behind a plain one, or behind the last one
+        self._unread = False  # the request has a body, or more of it
+        self._answered = False
+        self.waiting = False
+
+    # -- Requests ------------------------------------------------------------------------------
+
+    def read_request(self, timeout: float, idle_timeout: float) -> Request:
+        """Wait for one request.
+
+        Args:
+            timeout: seconds from the first byte (of the first request: from now) to the end of its
+                headers.
+            idle_timeout: seconds to wait for the first byte of a further request.
+
+        Raises:
+            BadRequest: none came, or not a good one.
+            OSError: the connection broke.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._trailing:
+            if self._answered:
+                self._trailing = self._receive(time.monotonic() + idle_timeout, idle=True)
+                deadline = time.monotonic() + timeout
+            else:
+                self._trailing = self._receive(deadline)
+        plain = parse_plain(self._trailing, self._max_header_bytes)
+        if plain is not None:
+            request, self._trailing = plain
+            return request
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_header_bytes)
+        self._h11.receive_data(self._trailing)
+        fed = len(self._trailing)
+        self._trailing = b""
+        # Whatever fails from here on, more may be on its way.
+        self._unread = True
+        while True:
+            event = self._next_event(self._h11)
+            if isinstance(event, h11.Request):
+                # h11 looks at its limit only while the request is incomplete.
+                if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
+                    text = "request line and headers are too long"
+                    raise BadRequest(_malformed(431, text))
+                request = _convert(event)
+                self._unread = _has_body(request)
+                return request
+            if isinstance(event, h11.ConnectionClosed):
+                raise BadRequest(None)
+            data = self._receive(deadline)
+            if not data:
+                # The peer may still read. Nothing is counted: mostly it has only left.
+                if fed:
+                    raise CutShort(Refusal(400, "the request ends too early"))
+                raise BadRequest(None)
+            fed += len(data)
+            self._h11.receive_data(data)
+
+    def read_body(self, request: Request, limit_bytes: int, timeout: float) -> bytes:
+        """Read the body of the request that `read_request` has returned; call it once at most.
+
+        Args:
+            request: that request.
+            limit_bytes: the most that the body may have; else 413, before any of it is read.
+            timeout: seconds for all of it.
+
+        Raises:
+            BadRequest: it is too long, too slow, broken or cut off, or the client expects what the
+                hub does not know. Answer with its refusal.
+            OSError: the connection broke.
+        """
+        deadline = time.monotonic() + timeout
+        # RFC 9110 §10.1.1: HTTP/1.0 expects nothing.
+        expected = set(request.tokens("expect")) if request.version >= "1.1" else set()
+        if not expected <= {"100-continue"}:
+            raise BadRequest(Refusal(417, "only 100-continue can be expected"))
+        lengths = request.values("content-length")
+        if lengths and int(lengths[0]) > limit_bytes:
+            raise BadRequest(_too_big(limit_bytes))
+        if request.version < "1.1" and not lengths:
+            # RFC 1945 §8.3: without it a server of that time would read to the end of the stream.
+            raise BadRequest(Refusal(411, "a body in HTTP/1.0 needs a Content-Length"))
+        if self._h11 is None:
+            return b""
+        pieces: list[bytes] = []
+        size = chunks = 0
+        while True:
+            event = self._next_event(self._h11)
+            if isinstance(event, h11.Data):
+                pieces.append(event.data)
+                size += len(event.data)
+                chunks += event.chunk_start
+                if size > limit_bytes:
+                    raise BadRequest(_too_big(limit_bytes))
+                if chunks > _MAX_CHUNKS:
+                    raise BadRequest(
+                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                    )
+            elif isinstance(event, h11.EndOfMessage):
+                self._unread = False
+                return b"".join(pieces)
+            else:
+                if expected and not pieces:
+                    self._send(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
+                    expected = set()
+                data = self._receive(deadline, size=_BODY_RECV_BYTES)
+                if not data:
+                    # Nobody is there any more to be told, unless it is the hub that stops.
+                    raise CutShort(None)
+                self._h11.receive_data(data)
+
+    def _next_event(self, parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
+        """Return what h11 makes of what it has.
+
+        Raises:
+            BadRequest: it is no HTTP.
+        """
+        try:
+            return parser.next_event()
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            if status not in (400, 431, 501):
+                status = 400
+            # Behind the colon h11 repeats what came, and there may be a token in it.
+            why = str(error).partition(":")[0]
+            raise BadRequest(_malformed(status, f"bad request: {why}")) from None
+
+    def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
+        """Return some bytes, none at the end of the stream.
+
+        Raises:
+            BadRequest: the deadline passed; without an answer if the connection was only idle.
+        """
+        if self._sock.gettimeout() is None:
+            # Nothing was waited for yet, and mostly nothing need be: this saves two system calls.
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(size, socket.MSG_DONTWAIT)
+        left = deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left)
+            self.waiting = True
+            return self._sock.recv(size)
+        except TimeoutError:
+            slow = Refusal(408, "the request took too long", reason="timeout")
+            raise BadRequest(None if idle else slow) from None
+        finally:
+            self.waiting = False
+
+    def _take_trailing(self) -> bytes:
+        """Return what came behind the request."""
+        if self._h11 is not None:
+            self._trailing, _ = self._h11.trailing_data
+            self._h11 = None
+        return self._trailing
+
+    # -- Answers -------------------------------------------------------------------------------
+
+    def answer(self, request: Request | None, response: Refusal | Response, timeout: float) -> bool:
+        """Send an answer; return whether another request may follow on this connection.
+
+        Args:
+            request: the request, None if it could not even be read.
+            response: what to say.
+            timeout: seconds for the client to take it.
+
+        Raises:
+            OSError: the client did not take it in time.
+        """
+        deadline = time.monotonic() + timeout
+        if isinstance(response, Refusal):
+            response = answers.problem(response)
+        keep = (
+            request is not None
+            and request.version >= "1.1"
+            and "close" not in request.tokens("connection")
+            and not self._unread
+            # Whoever may not join because there is no room for it should not keep a thread.
+            and not (response.status >= 500 and request.tokens("upgrade"))
+        )
+        data = answers.head_of(response, keep=keep)
+        if request is None or request.method != "HEAD":
+            data += response.body
+        self._send(data, deadline)
+        self._answered = True
+        if keep:
+            self._trailing = self._take_trailing()  # a pipelined request is not lost
+            return True
+        self.waiting = True
+        linger(self._sock)
+        return False
+
+    def upgrade(self, join: Join, timeout: float) -> bytes:
+        """Send the 101 and return what the client has sent behind its request already.
+
+        Raises:
+            OSError: the client did not take it in time.
+        """
+        self._send_last(answers.switching(join), timeout)
+        return self._take_trailing()
+
+    def start_stream(self, headers: Headers, first: bytes, timeout: float) -> bytes:
+        """Send the head of a stream of events; its body is whatever is sent until the end.
+
+        Args:
+            headers: those of the decision.
+            first: with what the body begins.
+            timeout: seconds for the client to take it.
+
+        Returns:
+            What the client has sent behind its request already; there is no use for it.
+
+        Raises:
+            OSError: the client did not take it in time.
+        """
+        self._send_last(answers.stream_head(headers) + first, timeout)
+        return self._take_trailing()
+
+    def _send_last(self, data: bytes, timeout: float) -> None:
+        """Send the last bytes that are the reader's to send; leave the socket without a time-out.
+
+        Python's own would make a send with MSG_DONTWAIT wait, here and in the fan-out.
+        """
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self._sock.send(data, socket.MSG_DONTWAIT)
+        if sent < len(data):
+            self._sock.settimeout(timeout)
+            self._sock.sendall(data[sent:])
+            self._sock.settimeout(None)
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        # sendall() takes this for all of the data, not for each piece.
+        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self.waiting = True
+        self._sock.sendall(data)
+        self.waiting = False
+
+
+def linger(sock: ByteStream) -> None:
+    """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
+    holds unread bytes would reset the connection, and the peer might never see the answer."""
+    deadline = time.monotonic() + _LINGER_SECONDS
+    left = _LINGER_BYTES
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        while left > 0:
+            timeout = deadline - time.monotonic()
+            if timeout <= 0:
+                return
+            sock.settimeout(timeout)
+            data = sock.recv(65536)
+            if not data:
+                return
+            left -= len(data)
+    except OSError:
+        return
+
+
+def _convert(event: h11.Request) -> Request:
+    # h11 has checked that the target and the names are visible ASCII; values may be any bytes.
+    return Request(
+        event.method.decode("ascii"),
+        event.target.decode("ascii"),
+        event.http_version.decode("ascii"),
+        tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers),
+    )
+
+
+def _has_body(request: Request) -> bool:
+    """Tell whether a body follows the request.
+
+    Raises:
+        BadRequest: nobody could say where it ends (RFC 9112 §6.1): proxies and servers that
+            understand such requests differently let one request be smuggled in another.
+    """
+    length = request.values("content-length")
+    if not request.values("transfer-encoding"):
+        return length not in ([], ["0"])
+    if length or request.version < "1.1":
+        raise BadRequest(_malformed(400, "Transfer-Encoding with Content-Length or in HTTP/1.0"))
+    return True
+
+
+def _malformed(status: int, text: str) -> Refusal:
+    """Return the answer to what is no HTTP, or no reasonable one."""
+    return Refusal(status, text, reason="max_header_bytes" if status == 431 else "bad_request")
+
+
+def _too_big(limit_bytes: int) -> Refusal:
+    return Refusal(413, f"a message has at most {limit_bytes} bytes", reason="too_big")

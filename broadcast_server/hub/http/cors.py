@@ -1,0 +1,112 @@
+"""Which web pages may use the hub, and how their browsers are told.
+
+A hub on a desk's own machine is within reach of every page that is open there. Browsers let any
+page send what a form could send (a POST of plain text, a GET for a picture) without asking, so the
+hub itself looks where a request comes from. Three headers tell, all out of a page's reach:
+
+- ``Origin`` comes with every upgrade, POST and PUT, and with a GET whose answer a page of another
+  origin wants to read. It must be the hub's own, or one that is allowed.
+- ``Sec-Fetch-Site`` comes with every request to https and to this machine, and tells of those
+  without an ``Origin``: a picture, a script, a ``fetch`` in the mode ``no-cors``. The page could
+  not read the answer, but it could fill the hub with readers. It must be ``same-origin``, or
+  ``none`` for what a person has typed. Another port of the same host is ``same-site`` and foreign
+  as well; without an ``Origin`` nobody knows whether it would be an allowed one.
+- ``Sec-Fetch-Mode: navigate`` is a person who follows a link; the answer is shown to them only.
+
+A program sends none of them and may do everything: a page cannot pass for one.
+"""
+
+from __future__ import annotations
+
+from .models import Headers, Preflight, Refusal, Request
+
+DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+# What a page of another origin may send along, and for how long its browser need not ask again.
+_CORS_HEADERS = "Content-Type, Broadcast-Name, Idempotency-Key, Last-Event-ID, Authorization"
+_CORS_SECONDS = "7200"
+
+
+def may_use(request: Request, allow_origin: tuple[str, ...]) -> bool:
+    """Tell whether whoever sent the request may use the hub (RFC 6455 §10.2).
+
+    Args:
+        request: the request.
+        allow_origin: origins that may use the hub besides its own; ``*`` for all.
+    """
+    if "*" in allow_origin:
+        return True
+    origins = request.values("origin")
+    if not origins:
+        is_navigation = request.tokens("sec-fetch-mode") == ["navigate"]
+        if is_navigation and request.method in ("GET", "HEAD"):
+            return True
+        return {"same-origin", "none"}.issuperset(request.tokens("sec-fetch-site"))
+    if len(origins) != 1:
+        return False
+    allowed = (text.lower().rstrip("/") for text in allow_origin)
+    return origins[0].lower() in allowed or _is_own(request)
+
+
+def shared_headers(request: Request, allow_origin: tuple[str, ...], *vary: str) -> Headers:
+    """Return the header lines that every answer to this request has, a refusal as well.
+
+    Args:
+        request, allow_origin: as for `may_use`.
+        vary: request headers on which the answer depends, besides ``Origin``.
+    """
+    headers: Headers = ()
+    origins = request.values("origin")
+    if origins and not _is_own(request):
+        if may_use(request, allow_origin):
+            headers = (("Access-Control-Allow-Origin", _named(origins, allow_origin)),)
+        vary = (*vary, "Origin")
+    return (*headers, ("Vary", ", ".join(vary))) if vary else headers
+
+
+def decide_options(
+    request: Request, allow_origin: tuple[str, ...], methods: tuple[str, ...]
+) -> Preflight | Refusal:
+    """Answer OPTIONS, and the question of a browser whose page is of another origin.
+
+    Args:
+        request, allow_origin: as for `may_use`.
+        methods: what the path understands, without OPTIONS.
+    """
+    origins = request.values("origin")
+    if not origins or not request.values("access-control-request-method"):
+        return Preflight((("Allow", ", ".join((*methods, "OPTIONS"))),))
+    if not may_use(request, allow_origin):
+        return foreign()
+    return Preflight(
+        (
+            ("Access-Control-Allow-Origin", _named(origins, allow_origin)),
+            # HEAD needs no permission (Fetch §4.8).
+            ("Access-Control-Allow-Methods", ", ".join(m for m in methods if m != "HEAD")),
+            ("Access-Control-Allow-Headers", _CORS_HEADERS),
+            ("Access-Control-Max-Age", _CORS_SECONDS),
+            ("Vary", "Origin"),
+        )
+    )
+
+
+def foreign() -> Refusal:
+    """Return the answer to whoever may not use the hub; it is not for others to be kept."""
+    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),), "origin")
+
+
+def _named(origins: list[str], allow_origin: tuple[str, ...]) -> str:
+    return "*" if "*" in allow_origin else origins[0]
+
+
+def _is_own(request: Request) -> bool:
+    """Tell whether the one origin is the hub's own host and port, as the client calls them."""
+    origins, hosts = request.values("origin"), request.values("host")
+    if len(origins) != 1 or len(hosts) != 1:
+        return False
+    scheme, separator, netloc = origins[0].lower().partition("://")
+    # A request may come without a host (RFC 9110 §7.2), but no page does.
+    if not separator or scheme not in DEFAULT_PORTS or netloc[:1] in ("", ":"):
+        return False
+    default = ":" + DEFAULT_PORTS[scheme]
+    return netloc.removesuffix(default) == hosts[0].lower().removesuffix(default)

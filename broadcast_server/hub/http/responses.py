@@ -1,0 +1,100 @@
+"""HTTP answers as bytes: their heads, and how an error looks. No I/O."""
+
+from __future__ import annotations
+
+import email.utils
+import http
+import json
+
+from .models import RETRY, Headers, Join, Refusal, Response
+
+_PROBLEM = "application/problem+json"
+
+# What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
+# it is a script, load it into a page of another origin without asking (CORS is for those that
+# --allow-origin names), or keep it: what is in a room now is not there later.
+_SAFE_HEADERS: Headers = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+
+
+def problem(refusal: Refusal) -> Response:
+    """Return an error as RFC 9457 wants it; the status says all about its type."""
+    problem = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(refusal.status).phrase,
+        "status": refusal.status,
+        "detail": refusal.text,
+    }
+    body = json.dumps(problem, ensure_ascii=False).encode() + b"\n"
+    return Response(refusal.status, refusal.headers, body, _PROBLEM)
+
+
+def head_of(response: Response, *, keep: bool) -> bytes:
+    """Return the head of an answer.
+
+    Args:
+        response: the answer.
+        keep: whether another request may follow on the connection.
+    """
+    headers = [*response.headers]
+    if response.content_type is not None:
+        headers.append(("Content-Type", response.content_type))
+    if response.status != 204:  # RFC 9110 §8.6: that one must not have it
+        headers.append(("Content-Length", str(len(response.body))))
+    # RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
+    options = ["Upgrade"] * any(name == "Upgrade" for name, _ in headers)
+    options += ["close"] * (not keep)
+    if options:
+        headers.append(("Connection", ", ".join(options)))
+    return _head(response.status, tuple(headers))
+
+
+def switching(join: Join) -> bytes:
+    """Return the 101 of a client that may join."""
+    answer = (
+        b"HTTP/1.1 101 Switching Protocols\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + join.accept.encode("ascii") + b"\r\n"
+    )
+    if join.subprotocol is not None:
+        answer += b"Sec-WebSocket-Protocol: " + join.subprotocol.encode("ascii") + b"\r\n"
+    return answer + b"\r\n"
+
+
+def stream_head(headers: Headers) -> bytes:
+    """Return the head of a stream of events, with the headers of the decision."""
+    own = (
+        ("Content-Type", "text/event-stream"),
+        # The body has no length and no chunks: it ends with the connection.
+        ("Connection", "close"),
+        # nginx would keep events until its buffer is full.
+        ("X-Accel-Buffering", "no"),
+    )
+    return _head(200, (*headers, *own))
+
+
+def busy() -> bytes:
+    """Return the answer to a connection for which there is no thread, and so no request that could
+    be looked at."""
+    return _head(503, (*RETRY, ("Content-Length", "0"), ("Connection", "close")))
+
+
+def _head(status: int, headers: Headers) -> bytes:
+    """Return a status line and headers; those that all answers have are added."""
+    given = {name.lower() for name, _ in headers}
+    if "access-control-allow-origin" in given:
+        # Whoever may read the answer may load it without reading, too.
+        given.add("cross-origin-resource-policy")
+    common = [("Date", email.utils.formatdate(usegmt=True))]  # RFC 9110 §6.6.1 wants it
+    common += [header for header in _SAFE_HEADERS if header[0].lower() not in given]
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (*common, *headers)]
+    # An origin that is sent back goes out with the bytes with which it came.
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -1,0 +1,312 @@
+"""What one client sends, taken on its reader thread: messages, events, control frames.
+
+``Reader.take`` gets the bytes as they come, and publishes the messages in them in batches. A
+control frame is served in its place: what came before it is in the log first. Whoever sends too
+fast waits here, for the fan-out or for the rate limit; so does a client that does not take its
+acks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..errors import HubStopped
+from ..messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messages
+from ..wire import events, frames
+from ..wire.events import BadFrame
+from ..wire.frames import FrameDecoder
+from .backplane.memory import SenderGone
+from .core import Core, Refused
+from .delivery.connection import Connection
+from .delivery.timers import NEVER
+from .delivery.writer import BATCH_BYTES
+from .http.access import Grant
+from .rates import Pace
+from .rooms.encodings import JSON
+from .rooms.room import WAIT_SECONDS
+from .sessions import Session
+
+logger = logging.getLogger("broadcast_server.hub")
+
+# What a client may still send after Close, in messages of the largest size, before it is cut off.
+_DISCARD_MESSAGES = 16
+
+# What an event has beside the data of its message.
+EVENT_BYTES = 4096
+# Acks and other answers that may wait for a client before its reader waits for it.
+MAX_WAITING_BYTES = 256 * 1024
+# So many errors without a good frame between them end a connection.
+MAX_ERRORS = 10
+
+
+class Batch:
+    """Messages of one client that are published together. Once it is published it is left alone:
+    the backplane may still need it.
+
+    Attributes:
+        drafts: the messages.
+        refs: what their acks are to refer to, one for each; empty for a plain client.
+        cost: what they will cost in the log.
+    """
+
+    __slots__ = ("client", "cost", "drafts", "refs")
+
+    def __init__(self, client: Connection) -> None:
+        self.client = client
+        self.drafts: list[Draft] = []
+        self.refs: list[events.Ref] = []
+        self.cost = 0
+
+    def add(self, frame: bytes, key: str | None = None, ref: events.Ref = None) -> None:
+        self.drafts.append(Draft(self.client.number, frame, self.client.member, key))
+        if self.client.form is JSON:
+            self.refs.append(ref)
+        self.cost += len(frame) + ENTRY_BYTES
+
+
+class Reader:
+    """What one client sends. All of it runs on its reader thread, and none writes to the socket.
+
+    Args:
+        core: the hub's parts.
+        client: the client, a member of its room.
+        session: what it can come back with; None for a plain client.
+        grant: what it may do.
+    """
+
+    # Every idle client has one.
+    __slots__ = (
+        "_client",
+        "_control_pace",
+        "_decoder",
+        "_discarded",
+        "_errors",
+        "_may_publish",
+        "_may_rename",
+        "_pace",
+        "_session",
+        "_slowed",
+        "core",
+    )
+
+    def __init__(
+        self, core: Core, client: Connection, session: Session | None, grant: Grant
+    ) -> None:
+        self.core = core
+        self._client = client
+        self._session = session
+        settings = core.settings
+        limit = settings.max_message_bytes
+        if client.form is JSON:
+            # Of a text every byte may need six in JSON.
+            limit = 6 * limit + EVENT_BYTES
+        self._decoder = FrameDecoder(limit, settings.max_fragments)
+        self._errors = 0
+        self._may_publish = grant.may_publish(client.room.path)
+        self._may_rename = grant.name is None
+        self._pace = Pace(settings.max_rate)
+        self._control_pace: Pace | None = None  # made when first needed
+        self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
+        self._discarded = 0
+
+    def take(self, data: bytes) -> None:
+        """Decode what arrived, publish the messages in batches, serve control frames in their
+        place."""
+        client = self._client
+        # The fan-out ends the connection then, and may be a moment late.
+        if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._close(client, 1008, "token expired")
+            return
+        batch = Batch(client)
+        decoder = self._decoder
+        is_json = client.form is JSON
+        filtered = self.core.filter is not None or not self._may_publish
+        for opcode, payload in decoder.feed(data):
+            if opcode <= frames.BINARY:
+                if is_json:
+                    batch = self._take_event(client, opcode, payload, batch)
+                elif filtered:
+                    self._take_filtered(client, opcode, payload, batch)
+                else:
+                    batch.add(frames.encode_frame(opcode, payload))
+                if batch.cost >= BATCH_BYTES:
+                    batch = self._publish(client, batch)
+                continue
+            # What came before a control frame is in the log before it is answered.
+            batch = self._publish(client, batch)
+            if opcode != frames.CLOSE:
+                self._pay_for_control(client, 1)
+            if opcode == frames.PING:
+                if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
+                    self.core.fanout.attend(client)
+            elif opcode == frames.CLOSE:
+                code, reason = frames.parse_close(payload)
+                self._close(client, code, reason, echo_code=code)
+        self._publish(client, batch)
+        if decoder.crumbs:
+            crumbs, decoder.crumbs = decoder.crumbs, 0
+            self._pay_for_control(client, crumbs)
+        if decoder.failure is not None:
+            failure = decoder.failure
+            logger.info("%s broke the protocol: %s", client.member.id, failure)
+            if failure.code == 1009:
+                many = "fragments" in failure.reason
+                self.core.count_refusal("max_fragments" if many else "too_big")
+            self._close(client, failure.code, failure.reason)
+
+    def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+        """Let the program's filter decide about a plain client's message, if it may send any."""
+        if not self._may_publish:
+            # There is no other way to tell a plain client.
+            self.core.count_refusal("token")
+            self._close(client, 1008, "you may not write to this room")
+            return
+        data = payload.decode("utf-8") if opcode == frames.TEXT else payload
+        try:
+            found = self.core.pass_filter(data, client.room.path, client.member)
+        except Refused:
+            logger.info("a message of %s was refused by the filter", client.member.id)
+            return
+        batch.add(encode(found))
+
+    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> Batch:
+        """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
+        settings = self.core.settings
+        try:
+            if opcode == frames.BINARY:
+                raise BadFrame("not_text", "binary data goes into data_base64")
+            event = events.parse(payload, settings.max_message_bytes)
+            if isinstance(event, events.Send):
+                if not self._may_publish:
+                    self.core.count_refusal("token")
+                    raise BadFrame("not_allowed", "you may not write to this room", event.ref)
+                try:
+                    data = self.core.pass_filter(event.data, client.room.path, client.member)
+                except Refused as error:
+                    raise BadFrame("refused", str(error), event.ref) from None
+                batch.add(encode(data), event.key, event.ref)
+                self._errors = 0
+                return batch
+            if isinstance(event, events.Rename) and not self._may_rename:
+                raise BadFrame("not_allowed", "your token says who you are", event.ref)
+        except BadFrame as error:
+            if error.code == "too_big":
+                self.core.count_refusal("too_big")
+            batch = self._publish(client, batch)
+            self._queue(client, events.error(error.code, error.detail, error.ref))
+            self._errors += 1
+            if self._errors >= MAX_ERRORS:
+                self._close(client, 1008, "too many errors")
+            return batch
+        # An answer comes after what was sent before.
+        batch = self._publish(client, batch)
+        self._errors = 0
+        self._wait_for_rate(client, self._pace, 1)
+        if isinstance(event, events.Who):
+            room, ref = client.room, event.ref
+            self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
+        else:
+            told = client.room.rename(client, event.name)
+            if self._session is not None:
+                self.core.sessions.rename(self._session, event.name)
+            self.core.fanout.tell(client.room, told)
+        return batch
+
+    def _queue(self, client: Connection, body: bytes) -> None:
+        """Queue events for the client alone; wait while too much waits for it already."""
+        self._queue_frames(client, JSON.event(body))
+
+    def _queue_frames(self, client: Connection, frame: bytes) -> None:
+        self._wait_to_queue(client, lambda: client.queue(frame, MAX_WAITING_BYTES))
+
+    def _wait_to_queue(self, client: Connection, queue: Callable[[], bool | None]) -> None:
+        while True:
+            queued = queue()
+            if queued is None:
+                return
+            if queued:
+                self.core.fanout.attend(client)
+                return
+            self.core.wait_drained(WAIT_SECONDS)
+
+    def _close(
+        self, client: Connection, code: int, reason: str, echo_code: int | None = None
+    ) -> None:
+        """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
+        self.core.dismiss(client, code, reason, echo_code)
+
+    def discard(self, size: int) -> bool:
+        """Throw away what comes after Close; return False, and cut the client off, if that is too
+        much."""
+        self._discarded += size
+        if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
+            self._client.abort()
+            return False
+        return True
+
+    def _publish(self, client: Connection, batch: Batch) -> Batch:
+        """Publish a batch once the fan-out has room for it, then wait as the rate limit wants;
+        return an empty one."""
+        core = self.core
+        room = client.room
+        if not batch.drafts:
+            return batch
+        if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+            return Batch(client)
+        if batch.refs:
+            client.begin_answer()
+        try:
+            core.publish(room, batch.drafts, batch.cost, lambda ids: self._accepted(batch, ids))
+        except HubStopped:
+            self._answered(batch)
+            core.say_goodbye(client)
+            return Batch(client)
+        except SenderGone:
+            # The others were told that it has left: nothing of it comes after that. It gets no ack.
+            self._answered(batch)
+            return Batch(client)
+        self._wait_for_rate(client, self._pace, len(batch.drafts))
+        return Batch(client)
+
+    def _accepted(self, batch: Batch, ids: Accepted) -> None:
+        if batch.refs:
+            acks = []
+            for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
+                if ref is not None:
+                    acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
+            if acks:
+                self._queue_frames(batch.client, b"".join(acks))
+            self._answered(batch)
+        if self.core.on_message is not None:
+            for message in to_messages(batch.client.member.room, batch.drafts, ids):
+                self.core.call(self.core.on_message, message)
+
+    def _answered(self, batch: Batch) -> None:
+        """Say the goodbye that had to wait for the acknowledgements, if there is one."""
+        if batch.refs and batch.client.end_answer():
+            self.core.say_goodbye(batch.client)
+
+    def _pay_for_control(self, client: Connection, count: int) -> None:
+        """Pay for frames that are no messages: each costs the hub as much as one."""
+        if self._control_pace is None:
+            self._control_pace = Pace(self.core.settings.max_control_rate)
+        self._wait_for_rate(client, self._control_pace, count)
+
+    def _wait_for_rate(self, client: Connection, pace: Pace, count: int) -> None:
+        """Pay for what the client has sent; wait until there is no debt. Bursts of a second
+        pass."""
+        wait = pace.take(count)
+        if not wait:
+            return
+        self.core.count_refusal("rate" if pace is self._pace else "control_rate")
+        if pace not in self._slowed:
+            self._slowed = (*self._slowed, pace)
+            what = "messages" if pace is self._pace else "control frames and small fragments"
+            logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
+        now = time.monotonic()
+        until = now + wait
+        while now < until and not client.ended:
+            time.sleep(min(until - now, WAIT_SECONDS))
+            now = time.monotonic()

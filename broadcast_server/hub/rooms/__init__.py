@@ -1,0 +1,1 @@
+"""Rooms: their members, their logs, and the forms of a message. State, no sockets."""

@@ -1,0 +1,134 @@
+"""The forms in which messages go over the wire. No I/O.
+
+A client has one form for the whole of its connection. A message is made into a form once, when the
+first client needs it, and kept with the entry in the log for all others.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+from collections.abc import Callable
+
+from ...messages import Entry
+from ...wire import events, frames
+
+# After the end of a stream of events readers come back within these milliseconds.
+RETRY_MS = (1000, 5000)
+
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+class Form:
+    """One way over the wire.
+
+    Attributes:
+        name: for counters: raw, json, sse or sse_json.
+        slot: the attribute of an entry that keeps what ``make`` returned.
+        make: makes a message's bytes.
+        overhead: about how many bytes those have more than the frame.
+        is_stream: server-sent events; else WebSocket frames.
+        is_json: full events; else only the data.
+    """
+
+    __slots__ = ("is_json", "is_stream", "make", "name", "overhead", "slot")
+
+    def __init__(
+        self,
+        name: str,
+        slot: str,
+        make: Callable[[Entry], bytes],
+        overhead: int,
+        *,
+        is_stream: bool,
+        is_json: bool,
+    ) -> None:
+        self.name = name
+        self.slot = slot
+        self.make = make
+        self.overhead = overhead
+        self.is_stream = is_stream
+        self.is_json = is_json
+
+    def __repr__(self) -> str:
+        return f"<Form {self.name}>"
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Return what is the last that a client gets."""
+        if not self.is_stream:
+            return frames.encode_close(code, reason)
+        # A stream has no codes. Those that lost it together should not come back together.
+        return b"retry: %d\n\n" % random.randint(*RETRY_MS)
+
+    def begin(self) -> bytes:
+        """Return what comes before everything else."""
+        # So that those do not come back together either whom a hub loses without a last word.
+        return self.close(0, "") if self.is_stream else b""
+
+    def ping(self) -> bytes:
+        """Return what a quiet client gets."""
+        return b":\n\n" if self.is_stream else _PING
+
+    def direct(self, frame: bytes, ms: int) -> bytes:
+        """Return a message of the hub's program to one client alone."""
+        if self is RAW:
+            return frame
+        if self.is_json:
+            body = events.direct(frame, ms)
+            return sse(body) if self.is_stream else frames.encode_frame(frames.TEXT, body)
+        return _sse_data(frame)
+
+    def event(self, body: bytes, kind: str = "") -> bytes:
+        """Return an event that is no message; only for forms that have such."""
+        if self.is_stream:
+            return sse(body, kind)
+        return frames.encode_frame(frames.TEXT, body)
+
+
+def sse(body: bytes, kind: str = "", id: bytes = b"") -> bytes:
+    """Return one server-sent event with a body without line ends."""
+    head = id + (b"event: %s\n" % kind.encode("ascii") if kind else b"")
+    return head + b"data: " + body + b"\n\n"
+
+
+def _id_line(entry: Entry) -> bytes:
+    return b"id: %d-%d\n" % (entry.ms, entry.seq)
+
+
+def _sse_data(frame: bytes, id: bytes = b"") -> bytes:
+    data = frames.data_of(frame)
+    if isinstance(data, bytes):
+        return sse(base64.b64encode(data), "binary", id)
+    lines = [f"data: {line}\n" for line in _LINE_END.split(data)]
+    return id + "".join(lines).encode("utf-8") + b"\n"
+
+
+_PING = frames.encode_frame(frames.PING, b"")
+
+RAW = Form("raw", "frame", lambda entry: entry.frame, 0, is_stream=False, is_json=False)
+JSON = Form(
+    "json",
+    "json",
+    lambda entry: frames.encode_frame(frames.TEXT, events.message(entry)),
+    160,
+    is_stream=False,
+    is_json=True,
+)
+SSE = Form(
+    "sse",
+    "sse",
+    lambda entry: _sse_data(entry.frame, _id_line(entry)),
+    40,
+    is_stream=True,
+    is_json=False,
+)
+SSE_JSON = Form(
+    "sse_json",
+    "sse_json",
+    lambda entry: sse(events.message(entry), "", _id_line(entry)),
+    200,
+    is_stream=True,
+    is_json=True,
+)
+ALL = (RAW, JSON, SSE, SSE_JSON)

@@ -1,0 +1,402 @@
+"""A room: its log of messages, and how far the fan-out has got. Who is in it: ``presence``.
+
+The log is a list of entries, indexed by position since the room began: ``base`` is the position of
+the first one still held, ``head`` the one that the next message will get. Publishers append at the
+head. The fan-out offers entries to members and moves ``offered`` up to the head; it alone trims the
+front, and never what it has not offered yet.
+
+Back-pressure is the distance between the two: publishers pause when more than a quarter of the ring
+is not offered yet and go on below an eighth. So a publisher waits for the fan-out, which never
+waits for anybody, and not for a slow client.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...errors import HubBusy
+from ...messages import ENTRY_BYTES, Draft, Entry, Id, Member, cost_of, format_id
+from ...wire import events
+from .encodings import RAW, Form
+from .presence import Presence
+from .waiters import Bells
+
+if TYPE_CHECKING:
+    from ..delivery.connection import Connection
+    from .places import Place
+
+# A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
+# client or the hub is gone, even if nobody woke it.
+WAIT_SECONDS = 0.1
+
+
+class Joined(NamedTuple):
+    """What a join has come to.
+
+    Attributes:
+        told: the clients for which something was queued.
+        replaced: the connection whose place it has taken, which is to be closed.
+    """
+
+    told: list[Connection]
+    replaced: Connection | None
+
+
+class Room(Presence):
+    """One room.
+
+    Methods run on any thread, except those under the banner of the fan-out.
+
+    Args:
+        path: the room's path.
+        floor: the newest id of the hub when the room began; nothing after it is missing.
+        ring_bytes: how much the log holds, frames plus ``ENTRY_BYTES`` for each.
+        maker: the address for whose number of rooms it counts; None if for nobody's.
+    """
+
+    def __init__(
+        self, path: str, floor: tuple[int, int], ring_bytes: int, maker: str | None = None
+    ) -> None:
+        self.path = path
+        self.maker = maker
+        self.ring_bytes = ring_bytes
+        # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
+        # _reserved and _paused as well. Taken after the backplane's and before a connection's.
+        super().__init__()
+        self._space = Bells()  # rung when publishers may go on
+        self.closed = False
+        self._entries: list[Entry] = []
+        self._base = 0
+        self._dropped_bytes = 0  # bytes of the frames before _base
+        self._floor = floor
+        self._offered = 0
+        self._reserved = 0  # cost of batches between reserve() and append()
+        self._paused = False
+        # The fan-out's own, touched by no other thread. `in_step` holds the clients that are at
+        # `_offered` with nothing else to send, `behind` all others.
+        self.in_step: defaultdict[Form, dict[Connection, None]] = defaultdict(dict)
+        self.behind: dict[Connection, None] = {}
+        self.counted_cost = 0
+        # Of the entries that are held, beside their frames; others read it for their sizes.
+        self.forms_bytes = 0
+        self.due = float("inf")  # its place in the fan-out's timers
+        self.counted_at = 0.0  # when the last `count` went out
+
+    # -- Joining: reader threads ---------------------------------------------------------------
+
+    def join(
+        self,
+        connection: Connection,
+        history: int,
+        since: Id | None,
+        *,
+        gap: str | None = None,
+        since_text: str = "",
+        welcome: Callable[[list[Member], str, str], bytes] | None = None,
+    ) -> Joined | None:
+        """Make a client a member, fix where its reading begins, and tell the others.
+
+        Args:
+            connection: the client.
+            history, since: what it wants to read first.
+            gap: why nothing before the room's log can be known to have been read, if so.
+            since_text: ``since`` as the client has written it.
+            welcome: makes its first event of the members, the newest id and the one before its
+                cursor; called with the lock held.
+
+        Returns:
+            None if the room has been dropped in the meantime: open it anew.
+
+        Raises:
+            LookupError: the log cannot replay what comes after ``since``, and there is no way to
+                tell the client so.
+        """
+        with self.lock:
+            if self.closed:
+                return None
+            head = self._base + len(self._entries)
+            if since is None:
+                connection.cursor = max(self._base, head - history)
+            else:
+                if gap is None and since < self._floor:
+                    gap = "trimmed"
+                if gap is not None and connection.form is RAW:
+                    raise LookupError("the messages after this id are not held any more")
+                connection.cursor = self._base if gap is not None else self._position_after(since)
+            after = self.id_before(connection.cursor)
+            connection.joined_after = after
+            connection.skips_to = head if since is None else connection.cursor
+            replaced, told = self._enter_locked(connection)
+            first = b""
+            again: Callable[[str], bytes] | None = None
+            if welcome is not None:
+                members = [member.member for member in self.members.values()]
+                newest = format_id(*self.id_before(head))
+                first = welcome(members, newest, format_id(*after))
+                if connection.cursor < connection.skips_to:
+                    again = functools.partial(welcome, members, newest)
+            if gap is not None:
+                body = events.gap(gap, since_text, format_id(*after))
+                first += connection.form.event(body, "gap")
+            if first:
+                connection.queue_first(first, again)
+            return Joined(told, replaced)
+
+    def _position_after(self, since: Id) -> int:
+        key = lambda entry: (entry.ms, entry.seq)  # noqa: E731
+        return self._base + bisect_right(self._entries, since, key=key)
+
+    # -- Publishing: reader threads, the user's threads ----------------------------------------
+
+    def reserve(
+        self,
+        cost: int,
+        deadline: float | None,
+        given_up: Callable[[], bool],
+        place: Place | None = None,
+    ) -> bool:
+        """Wait until the fan-out has room for a batch, and keep the place for it.
+
+        Each True is followed by one ``append`` of the same cost or one ``release``. Because the
+        place is kept under the lock, all publishers together overshoot by one batch at most.
+
+        Args:
+            cost: what the batch will add to the log.
+            deadline: ``time.monotonic()`` at which to give up; None to wait for ``given_up``.
+            given_up: asked again and again while waiting, without any lock.
+            place: notes what is reserved, for a publisher that may be interrupted.
+
+        Returns:
+            False if the room was dropped or ``given_up()`` came true.
+
+        Raises:
+            HubBusy: the deadline passed.
+        """
+        while True:
+            with self.lock:
+                if self.closed:
+                    return False
+                if not self._paused:
+                    self._reserved += cost
+                    if place is not None:
+                        place.room, place.cost = self, cost
+                    self._paused = self._lag_locked() > self.ring_bytes // 4
+                    return True
+                timeout = WAIT_SECONDS
+                if deadline is not None:
+                    timeout = min(timeout, deadline - time.monotonic())
+                    if timeout <= 0:
+                        raise HubBusy(f"the fan-out of {self.path} is behind; nothing was sent")
+                bell = self._space.get()
+            self._space.wait(bell, timeout)
+            if given_up():
+                return False
+
+    def release(self, cost: int, place: Place | None = None) -> None:
+        """Give back a place that will not be used, and let publishers go on."""
+        with self.lock:
+            self._reserved -= cost
+            if place is not None:
+                place.cost -= cost
+            self._resume_locked()
+
+    def append(
+        self, drafts: Sequence[Draft], ms: int, first_seq: int, place: Place | None = None
+    ) -> bool:
+        """Put a batch, whose place is reserved, at the head. Called by the backplane under its
+        lock.
+
+        Returns:
+            False if its sender is no member any more, or not for long since its Close is on the
+            way: the others are told that it has left. Then nothing was done.
+        """
+        cost = cost_of(drafts)
+        with self.lock:
+            # All drafts of a batch have one origin.
+            if drafts and drafts[0].origin:
+                sender = self.members.get(drafts[0].origin)
+                if sender is None or sender.closing:
+                    return False
+            entries = self._entries
+            end = entries[-1].end if entries else self._dropped_bytes
+            new = []
+            for seq, draft in enumerate(drafts, first_seq):
+                end += len(draft.frame)
+                new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
+            # In one step, as `places` says.
+            entries += new
+            self._reserved -= cost
+            if place is not None:
+                place.cost -= cost
+        return True
+
+    def _lag_locked(self) -> int:
+        assert self.lock.locked()
+        return self._cost_before(self.head) - self._cost_before(self._offered) + self._reserved
+
+    def _resume_locked(self) -> None:
+        assert self.lock.locked()
+        if self._paused and self._lag_locked() <= self.ring_bytes // 8:
+            self._paused = False
+            self._space.ring()
+
+    def close(self) -> bool:
+        """Take nobody and nothing any more; return False if the room is in use."""
+        with self.lock:
+            # What is not offered yet belongs to the fan-out, which counts it at its next pass.
+            if self.members or self._reserved or self._offered != self.head:
+                return False
+            self.closed = True
+            return True
+
+    def held_bytes(self) -> int:
+        """Return what the log costs now."""
+        with self.lock:
+            return self.cost
+
+    def sizes(self) -> tuple[int, int]:
+        """Return what the log costs now, and how much was not offered to anybody yet, in bytes."""
+        with self.lock:
+            return self.cost, self._lag_locked()
+
+    def last(self, history: int, since: Id | None) -> tuple[list[Entry], Id, Id, bool]:
+        """Return messages of the log.
+
+        Args:
+            history: how many of the last ones, where ``since`` is None.
+            since: all that came after this id.
+
+        Returns:
+            The entries, the newest id, the id before them, and whether some after ``since`` are
+            not held any more.
+        """
+        with self.lock:
+            head = self.head
+            if since is None:
+                start, trimmed = max(self._base, head - history), False
+            else:
+                start, trimmed = self._position_after(since), since < self._floor
+            entries = self._entries[start - self._base :]
+            return entries, self.id_before(head), self.id_before(start), trimmed
+
+    # -- Reading the log: the lock is held, or the thread is the fan-out -----------------------
+
+    @property
+    def head(self) -> int:
+        """The position that the next message will get. Exact only under the lock."""
+        return self._base + len(self._entries)
+
+    @property
+    def cost(self) -> int:
+        """What the log holds now, in bytes, with all forms of its entries."""
+        return self._cost_before(self.head) - self._cost_before(self._base) + self.forms_bytes
+
+    def _cost_before(self, position: int) -> int:
+        """Return the cost of everything before a position since the room began."""
+        index = position - self._base
+        end = self._entries[index - 1].end if index > 0 else self._dropped_bytes
+        return end + position * ENTRY_BYTES
+
+    # -- The fan-out's thread ------------------------------------------------------------------
+
+    @property
+    def base(self) -> int:
+        """The position of the oldest message held."""
+        return self._base
+
+    @property
+    def offered(self) -> int:
+        """The position up to which every message has been offered."""
+        return self._offered
+
+    def look(self) -> int:
+        """Return the head. Taken before a client's personal queue is looked at: an item that is
+        stamped under this lock later cannot belong before it."""
+        with self.lock:
+            return self.head
+
+    def entries(self, start: int, stop: int) -> list[Entry]:
+        """Return the entries of a range; the list is the caller's."""
+        return self._entries[start - self._base : stop - self._base]
+
+    def stop_within(self, start: int, stop: int, limit_bytes: int, overhead: int = 0) -> int:
+        """Return the largest position up to ``stop`` with at most that many bytes of frames, each
+        with that overhead, from ``start``, but at least one entry."""
+        index = start - self._base
+        before = self._entries[index - 1].end if index > 0 else self._dropped_bytes
+        if not overhead:
+            cut = bisect_right(
+                self._entries,
+                before + limit_bytes,
+                lo=index,
+                hi=stop - self._base,
+                key=lambda entry: entry.end,
+            )
+        else:
+            entries = self._entries
+            cut = bisect_right(
+                range(stop - self._base),
+                before + limit_bytes,
+                lo=index,
+                key=lambda at: entries[at].end + (at + 1 - index) * overhead,
+            )
+        return self._base + max(cut, index + 1)
+
+    def mark_offered(self, position: int) -> None:
+        """Note that everything before a position has been offered, and let publishers go on."""
+        with self.lock:
+            self._offered = position
+            self._resume_locked()
+
+    def lag(self, cursor: int) -> int:
+        """Return how many bytes of the log a client at ``cursor`` is behind what was offered, in
+        all forms of the entries, as many as they have on the average."""
+        lag = self._cost_before(self._offered) - self._cost_before(max(cursor, self._base))
+        if self.forms_bytes and lag:
+            frames_only = self.cost - self.forms_bytes
+            return lag * self.cost // frames_only
+        return lag
+
+    def trim_target(self, limit_bytes: int) -> int:
+        """Return what ``base`` would be with at most that many bytes held: never past what was
+        offered, and the newest entry stays."""
+        last = min(self._offered, self.head - 1)
+        if last <= self._base:
+            return self._base
+        if not self.forms_bytes:
+            floor = self._cost_before(self.head) - limit_bytes
+            return bisect_left(range(last), floor, lo=self._base, key=self._cost_before)
+        excess = self.cost - limit_bytes
+        base = self._base
+        while excess > 0 and base < last:
+            entry = self._entries[base - self._base]
+            excess -= len(entry.frame) + ENTRY_BYTES + entry.forms_bytes()
+            base += 1
+        return base
+
+    def trim(self, base: int) -> None:
+        """Drop everything before a position that ``trim_target`` gave."""
+        with self.lock:
+            count = base - self._base
+            if count > 0:
+                last = self._entries[count - 1]
+                self._floor = (last.ms, last.seq)
+                self._dropped_bytes = last.end
+                if self.forms_bytes:
+                    gone = (entry.forms_bytes() for entry in self._entries[:count])
+                    self.forms_bytes -= sum(gone)
+                del self._entries[:count]
+                self._base = base
+
+    def id_before(self, position: int) -> tuple[int, int]:
+        """Return the id of the last message before a position, or the oldest known one before
+        it."""
+        index = position - self._base
+        if index > 0:
+            return self._entries[index - 1].ms, self._entries[index - 1].seq
+        return self._floor

@@ -1,0 +1,1 @@
+"""Sockets and time: connections, TLS, proxies, deadlines. It knows no hub, room or message."""

@@ -1,0 +1,1 @@
+"""What both ends agree on: frames, events, addresses. It only computes, and does no I/O."""

@@ -1,0 +1,248 @@
+"""The events of ``broadcast.v1.json`` as bytes, and what a client says in it as values. No I/O.
+
+docs/reference/protocol.md is the contract. Every event is one line of JSON without spaces; text is
+not escaped beyond what JSON needs, so most messages cost little more than themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..hub.http import query as queries
+from ..messages import Entry, Member, format_id
+from . import frames
+
+MAX_REF_CHARACTERS = 64
+MAX_KEY_CHARACTERS = 128
+# A list of members in an event; above it only the count tells all.
+MAX_LISTED = 1000
+
+Ref = str | int | None
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encode(event: dict[str, Any]) -> bytes:
+    """Return an event as bytes."""
+    return _encode(event).encode("utf-8")
+
+
+def identity(member: Member) -> dict[str, str | None]:
+    """Return how an event names a member; who published over HTTP has no id."""
+    return {"id": member.id or None, "name": member.name}
+
+
+def rfc3339(ms: int) -> str:
+    """Return a time in milliseconds as text (RFC 3339, UTC)."""
+    seconds, rest = divmod(ms, 1000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def message(entry: Entry) -> bytes:
+    """Return the event of a message in a log."""
+    return _message(entry.frame, format_id(entry.ms, entry.seq), entry.ms, entry.sender)
+
+
+def direct(frame: bytes, ms: int) -> bytes:
+    """Return the event of a message that the hub's program sends to one client."""
+    return _message(frame, None, ms, None)
+
+
+def _message(frame: bytes, id: str | None, ms: int, sender: Member | None) -> bytes:
+    event: dict[str, Any] = {
+        "type": "message",
+        "id": id,
+        "time": rfc3339(ms),
+        "from": None if sender is None else identity(sender),
+    }
+    data = frames.data_of(frame)
+    if isinstance(data, str):
+        event["data"] = data
+    else:
+        event["data_base64"] = base64.b64encode(data).decode("ascii")
+    return encode(event)
+
+
+def welcome(
+    member: Member,
+    session: str,
+    members: list[Member],
+    newest: str,
+    after: str,
+    limits: dict[str, float],
+    listed: int,
+    rights: dict[str, bool],
+) -> bytes:
+    """Return a client's first event; of the members at most `listed` are named."""
+    return encode(
+        {
+            "type": "welcome",
+            **identity(member),
+            "session": session,
+            "room": member.room,
+            "members": [identity(other) for other in members[:listed]],
+            "count": len(members),
+            "newest": newest,
+            "after": after,
+            "limits": limits,
+            "rights": rights,
+        }
+    )
+
+
+def presence(kind: str, member: Member, count: int, **more: Any) -> bytes:
+    """Return a ``join``, ``leave`` or ``rename``."""
+    return encode({"type": kind, "member": identity(member), **more, "count": count})
+
+
+def count(number: int) -> bytes:
+    """Return how many members there are, where they are too many to be named."""
+    return encode({"type": "count", "count": number})
+
+
+def members(found: Iterable[Member], ref: Ref = None) -> bytes:
+    """Return the list of members."""
+    listed = [identity(member) for member in found]
+    event: dict[str, Any] = {
+        "type": "members",
+        "members": listed[:MAX_LISTED],
+        "count": len(listed),
+    }
+    if ref is not None:
+        event["ref"] = ref
+    return encode(event)
+
+
+def gap(reason: str, since: str, after: str) -> bytes:
+    """Return that not everything could be replayed."""
+    return encode({"type": "gap", "reason": reason, "since": since, "after": after})
+
+
+def ack(ref: Ref, id: str, duplicate: bool) -> bytes:
+    """Return that a message was accepted."""
+    return encode({"type": "ack", "ref": ref, "id": id, "duplicate": duplicate})
+
+
+def error(code: str, detail: str, ref: Ref = None) -> bytes:
+    """Return that a frame was not understood or not carried out."""
+    return encode({"type": "error", "code": code, "detail": detail, "ref": ref})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Send:
+    """Publish a message."""
+
+    data: str | bytes
+    ref: Ref
+    key: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rename:
+    """Change the client's name."""
+
+    name: str | None
+    ref: Ref
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Who:
+    """Ask for the list of members."""
+
+    ref: Ref
+
+
+class BadFrame(Exception):
+    """A frame of the client that is answered with an ``error`` event.
+
+    Attributes:
+        code, detail, ref: those of the event.
+    """
+
+    def __init__(self, code: str, detail: str, ref: Ref = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.ref = ref
+
+
+def parse(payload: bytes, max_message_bytes: int) -> Send | Rename | Who:
+    """Return what a text frame of a client says.
+
+    Args:
+        payload: the frame's payload, which is UTF-8.
+        max_message_bytes: the most that the data of a ``send`` may have.
+
+    Raises:
+        BadFrame: it is not understood, or too big.
+    """
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise BadFrame("bad_json", "the frame is not JSON") from None
+    if not isinstance(event, dict):
+        raise BadFrame("bad_json", "the frame is not a JSON object")
+    ref = event.get("ref")
+    is_ref = isinstance(ref, (str, int)) and not isinstance(ref, bool)
+    is_ref = is_ref and not (isinstance(ref, str) and queries.has_control(ref))
+    if ref is not None and not (is_ref and len(str(ref)) <= MAX_REF_CHARACTERS):
+        raise BadFrame(
+            "bad_field",
+            f"ref must be an integer or a string of at most {MAX_REF_CHARACTERS} characters",
+        )
+    try:
+        kind = event.get("type")
+        if kind == "send":
+            return _parse_send(event, ref, max_message_bytes)
+        if kind == "name":
+            return Rename(_checked_name(event), ref)
+        if kind == "who":
+            return Who(ref)
+    except ValueError as problem:
+        raise BadFrame("bad_field", str(problem), ref) from None
+    raise BadFrame("unknown_type", "type must be send, name or who", ref)
+
+
+def _parse_send(event: dict[str, Any], ref: Ref, max_message_bytes: int) -> Send:
+    if ("data" in event) == ("data_base64" in event):
+        raise ValueError("there must be exactly one of data and data_base64")
+    data: str | bytes
+    if "data" in event:
+        data = event["data"]
+        if not isinstance(data, str):
+            raise ValueError("data must be a string")
+        try:
+            size = len(data.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise ValueError("data has half of a surrogate pair, which is no character") from None
+    else:
+        text = event["data_base64"]
+        if not isinstance(text, str):
+            raise ValueError("data_base64 must be a string")
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("data_base64 is not base64") from None
+        size = len(data)
+    key = event.get("key")
+    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= MAX_KEY_CHARACTERS):
+        raise ValueError(f"key must be a string of 1 to {MAX_KEY_CHARACTERS} characters")
+    if size > max_message_bytes:
+        raise BadFrame("too_big", f"a message has at most {max_message_bytes} bytes", ref)
+    return Send(data, ref, key)
+
+
+def _checked_name(event: dict[str, Any]) -> str | None:
+    if "name" not in event:
+        raise ValueError("there must be a name, or null")
+    name = event["name"]
+    if name is not None and not isinstance(name, str):
+        raise ValueError("name must be a string or null")
+    return queries.checked_name(name)

@@ -1,0 +1,283 @@
+"""How a client ends that nobody closes: dropped by its program, or left at the program's end."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import signal
+import socket
+import subprocess
+import threading
+import warnings
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastClient, ConnectionClosed, Presence, UsageError
+
+from ..support import PYTHON, python_environment, running_hub, wait_until
+from ..support.raw_server import SECONDS, SUBPROTOCOL, event_pair, listener
+from .test_client import in_thread
+
+# -- Closed ------------------------------------------------------------------------------------
+
+
+def test_close_with_a_timeout_is_bounded_although_a_callback_hangs() -> None:
+    """The client has ended, and only its thread has not."""
+    inside, done = threading.Event(), threading.Event()
+
+    def hang(_: str) -> None:
+        inside.set()
+        done.wait()
+
+    with running_hub() as hub:
+        client = BroadcastClient(hub.url, close_timeout=1000.0, on_state=hang).connect()
+        assert inside.wait(SECONDS)
+        try:
+            closing = in_thread(client.close, timeout=0)
+            assert closing.result(SECONDS) is True  # nothing was sent
+            assert (client.state, client.timed_out) == ("closed", True)
+        finally:
+            done.set()
+
+
+def test_close_that_was_interrupted_may_be_called_again() -> None:
+    """Ctrl-C ends the wait and nothing else: the second call waits like the first."""
+    main = threading.main_thread().ident
+    assert main is not None
+    with event_pair(close_timeout=1000.0) as (client, server, _):
+        client.send("x")
+        event = server.recv_event()
+
+        def interrupt() -> None:
+            server.recv_close()
+            signal.pthread_kill(main, signal.SIGINT)
+
+        interrupting = in_thread(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        interrupting.result(SECONDS)
+        closing = in_thread(client.close)
+        with pytest.raises(concurrent.futures.TimeoutError):  # not the built-in one in Python 3.10
+            closing.result(0.1)
+        server.ack(event, 1)
+        server.send_close(1000)
+        server.sock.shutdown(socket.SHUT_WR)
+        assert closing.result(SECONDS) is True
+
+
+# -- Dropped -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_cycle", [False, True])
+def test_client_that_is_dropped_is_closed(is_cycle: bool) -> None:
+    """With a warning, as a file is; what it has sent arrives, and the others see it leave."""
+    with running_hub() as hub, BroadcastClient(hub.url, presence=True) as watching:
+        client = BroadcastClient(hub.url).connect()
+        for number in range(100):
+            client.send(str(number))
+        if is_cycle:
+            client.itself = client  # type: ignore[attr-defined]
+        thread = client._core.thread
+        assert thread is not None
+        with pytest.warns(ResourceWarning, match="unclosed client of ws://127.0.0.1"):
+            del client
+            gc.collect()
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        told = [watching.recv(SECONDS) for _ in range(103)]
+        assert [item.data for item in told[2:-1]] == [str(number) for number in range(100)]
+        kinds = [item.kind for item in told if isinstance(item, Presence)]
+        assert kinds == ["members", "join", "leave"]
+
+
+def test_finalizer_takes_no_lock() -> None:
+    """It may run anywhere, also where the thread that runs it holds a lock of the client."""
+    with listener() as listening:
+        accepted = in_thread(listening.accept)
+        client = BroadcastClient(listening.url).connect()
+        server = accepted.result(SECONDS)
+        core, link = client._core, client._core.link
+        assert link is not None
+        with pytest.warns(ResourceWarning), core.lock, link.channel._lock:
+            del client
+        assert server.accept_close() == (1001, "")
+        server.recv_eof()
+        server.sock.close()
+        assert wait_until(lambda: core.thread is not None and not core.thread.is_alive())
+
+
+def test_client_that_is_dropped_by_its_own_thread_is_closed() -> None:
+    """A callback may have the last reference."""
+    held: list[BroadcastClient] = []
+    others_are_gone = threading.Event()
+    droppers: list[threading.Thread] = []
+
+    def drop(_: str) -> None:
+        assert others_are_gone.wait(SECONDS)
+        droppers.append(threading.current_thread())
+        held.clear()
+
+    with warnings.catch_warnings(record=True) as found, listener() as listening:
+        warnings.simplefilter("always")
+        accepted = in_thread(listening.accept)
+        held.append(BroadcastClient(listening.url, on_state=drop))
+        held[0].connect()
+        core = held[0]._core
+        others_are_gone.set()
+        server = accepted.result(SECONDS)
+        assert server.accept_close() == (1001, "")
+        server.recv_eof()
+        server.sock.close()
+        assert wait_until(lambda: core.state == "closed")
+        assert droppers[0] is core.thread
+        assert [warning.category for warning in found] == [ResourceWarning]
+
+
+def test_client_that_has_ended_is_dropped_without_a_word() -> None:
+    """Closed, ended by its peer, or never connected: it holds nothing any more."""
+    with warnings.catch_warnings(record=True) as found, running_hub() as hub:
+        warnings.simplefilter("always")
+        with BroadcastClient(hub.url):
+            pass
+        ended = BroadcastClient(hub.url, reconnect=False).connect()
+        assert ended.id is not None
+        hub.disconnect(ended.id)
+        with pytest.raises(ConnectionClosed):
+            ended.recv(SECONDS)
+        unused = BroadcastClient(hub.url)
+        with pytest.raises(UsageError):
+            BroadcastClient("no address")
+        del ended, unused
+        gc.collect()
+        assert found == []
+
+
+# -- At the end of the program -----------------------------------------------------------------
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [PYTHON, "-c", program, *arguments],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+SENDER = """
+import sys
+from broadcast_server import BroadcastClient
+client = BroadcastClient(sys.argv[1], reconnect=sys.argv[2] == "True").connect()
+for number in range(2000):
+    client.send(str(number))
+"""
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1)])
+def test_program_that_ends_has_sent_everything(end: str, status: int, reconnect: bool) -> None:
+    """Whatever it ends by, and a goodbye; it should have closed its client, but a queue is one."""
+    seen: list[Any] = []
+    left: list[Any] = []
+
+    def note(*told: Any) -> None:
+        left.append(told)
+
+    with running_hub(on_message=seen.append, on_leave=note, max_rate=0) as hub:
+        finished = run(SENDER + end, hub.url, str(reconnect))
+        assert finished.returncode == status
+        assert wait_until(lambda: bool(left))
+        assert left[0][1] == 1001
+        assert [message.data for message in seen] == [str(number) for number in range(2000)]
+    assert ("ZeroDivisionError" in finished.stderr) is (status == 1)
+    assert "taken" not in finished.stderr
+
+
+def test_program_ends_although_its_server_is_silent() -> None:
+    """After a bounded time, and it says that something may be missing."""
+    with listener() as listening:
+        program = SENDER.replace("reconnect=", "close_timeout=0.3, reconnect=")
+        running = in_thread(run, program, listening.url, "True")
+        server = listening.accept(SUBPROTOCOL)
+        server.welcome()
+        with server.sock:
+            finished = running.result(60)
+    assert finished.returncode == 0
+    assert "may not have taken everything" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+def test_program_whose_close_is_interrupted_ends_at_once() -> None:
+    """Who does not want to wait for a silent server, and says so once, need not say it twice."""
+    program = """
+import sys
+from broadcast_server import BroadcastClient
+from broadcast_server.client import closing as client_closing
+client_closing.EXIT_SECONDS = 1000.0
+client = BroadcastClient(sys.argv[1], close_timeout=1000.0).connect()
+client.send("x")
+try:
+    client.close()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    with listener() as listening:
+        process = subprocess.Popen(
+            [PYTHON, "-c", program, listening.url],
+            env=python_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server = listening.accept_events()
+        with process, server.sock:
+            assert server.recv_event()["data"] == "x"
+            assert server.recv_close() == (1000, "")
+            process.send_signal(signal.SIGINT)
+            try:
+                output, complaints = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert (process.returncode, output) == (0, "interrupted\n")
+    assert "may not have taken everything" in complaints
+
+
+def test_program_ends_although_a_callback_does_not() -> None:
+    """The client's thread is left where it is."""
+    program = """
+import sys, threading
+from broadcast_server import BroadcastClient
+inside = threading.Event()
+def hang(state):
+    inside.set()
+    threading.Event().wait()
+client = BroadcastClient(sys.argv[1], close_timeout=0.3, on_state=hang).connect()
+inside.wait()
+print("end")
+"""
+    with running_hub() as hub:
+        finished = run(program, hub.url)
+    assert (finished.returncode, finished.stdout) == (0, "end\n")
+
+
+def test_forked_child_that_ends_leaves_the_connection_alone() -> None:
+    """It is the parent's: the child neither closes nor waits."""
+    program = """
+import os, sys, warnings
+warnings.simplefilter("ignore")  # fork in a process with threads: on purpose
+from broadcast_server import BroadcastClient
+client = BroadcastClient(sys.argv[1]).connect()
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+assert status == 7 << 8, status
+client.publish("still mine", timeout=10)
+client.close()
+"""
+    with running_hub() as hub:
+        finished = run(program, hub.url)
+    assert (finished.returncode, finished.stderr) == (0, "")

@@ -1,0 +1,428 @@
+"""The fan-out's thread: when it wakes, and what happens when it fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastHub, HubStopped
+from broadcast_server.hub.delivery.connection import Connection
+from broadcast_server.hub.delivery.fanout import FanOut
+from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
+from broadcast_server.hub.rooms.encodings import JSON, RAW, SSE_JSON, Form
+from broadcast_server.hub.rooms.registry import Rooms
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of, format_id
+from broadcast_server.settings import Settings
+from broadcast_server.wire import events, frames
+
+from ...support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
+
+
+def fanout_of(hub: BroadcastHub) -> FanOut:
+    """Return the hub's fan-out."""
+    assert hub._core is not None
+    return hub._core.fanout
+
+
+def sleeps(fanout: FanOut) -> bool:
+    """Wait until it has nothing to do."""
+    return wait_until(lambda: fanout._mailbox._sleeping)
+
+
+def count_wakes(fanout: FanOut, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows when the thread is woken."""
+    wakes: list[None] = []
+    wake = fanout._mailbox._wake
+    monkeypatch.setattr(fanout._mailbox, "_wake", lambda: (wakes.append(None), wake()))
+    return wakes
+
+
+def test_first_client_wakes_and_the_next_ones_do_not(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any client it would sleep for ever; with one it wakes in time for the pings."""
+    fanout = fanout_of(hub)
+    assert sleeps(fanout) and fanout._mailbox._wakes_by == NEVER
+    wakes = count_wakes(fanout, monkeypatch)
+    with RawClient.connect(port=hub.port), RawClient.connect(port=hub.port) as second:
+        assert wait_until(lambda: len(hub.members("/")) == 2 and len(wakes) >= 1)
+        assert sleeps(fanout)
+        count = len(wakes)
+        with RawClient.connect(port=hub.port) as third:
+            assert wait_until(lambda: bool(fanout._mailbox._posts))
+            # Its reader has looked whether it needs something by then, and found nothing.
+            server = hub._server
+            assert server is not None
+            assert wait_until(lambda: all(client.waiting for client in server.connections()))
+            assert len(wakes) == count and fanout._mailbox._sleeping
+            # What comes now wakes it, and finds the new clients.
+            hub.broadcast("x")
+            assert second.recv_message() == third.recv_message() == "x"
+            assert len(wakes) == count + 1
+
+
+def test_client_that_needs_something_wakes(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """History does not wait for somebody to talk."""
+    fanout = fanout_of(hub)
+    with RawClient.connect(port=hub.port) as first:
+        hub.broadcast("old")
+        assert first.recv_message() == "old"
+        assert sleeps(fanout)
+        with RawClient.connect(port=hub.port, path="/?history=1") as second:
+            assert second.recv_message() == "old"
+
+
+def test_unwoken_client_is_pinged_in_time() -> None:
+    """And is evicted if it does not answer: the heartbeat knows it although nothing was sent."""
+    left: list[tuple[int, str]] = []
+    with running_hub(
+        ping_interval=0.2,
+        ping_timeout=0.2,
+        close_timeout=0.2,
+        on_leave=lambda member, code, reason: left.append((code, reason)),
+    ) as hub:
+        with RawClient.connect(port=hub.port), RawClient.connect(port=hub.port):
+            assert wait_until(lambda: len(left) == 2)
+    assert left == [(1011, "ping timeout")] * 2
+
+
+def test_unwoken_client_that_leaves_is_forgotten(hub: BroadcastHub) -> None:
+    """Join and leave are both posted when the thread wakes for the leave."""
+    fanout = fanout_of(hub)
+    with RawClient.connect(port=hub.port) as first:
+        first.sync()
+        for _ in range(20):
+            assert sleeps(fanout)
+            with RawClient.connect(port=hub.port) as client:
+                client.leave()
+        assert wait_until(lambda: len(fanout.writer.connections) == 1)
+
+
+def test_join_and_broadcast_at_once_lose_nothing(hub: BroadcastHub) -> None:
+    """Every client that is a member when a message is accepted gets it, woken or not."""
+    stop = threading.Event()
+
+    def talk() -> None:
+        while not stop.wait(0.0005):
+            hub.broadcast("tick")
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        for _ in range(100):
+            with RawClient.connect(port=hub.port) as client:
+                hub.broadcast("mine")
+                while client.recv_message() != "mine":
+                    pass
+    finally:
+        stop.set()
+        talking.join(10)
+
+
+def test_failure_ends_the_hub_for_everybody_to_see(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the one thread that writes: clients are cut off, calls say so, no hang."""
+    with running_hub(close_timeout=0.2) as hub:
+        fanout = fanout_of(hub)
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+
+            def fail(*_: Any) -> bool:
+                raise RuntimeError("made by the test")
+
+            monkeypatch.setattr(fanout, "_pass", fail)
+            hub.broadcast("x")
+            assert wait_until(lambda: not fanout.is_alive)
+            assert client.sock.recv(100) == b""
+            with pytest.raises(HubStopped):
+                hub.broadcast("y")
+            with pytest.raises(HubStopped):
+                hub.send("c1", "y")
+        assert "the fan-out has failed" in caplog.text
+
+
+def test_client_that_joins_after_the_failure_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader would wait for ever until somebody writes what it has sent."""
+    with running_hub(max_message_bytes=1000, room_log_bytes=8000) as hub:
+        fanout = fanout_of(hub)
+        server = hub._server
+        assert server is not None
+
+        def fail(room: Any) -> bool:
+            raise RuntimeError("made up")
+
+        monkeypatch.setattr(fanout, "_pass", fail)
+        hub.broadcast("x")
+        assert wait_until(lambda: not fanout.is_alive)
+        burst = client_frame(TEXT, "x") * 20 + client_frame(PING)
+        with RawClient.connect(port=hub.port, extra=burst * 2) as client:
+            with pytest.raises((EOFError, OSError)):
+                client.recv_exact(1)
+            assert wait_until(lambda: server.client_count == 0)
+
+
+class Bench:
+    """A fan-out whose thread is the test's: what it does is done step by step."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.rooms = Rooms(self.settings.room_log_bytes, 10, lambda: (1, 0))
+        self.room = self.rooms.open("/r")
+        self.fanout = FanOut(self.settings, self.rooms, lambda: None)
+        self.sockets: list[socket.socket] = []
+
+    def client(
+        self,
+        history: int = 0,
+        since: tuple[int, int] | None = None,
+        form: Form = RAW,
+        **more: Any,
+    ) -> tuple[Connection, socket.socket]:
+        """Return a member that is not handed over yet, and its peer's socket."""
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(10)
+        self.sockets += [ours, theirs]
+        number = len(self.sockets)
+        member = Member("c", None, "/r", "x")
+        connection = Connection(number, member, self.room, ours, echo=False, form=form)
+        self.room.join(connection, history, since, **more)
+        connection.share()
+        return connection, theirs
+
+    def publish(self, count: int, size: int) -> None:
+        """Publish messages without a pass of the fan-out."""
+        for _ in range(count):
+            drafts = [Draft(0, frames.encode_frame(frames.BINARY, bytes(size)))]
+            assert self.room.reserve(cost_of(drafts), None, lambda: True)
+            self.room.append(drafts, 2, self.room.head)
+
+    def fill(self, size: int) -> None:
+        """Publish, pass by pass, until the ring has been trimmed."""
+        while not self.room.base:
+            self.publish(1, size)
+            self.fanout._pass(self.room)
+
+    def close(self) -> None:
+        self.fanout.close()
+        for sock in self.sockets:
+            sock.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(max_message_bytes=30_000, room_log_bytes=400_000)
+    yield made
+    made.close()
+
+
+def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: Bench) -> None:
+    """It asked for the oldest messages of a full ring: it gets them before they go."""
+    bench.fill(10_000)
+    client, theirs = bench.client(history=1000)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    bench.fanout._do_activate(client)
+    held = bench.room.head - bench.room.base
+    before = bench.room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(bench.room)
+    assert bench.room.base > before
+    assert client.final is None and not client.blocked
+    while bench.fanout.writer.serve(client):
+        pass
+    data = theirs.recv(8 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
+    assert len(data) == (held + 8) * 10_004
+
+
+def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> None:
+    """No message was promised before the join; a since= is a promise, and gets its place back: a
+    plain client by coming again, as there are no words to tell it of a gap."""
+    bench.fill(10_000)
+    room = bench.room
+    oldest = room.id_before(room.base)
+    wants_history, _ = bench.client(history=1000)
+    resumes, theirs = bench.client(since=oldest)
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    bench.fanout._do_activate(wants_history)
+    bench.fanout._do_activate(resumes)
+    assert wants_history.final is None and wants_history.cursor >= room.base
+    assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
+    assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
+
+
+def test_welcome_tells_where_a_history_begins_that_was_trimmed_meanwhile(bench: Bench) -> None:
+    """``after`` is true: what comes next is everything behind it, and no message is missing. The
+    rest of the welcome is as it was, and what was queued behind it stays behind it."""
+    bench.fill(10_000)
+    room = bench.room
+
+    def welcome(members: list[Member], newest: str, after: str) -> bytes:
+        return JSON.event(events.welcome(members[0], "t", members, newest, after, {}, 100, {}))
+
+    client, theirs = bench.client(history=1000, form=JSON, welcome=welcome)
+    newest = format_id(*room.id_before(room.head))
+    told = format_id(*room.id_before(room.base))
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(JSON.event(b'{"type":"direct"}'))
+    waiting = client.personal_bytes
+    bench.fanout._do_activate(client)
+    after = format_id(*room.id_before(room.base))
+    (oldest,) = room.entries(room.base, room.base + 1)
+    assert after != told
+    with theirs.makefile("rb") as stream:
+        begin = b""
+        while b'"type":"message"' not in begin:
+            begin += stream.read(1)
+        assert b'"after":"%s"' % after.encode() in begin
+        assert b'"newest":"%s"' % newest.encode() in begin
+        assert begin.count(b'"type"') == 2, begin
+        assert stream.read(40).startswith(b',"id":"%d-%d"' % (oldest.ms, oldest.seq))
+    assert waiting >= client.personal_bytes >= 0
+    assert client.rewelcome is None
+
+
+def test_close_that_came_before_the_welcome_is_no_welcome(bench: Bench) -> None:
+    """Who was told to go before it joined gets no event, wherever its history would begin."""
+    bench.fill(10_000)
+    room = bench.room
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    bench.sockets += [ours, theirs]
+    member = Member("c", None, "/r", "x")
+    client = Connection(7, member, room, ours, echo=False, form=JSON)
+    assert client.queue_close(4000, "go")
+    room.join(client, 1000, None, welcome=lambda *_: JSON.event(b'{"type":"welcome"}'))
+    client.share()
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    bench.fanout._do_activate(client)
+    assert client.personal is not None
+    assert [is_close for _, _, is_close in client.personal] == [True]
+
+
+@pytest.mark.parametrize("form", [JSON, SSE_JSON])
+@pytest.mark.parametrize("gap", [None, "restarted"])
+def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: str | None) -> None:
+    """Where each message trims the log, who is sent away to resume would never get in: it is told,
+    behind its ``welcome``, and goes on with the oldest message that is held."""
+    bench.fill(10_000)
+    room = bench.room
+    after = format_id(*room.id_before(room.base))
+    welcome = (lambda *_: form.event(b'{"type":"welcome"}')) if form is JSON else None
+    client, theirs = bench.client(
+        since=room.id_before(room.base), form=form, gap=gap, since_text="1-1", welcome=welcome
+    )
+    start = room.base
+    bench.publish(8, 10_000)
+    bench.fanout._pass(room)
+    assert room.base > start
+    client.queue(form.event(b'{"type":"direct"}'))
+    bench.fanout._do_activate(client)
+    assert client.final is None
+    (oldest,) = room.entries(room.base, room.base + 1)
+    stream = theirs.makefile("rb")
+    expected = [b'"type":"welcome"'] * (form is JSON)
+    expected += [b'"reason":"restarted","since":"1-1","after":"%s"' % after.encode()] * bool(gap)
+    newer = format_id(*room.id_before(room.base)).encode()
+    expected += [b'"reason":"trimmed","since":"%s","after":"%s"' % (after.encode(), newer)]
+    expected += [b'"type":"message","id":"%d-%d"' % (oldest.ms, oldest.seq)]
+    for part in expected:
+        begin = b""
+        while part not in begin:
+            begin += stream.read(1)
+        assert b'"direct"' not in begin
+        assert begin.count(b'"type":"message"') == part.count(b'"type":"message"'), begin
+    stream.close()
+
+
+def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
+    """The log goes at once; a client that has not been sent everything is told where it was."""
+    client, _ = bench.client()
+    bench.fanout._do_activate(client)
+    while not client.blocked:
+        bench.publish(1, 30_000)
+        bench.fanout._pass(bench.room)
+    client.queue_close(1000, "", echo_code=1000)
+    bench.room.leave(client)
+    assert bench.rooms.drop_empty()
+    bench.fanout._forget_dropped()
+    assert bench.room.cost == 0
+    assert client.final is not None and client.final.startswith(b"\x88")
+    assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
+
+
+def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: BroadcastHub) -> None:
+    """Nobody publishes any more, so no message makes the pass that counts and trims the log."""
+    assert hub._core is not None
+    fanout = fanout_of(hub)
+    for _ in range(50):
+        hub.broadcast("x" * 1000, "/r")
+    room = hub._core.rooms.open("/r")
+    assert wait_until(lambda: fanout._total_cost == room.held_bytes() > 0)
+    frames_only = room.held_bytes()
+    offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
+    with RawClient.connect(port=hub.port, path="/r?history=50", headers=offer) as client:
+        for _ in range(51):
+            client.recv_message()
+        assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
+        assert wait_until(lambda: fanout._total_cost == room.held_bytes())
+
+
+def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
+    """It has no appointment any more."""
+    timers = fanout_of(hub)._timers
+    with RawClient.connect(port=hub.port):
+        for _ in range(2 * MIN_SKIPPED):
+            RawClient.connect(port=hub.port).leave()
+        assert wait_until(lambda: len(timers._heap) <= MIN_SKIPPED + 2)
+
+
+def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
+    """A client that was handed over in the same moment is cut off like all others."""
+    fanout = fanout_of(hub)
+    gate, reached = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        reached.set()
+        gate.wait(10)
+
+    def fail(_: Connection) -> None:
+        raise RuntimeError("made by the test")
+
+    with RawClient.connect(port=hub.port) as first:
+        first.sync()
+        (connection,) = fanout.writer.connections
+        fanout._mailbox.post(hold, connection)
+        assert reached.wait(10)
+        fanout._mailbox.post(fail, connection)
+        with RawClient.connect(port=hub.port) as second:
+            assert wait_until(lambda: len(fanout._mailbox._posts) == 2)
+            gate.set()
+            assert second.sock.recv(1) == b"" == first.sock.recv(1)
+
+
+def test_appointment_far_away_is_slept_for_in_pieces() -> None:
+    """The kernel refuses a longer time, and the thread must not die of that."""
+    with (
+        running_hub(ping_interval=1e6, ping_timeout=1e6) as hub,
+        RawClient.connect(port=hub.port) as client,
+    ):
+        client.sync()
+        assert sleeps(fanout_of(hub))
+        hub.broadcast("x")
+        assert client.recv_message() == "x"

@@ -1,0 +1,145 @@
+"""The rooms of a hub: made once, dropped when their place is needed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from broadcast_server.errors import HubBusy
+from broadcast_server.hub.rooms.registry import NoRoom, Rooms
+from broadcast_server.hub.rooms.room import Room
+from broadcast_server.messages import cost_of
+
+from ...support import wait_until
+from .test_room import RING, SECONDS, client, drafts, never
+
+
+def rooms(max_rooms: int = 2) -> Rooms:
+    """Return an empty set of rooms."""
+    return Rooms(RING, max_rooms, lambda: (7, 3))
+
+
+def test_room_is_made_once_and_begins_at_the_newest_id() -> None:
+    """Nothing after that id is missing, since there was no room."""
+    all_rooms = rooms()
+    assert all_rooms.find("/a") is None
+    made = all_rooms.open("/a")
+    assert all_rooms.open("/a") is made is all_rooms.find("/a")
+    assert made.id_before(0) == (7, 3)
+    assert all_rooms.all() == [made]
+
+
+def test_empty_room_opened_longest_ago_makes_place() -> None:
+    """A room with a member stays; when all have one, there is no place."""
+    all_rooms = rooms()
+    a, b = all_rooms.open("/a"), all_rooms.open("/b")
+    all_rooms.open("/a")
+    c = all_rooms.open("/c")
+    assert b.closed and all_rooms.take_dropped() == [b] and all_rooms.take_dropped() == []
+    a.join(client(1), 0, None)
+    c.join(client(2), 0, None)
+    with pytest.raises(HubBusy):
+        all_rooms.open("/d")
+    assert all_rooms.all() == [a, c]
+
+
+@pytest.mark.parametrize("state", ["reserved", "not offered"])
+def test_room_in_use_by_a_publisher_is_not_dropped(state: str) -> None:
+    """A message on its way is not lost with its room."""
+    all_rooms = rooms()
+    a = all_rooms.open("/a")
+    batch = drafts(1)
+    a.reserve(cost_of(batch), None, never)
+    if state == "not offered":
+        a.append(batch, 10, 0)
+    assert not all_rooms.drop_empty()
+    if state == "reserved":
+        a.release(cost_of(batch))
+    else:
+        a.mark_offered(1)
+    assert all_rooms.drop_empty()
+
+
+def test_rooms_opened_by_many_threads_are_the_same() -> None:
+    """Nobody talks into a room of one's own."""
+    all_rooms = rooms(1000)
+    found: list[list[Room]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append([all_rooms.open(f"/{n}") for n in range(200)]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert wait_until(lambda: len(found) == 4)
+    assert all(rooms == found[0] for rooms in found)
+
+
+# -- Who makes rooms ---------------------------------------------------------------------------
+
+
+def limited(max_rooms: int, per_address: int) -> Rooms:
+    return Rooms(RING, max_rooms, lambda: (7, 3), per_address)
+
+
+def paths(found: list[Room]) -> list[str]:
+    return [room.path for room in found]
+
+
+def test_maker_of_too_many_rooms_loses_its_own() -> None:
+    """N pass; one more takes the place of its least recently opened empty one, and of no other."""
+    all_rooms = limited(100, 3)
+    all_rooms.open("/program")
+    all_rooms.open("/other", "192.0.2.9")
+    for path in ("/a", "/b", "/c"):
+        all_rooms.open(path, "192.0.2.1")
+    assert all_rooms.take_dropped() == []
+    all_rooms.open("/a", "198.51.100.7")  # whoever uses it
+    all_rooms.open("/d", "192.0.2.1")
+    assert paths(all_rooms.take_dropped()) == ["/b"]
+    assert paths(all_rooms.all()) == ["/program", "/other", "/c", "/a", "/d"]
+
+
+def test_maker_whose_rooms_are_all_in_use_gets_no_more() -> None:
+    """It is told which limit it was; a room that exists may be used all the same."""
+    all_rooms = limited(100, 2)
+    for number, path in enumerate(("/a", "/b")):
+        all_rooms.open(path, "2001:db8::1").join(client(number), 0, None)
+    with pytest.raises(NoRoom, match="2 rooms made from this address, all in use") as caught:
+        all_rooms.open("/c", "2001:db8::2")
+    assert caught.value.reason == "rooms_per_address"
+    all_rooms.open("/c", "2001:db8:0:1::1")
+    assert all_rooms.open("/a", "2001:db8::2").path == "/a"
+
+
+def test_room_that_is_dropped_counts_for_nobody() -> None:
+    """For whatever reason it was dropped."""
+    all_rooms = limited(2, 2)
+    all_rooms.open("/a", "192.0.2.1")
+    all_rooms.open("/b", "192.0.2.1")
+    all_rooms.open("/c", "192.0.2.9")  # one too many in total: the least recently opened goes
+    assert paths(all_rooms.take_dropped()) == ["/a"]
+    assert all_rooms.drop_empty() and paths(all_rooms.take_dropped()) == ["/b"]
+    assert all_rooms._made.keys() == {"192.0.2.9"}
+    all_rooms.open("/d", "192.0.2.1")
+    all_rooms.open("/e", "192.0.2.1")
+    assert paths(all_rooms.take_dropped()) == ["/c"]
+
+
+def test_total_is_refused_under_its_own_name() -> None:
+    """Two limits, two reasons."""
+    all_rooms = limited(1, 5)
+    all_rooms.open("/a", "192.0.2.1").join(client(1), 0, None)
+    with pytest.raises(NoRoom) as caught:
+        all_rooms.open("/b", "192.0.2.1")
+    assert caught.value.reason == "max_rooms"
+
+
+def test_without_a_limit_nobody_is_counted() -> None:
+    """Zero is none; and so it is for the hub's own program."""
+    for all_rooms, maker in ((limited(100, 0), "192.0.2.1"), (limited(100, 1), None)):
+        for number in range(50):
+            all_rooms.open(f"/{number}", maker)
+        assert len(all_rooms.all()) == 50 and not all_rooms._made

@@ -1,0 +1,303 @@
+"""Rooms: the log's positions, its trimming and back-pressure."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from broadcast_server.errors import HubBusy
+from broadcast_server.hub.rooms.encodings import RAW
+from broadcast_server.hub.rooms.room import Room
+from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
+
+RING = 64 * 1024
+SECONDS = 10.0
+
+
+class Client:
+    """What a room needs of a connection."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.member = Member(f"c{number}", None, "/r", "")
+        self.form = RAW
+        self.cursor = -1
+        self.joined_after: tuple[int, int] | None = None
+        self.skips_to = 0
+        self.closing = False
+
+
+def client(number: int = 1) -> Any:
+    """Return a client."""
+    return Client(number)
+
+
+def room(ring_bytes: int = RING) -> Room:
+    """Return an empty room that began after id 5-0."""
+    return Room("/r", (5, 0), ring_bytes)
+
+
+def drafts(count: int, size: int = 10) -> list[Draft]:
+    """Return messages of nobody."""
+    return [Draft(0, bytes(size)) for _ in range(count)]
+
+
+def publish(to: Room, batch: list[Draft], ms: int) -> None:
+    """Publish as a reader does."""
+    assert to.reserve(cost_of(batch), None, lambda: False)
+    to.append(batch, ms, 0)
+
+
+def never() -> bool:
+    return False
+
+
+# -- Members and where they begin --------------------------------------------------------------
+
+
+def test_member_begins_at_the_head() -> None:
+    """What was said before is not for it."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    assert r.join(c, 0, None)
+    assert c.cursor == r.head == 3
+    assert [member.id for member in r.member_list()] == ["c1"]
+
+
+@pytest.mark.parametrize(("history", "cursor"), [(0, 5), (1, 4), (5, 0), (99, 0)])
+def test_history_begins_so_many_messages_back(history: int, cursor: int) -> None:
+    """As many as are held, at most."""
+    r = room()
+    publish(r, drafts(5), 10)
+    c = client()
+    r.join(c, history, None)
+    assert c.cursor == cursor
+
+
+@pytest.mark.parametrize(
+    ("since", "cursor"),
+    [((5, 0), 0), ((9, 99), 0), ((10, 0), 1), ((10, 1), 2), ((10, 2), 3), ((11, 0), 3)],
+)  # fmt: skip
+def test_since_begins_behind_an_id(since: tuple[int, int], cursor: int) -> None:
+    """Exactly what comes after it; everything since the room began is there."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    assert r.join(c, 0, since)
+    assert c.cursor == cursor
+
+
+def test_id_before_the_cursor_is_noted_before_the_log_can_lose_it() -> None:
+    """Who is trimmed away before it was handed over is told where it really stands."""
+    r = room()
+    publish(r, drafts(3), 10)
+    c = client()
+    r.join(c, 2, None)
+    r.mark_offered(3)
+    r.trim(2)
+    assert c.joined_after == (10, 0)
+    assert r.id_before(c.cursor) == (10, 1)
+
+
+def test_since_before_what_is_held_is_refused() -> None:
+    """Before the room began, and before what was trimmed: never silence."""
+    r = room()
+    with pytest.raises(LookupError):
+        r.join(client(), 0, (4, 9))
+    publish(r, drafts(3), 10)
+    r.mark_offered(3)
+    r.trim(2)
+    with pytest.raises(LookupError):
+        r.join(client(), 0, (10, 0))
+    c = client()
+    assert r.join(c, 0, (10, 1))
+    assert c.cursor == 2
+    r.join(c, 99, None)
+    assert c.cursor == 2
+
+
+def test_client_that_was_told_to_go_is_no_member() -> None:
+    """Its Close may be queued before it comes; it reads up to it, but is not in the list."""
+    r, c = room(), client()
+    c.closing = True
+    assert r.join(c, 0, None)
+    assert r.member_list() == []
+
+
+def test_closed_room_takes_nobody() -> None:
+    """It was dropped: the caller opens it anew."""
+    r = room()
+    r.closed = True
+    assert not r.join(client(), 0, None)
+    assert not r.reserve(1, None, never)
+
+
+# -- Back-pressure -----------------------------------------------------------------------------
+
+
+def fill(r: Room) -> int:
+    """Publish until the next one would wait; return how many messages it took."""
+    count = 0
+    while True:
+        try:
+            reserved = r.reserve(cost_of(drafts(1)), time.monotonic() - 1, never)
+        except HubBusy:
+            return count
+        assert reserved
+        r.append(drafts(1), 10 + count, 0)
+        count += 1
+
+
+def test_publisher_pauses_above_a_quarter_of_the_ring() -> None:
+    """Counted with what each entry costs, and at most one batch above it."""
+    r = room()
+    count = fill(r)
+    cost = 10 + ENTRY_BYTES
+    assert (count - 1) * cost <= RING // 4 < count * cost
+    assert r.held_bytes() == count * cost
+    # Nothing of it was offered to anybody yet.
+    assert r.sizes() == (count * cost, count * cost)
+    r.mark_offered(count - 1)
+    assert r.sizes() == (count * cost, cost)
+
+
+def test_publisher_goes_on_below_an_eighth() -> None:
+    """Not before: otherwise it would stop and go for each message."""
+    r = room()
+    count = fill(r)
+    cost = 10 + ENTRY_BYTES
+    enough = count - RING // 8 // cost
+    r.mark_offered(enough - 1)
+    with pytest.raises(HubBusy):
+        r.reserve(cost, time.monotonic() - 1, never)
+    r.mark_offered(enough + 1)
+    assert r.reserve(cost, time.monotonic() - 1, never)
+
+
+def test_waiting_publisher_is_woken() -> None:
+    """By the fan-out, through mark_offered()."""
+    r = room()
+    count = fill(r)
+    done: list[bool] = []
+    waiting = threading.Thread(target=lambda: done.append(r.reserve(1, None, never)))
+    waiting.start()
+    r.mark_offered(count)
+    waiting.join(SECONDS)
+    assert done == [True]
+
+
+def test_waiting_publisher_gives_up() -> None:
+    """Its client has gone: asked while it waits, although nobody wakes it."""
+    r = room()
+    fill(r)
+    gone = threading.Event()
+    done: list[bool] = []
+    waiting = threading.Thread(target=lambda: done.append(r.reserve(1, None, gone.is_set)))
+    waiting.start()
+    gone.set()
+    waiting.join(SECONDS)
+    assert done == [False]
+
+
+def test_batch_of_who_is_no_member_is_not_appended() -> None:
+    """Nobody hears of it after they were told that its sender has left; its place stays reserved
+    until it is given back."""
+    r = room()
+    c = client(7)
+    assert r.join(c, 0, None)
+    batch = [Draft(7, bytes(10)), Draft(7, bytes(20))]
+    assert r.reserve(cost_of(batch), None, never)
+    assert r.append(batch, 10, 1)
+    assert r.reserve(cost_of(batch), None, never)
+    r.leave(c)
+    assert not r.append(batch, 10, 3)
+    assert (r.head, r._reserved) == (2, cost_of(batch))
+    r.release(cost_of(batch))
+    assert r._reserved == 0
+    publish(r, drafts(1), 11)  # of nobody: of the program, or over HTTP
+    assert r.head == 3
+
+
+def test_publishers_together_overshoot_by_one_batch() -> None:
+    """A place is reserved before it is filled, so that they cannot all see the same gap."""
+    r = room()
+    batch = cost_of(drafts(20))
+    taken = 0
+    while True:
+        try:
+            r.reserve(batch, time.monotonic() - 1, never)
+        except HubBusy:
+            break
+        taken += 1
+    assert (taken - 1) * batch <= RING // 4 < taken * batch
+    for _ in range(taken):
+        r.release(batch)
+    assert r.reserve(batch, time.monotonic() - 1, never)
+
+
+# -- Trimming ----------------------------------------------------------------------------------
+
+
+def test_trim_keeps_as_much_as_fits() -> None:
+    """Never more than asked for, never less than needed; positions and ids stay true."""
+    r = room(1 << 30)
+    for number in range(100):
+        publish(r, drafts(1, size=number), 10 + number)
+    r.mark_offered(100)
+    cost = r.cost
+    for limit in (cost, cost - 1, cost // 2, 1000, 400):
+        base = r.trim_target(limit)
+        kept = r.entries(base, 100)
+        one_more = r.entries(base - 1, 100) if base > r.base else []
+        assert sum(len(e.frame) + ENTRY_BYTES for e in kept) <= limit
+        assert not one_more or sum(len(e.frame) + ENTRY_BYTES for e in one_more) > limit
+        r.trim(base)
+        assert r.base == base and r.head == 100
+        assert [e.ms for e in r.entries(base, 100)] == [10 + n for n in range(base, 100)]
+        assert r.id_before(base) == ((10 + base - 1, 0) if base else (5, 0))
+    assert r.id_before(100) == (109, 0)
+
+
+def test_trim_stops_at_what_was_not_offered_and_at_the_newest() -> None:
+    """Nothing is lost that nobody has got; the newest message is always held."""
+    r = room(1 << 30)
+    publish(r, drafts(10), 10)
+    assert r.trim_target(0) == 0
+    r.mark_offered(4)
+    assert r.trim_target(0) == 4
+    r.mark_offered(10)
+    assert r.trim_target(0) == 9
+    r.trim(9)
+    assert r.trim_target(0) == 9
+    r.trim(9)
+    assert (r.base, r.head, len(r.entries(9, 10))) == (9, 10, 1)
+
+
+def test_lag_counts_what_was_offered_and_not_taken() -> None:
+    """The fan-out's own delay is nobody's lag, and what was trimmed is lost, not late."""
+    r = room(1 << 30)
+    publish(r, drafts(10), 10)
+    cost = 10 + ENTRY_BYTES
+    assert r.lag(0) == 0
+    r.mark_offered(6)
+    assert r.lag(2) == 4 * cost
+    assert r.lag(6) == 0
+    r.trim(4)
+    assert r.lag(2) == 2 * cost
+
+
+def test_stop_within_takes_at_least_one() -> None:
+    """And as many as fit into the bytes, also after trimming."""
+    r = room(1 << 30)
+    publish(r, drafts(10, size=100), 10)
+    assert r.stop_within(0, 10, 1000) == 10
+    assert r.stop_within(0, 10, 999) == 9
+    assert r.stop_within(3, 10, 50) == 4
+    r.mark_offered(10)
+    r.trim(5)
+    assert r.stop_within(5, 10, 200) == 7
+    assert r.stop_within(6, 7, 1000) == 7

@@ -1,0 +1,108 @@
+"""What one client sends: the order of its frames, its rate, and what comes after its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastHub
+from broadcast_server.hub.backplane.memory import Done, Log, MemoryBackplane
+from broadcast_server.messages import Draft
+
+from ..promises.test_subprotocol import Peer
+from ..promises.test_threads import core_of
+from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
+
+
+def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> None:
+    """When a ping is answered, what was sent before it is accepted."""
+    with RawClient.connect(port=hub.port, path="/?echo=1") as client:
+        client.sync()
+        client.sock.sendall(
+            client_frame(TEXT, "one") + client_frame(PING, "!") + client_frame(TEXT, "two")
+        )
+        frames = [client.recv_frame() for _ in range(3)]
+        assert sorted(frames) == sorted(
+            [(True, TEXT, b"one"), (True, PONG, b"!"), (True, TEXT, b"two")]
+        )
+        assert frames.index((True, TEXT, b"one")) < frames.index((True, TEXT, b"two"))
+        assert hub.stats()["messages"] == 2
+
+
+class LateBackplane(MemoryBackplane):
+    """Accepts what it was given when it is told to, on that thread: as a store does that has to
+    write it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[tuple[Log, Sequence[Draft], Done, bool]] = []
+
+    def submit(self, room: Log, drafts: Sequence[Draft], done: Done, outside: bool = False) -> None:
+        self.waiting.append((room, drafts, done, outside))
+
+    def accept(self) -> None:
+        """Complete all batches that wait, in their order."""
+        while self.waiting:
+            room, drafts, done, outside = self.waiting.pop(0)
+            super().submit(room, drafts, done, outside)
+
+
+def test_batches_that_are_accepted_later_are_whole(hub: BroadcastHub) -> None:
+    """The reader goes on meanwhile, and leaves alone what it has handed over: each message comes,
+    and each ack has the id of its own."""
+    core = core_of(hub)
+    core.backplane = backplane = LateBackplane()
+    with Peer(hub) as sender, Peer(hub) as other:
+        assert sender.recv()["type"] == "join"
+        said: list[dict[str, Any]] = [
+            {"type": "send", "data": "one", "ref": 1},
+            {"type": "send", "data": "two", "ref": 2},
+            {"type": "who", "ref": 3},
+            {"type": "send", "data": "three", "ref": 4},
+            {"type": "nonsense", "ref": 5},
+            {"type": "send", "data": "four", "ref": 6},
+            {"type": "name", "name": "ann"},
+            {"type": "send", "data": "five", "ref": 7},
+        ]
+        frames = [client_frame(TEXT, json.dumps(event)) for event in said]
+        sender.raw.sock.sendall(b"".join(frames))
+        # They are answered at once: nothing that the reader waits for has to be accepted first.
+        assert [sender.recv()["type"] for _ in range(3)] == ["members", "error", "rename"]
+        assert other.recv()["type"] == "rename"
+        assert wait_until(lambda: len(backplane.waiting) == 4)
+        backplane.accept()
+        acks = [sender.recv() for _ in range(5)]
+        assert [(ack["type"], ack["ref"]) for ack in acks] == [
+            ("ack", ref) for ref in (1, 2, 4, 6, 7)
+        ]
+        came = [other.recv() for _ in range(5)]
+        assert [message["data"] for message in came] == ["one", "two", "three", "four", "five"]
+        assert [message["id"] for message in came] == [ack["id"] for ack in acks]
+        assert core.rooms.open("/r")._reserved == 0
+
+
+def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:
+    """A peer that goes on sending after our Close is cut off, and nothing of it is published."""
+    with running_hub(max_message_bytes=1000, close_timeout=30) as hub:
+        with RawClient.connect(port=hub.port) as client:
+            client.send_frame(TEXT, b"\xff")
+            assert client.recv_close()[0] == 1007
+            with pytest.raises(OSError):
+                for _ in range(10_000):
+                    client.send_frame(BINARY, bytes(1000))
+        assert wait_until(lambda: hub.stats()["clients"] == 0)
+        assert hub.stats()["messages"] == 0
+
+
+def test_rate_is_a_bucket_of_one_second() -> None:
+    """A burst passes at once; what exceeds it waits and is not lost."""
+    with running_hub(max_rate=200) as hub, RawClient.connect(port=hub.port) as listener:
+        listener.sync()
+        with RawClient.connect(port=hub.port) as client:
+            client.sock.sendall(client_frame(TEXT, "x") * 260)
+            for _ in range(260):
+                assert listener.recv_message() == "x"
+            client.leave()

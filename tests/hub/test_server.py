@@ -1,0 +1,273 @@
+"""The accept loop's list of clients: true at each moment, whoever comes and goes."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from broadcast_server import BroadcastHub, Message
+from broadcast_server.hub.server import HubServer
+from broadcast_server.transport.tls_stream import TlsStream
+
+from ..support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from ..support.certificates import Certificates
+
+
+def server_of(hub: BroadcastHub) -> HubServer:
+    """Return the hub's server."""
+    assert hub._server is not None
+    return hub._server
+
+
+def is_consistent(server: HubServer) -> bool:
+    """Tell whether the list, its places and both indexes agree."""
+    with server._registry_lock:
+        places = [client["place"] for client in server.clients]
+        handlers = {id(client["handler"]) for client in server.clients}
+        return (
+            places == list(range(len(server.clients)))
+            and handlers == {id(handler) for handler in server._by_handler}
+            and len(server._by_id) <= len(server.clients)
+        )
+
+
+def test_list_stays_true_while_clients_come_and_go(hub: BroadcastHub) -> None:
+    """In any order; who is left can be found by id, who has left cannot."""
+    server = server_of(hub)
+    chance = random.Random(5)
+    clients: list[RawClient] = []
+    for _ in range(150):
+        if clients and chance.random() < 0.5:
+            client = clients.pop(chance.randrange(len(clients)))
+            if chance.random() < 0.5:
+                client.leave()
+            else:
+                client.reset()
+        else:
+            clients.append(RawClient.connect(port=hub.port))
+        assert is_consistent(server)
+    assert wait_until(lambda: server.client_count == len(clients))
+    assert is_consistent(server)
+    members = hub.members()
+    assert len(members) == len(clients)
+    for member in members:
+        connection = server.find(member.id)
+        assert connection is not None and connection.member is member
+    for client in clients:
+        client.leave()
+    assert wait_until(lambda: not server.clients and not server._sessions)
+    assert not server._by_id and not server._by_handler and not server._handed_over
+    assert all(server.find(member.id) is None for member in members)
+
+
+def test_ids_are_never_given_twice(hub: BroadcastHub) -> None:
+    """A message for a client that has left reaches nobody else."""
+    seen = set()
+    for _ in range(20):
+        with RawClient.connect(port=hub.port) as client:
+            (member,) = hub.members()
+            client.leave()
+        seen.add(member.id)
+        assert wait_until(lambda: not hub.members())
+    assert len(seen) == 20
+
+
+def test_full_hub_answers_503_and_takes_the_next_when_one_leaves() -> None:
+    """Counted exactly, also when many come at once."""
+    with running_hub(max_clients=5) as hub:
+        joined: list[RawClient] = []
+        refused: list[int] = []
+
+        def come() -> None:
+            try:
+                joined.append(RawClient.connect(port=hub.port))
+            except HandshakeRefused as error:
+                refused.append(error.status)
+
+        threads = [threading.Thread(target=come) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert (len(joined), refused) == (5, [503] * 15)
+        joined.pop().leave()
+        assert wait_until(lambda: hub.stats()["clients"] == 4)
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()
+        for client in joined:
+            client.leave()
+
+
+def test_request_that_is_no_upgrade_is_no_client(hub: BroadcastHub) -> None:
+    """It is answered, and leaves nothing behind on the list."""
+    server = server_of(hub)
+    answer = http_request(hub.port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert server.client_count == 0
+    assert wait_until(lambda: not server._sessions)
+
+
+def test_session_that_fails_is_logged_and_ends_alone(
+    hub: BroadcastHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of ours costs one client its connection, and the list stays true."""
+    server = server_of(hub)
+    with RawClient.connect(port=hub.port) as other:
+        other.sync()
+        with RawClient.connect(port=hub.port) as client:
+            client.sync()
+            handler = server.clients[-1]["handler"]
+
+            class Broken:
+                def take(self, data: bytes) -> None:
+                    raise RuntimeError("made by the test")
+
+            monkeypatch.setattr(handler, "_reader", Broken())
+            client.send("x")
+            client.recv_eof()
+        assert wait_until(lambda: server.client_count == 1)
+        assert wait_until(lambda: "made by the test" in caplog.text)
+        assert "has failed" in caplog.text
+        other.sync()
+        assert is_consistent(server)
+
+
+def test_socket_leaves_the_list_of_sessions_before_it_is_closed(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop shuts down what is on that list: a closed one's number may be somebody else's."""
+    server = server_of(hub)
+    listed: list[bool] = []
+    close_request = server.close_request
+
+    def close(request: socket.socket) -> None:
+        with server._registry_lock:
+            listed.append(request in server._sessions)
+        close_request(request)
+
+    monkeypatch.setattr(server, "close_request", close)
+    http_request(hub.port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert wait_until(lambda: listed == [False])
+
+
+def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
+    """The list's lock is held over it; who closes takes the socket off the list first."""
+    held: list[bool] = []
+
+    class Watched:
+        def shutdown(self, how: int) -> None:
+            held.append(server._registry_lock.locked())
+
+    with running_hub() as hub:
+        server = server_of(hub)
+        watched: Any = Watched()
+        server._sessions[watched] = threading.current_thread()
+    assert held == [True]
+
+
+def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed, the fault is logged, and the next client comes in."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running_hub() as hub:
+        server = server_of(hub)
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with RawClient.open(port=hub.port) as client:
+            client.recv_eof()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert not server._sessions
+        with RawClient.connect(port=hub.port) as client:
+            client.leave()
+
+
+def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
+    """Only such a one is cut off at once to make room; for others the accept loop waits first."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> Message:
+        entered.set()
+        gate.wait(30)
+        return message
+
+    with running_hub(filter=hold, max_handshakes=1) as hub, RawClient.open(port=hub.port) as client:
+        server = server_of(hub)
+        assert wait_until(lambda: len(server._http) == 1)
+        (request,) = server._http
+        assert wait_until(lambda: server._is_idle(request))
+        client.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+        assert wait_until(lambda: server._is_idle(request))
+        server._await_place()  # at once: there is somebody to make way
+        client.sock.sendall(b"y")
+        assert entered.wait(30)
+        # Now the peer waits for the hub; and so does what else it sends.
+        assert not server._is_idle(request)
+        client.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not server._is_idle(request)
+        server._await_place()  # in bounded time all the same
+        gate.set()
+        while b"ok\n" not in client.buffer:
+            client._fill()
+        assert wait_until(lambda: server._is_idle(request))
+    assert not server._http
+    with socket.socket() as stranger:
+        assert not server._is_idle(stranger)
+
+
+def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose handshake takes the hub its time is not cut off at once to make room."""
+    entered, gate = threading.Event(), threading.Event()
+    with certificates.hub() as hub:
+        assert hub._core is not None and hub._core.tls is not None
+        server, certificate = server_of(hub), hub._core.tls
+        context = certificate._context
+
+        def compute() -> ssl.SSLContext:
+            entered.set()
+            gate.wait(30)
+            return context
+
+        monkeypatch.setattr(certificate, "wrap", lambda sock: TlsStream(sock, compute))
+        with RawClient.open(port=hub.port):
+            assert entered.wait(30)
+            (request,) = server._http
+            try:
+                assert server._http[request].waiting
+                assert not server._is_idle(request)
+            finally:
+                gate.set()
+            # Now it is the client that has to speak.
+            assert wait_until(lambda: server._is_idle(request))
+
+
+def test_stop_waits_for_a_session_that_has_not_begun(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread was started, but has not run yet: it is joined like any other."""
+    server = server_of(hub)
+    run = server.process_request_thread
+    started, go_on = threading.Event(), threading.Event()
+
+    def run_late(*args: Any) -> None:
+        started.set()
+        assert go_on.wait(10)
+        run(*args)
+
+    monkeypatch.setattr(server, "process_request_thread", run_late)
+    with RawClient.open(port=hub.port):
+        assert started.wait(10)
+        server.stop_listening()
+        assert not server.join(time.monotonic())
+        go_on.set()
+        assert server.join(time.monotonic() + 10)
+        assert not server._sessions
