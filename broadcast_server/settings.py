@@ -1,6 +1,6 @@
 """Every tunable of a hub with its default, checked once when the hub is made.
 
-The sentence that explains each one to a user stands in ``hub_options.py``, from which the help,
+The sentence that explains each one to a user stands in ``cli/options/hub_tables.py``, from which the help,
 the man page and the reference are made; a test keeps the defaults here and there the same.
 """
 
@@ -52,7 +52,7 @@ class Settings:
     max_control_rate: float = 10_000
     allow_host: tuple[str, ...] = ()
     trust_proxy: tuple[str, ...] = ()
-    # Access control (tokens.py). The values are secrets: no text form shows them.
+    # Access control (hub/http/keyring.py). The values are secrets: no text form shows them.
     token_file: str | PurePath | None = None
     publish_token_file: str | PurePath | None = None
     jwt_key_file: str | PurePath | None = None
@@ -61,7 +61,7 @@ class Settings:
     jwt_key: str | bytes | None = dataclasses.field(default=None, repr=False)
     drain_delay: float = 0.0
     drain_seconds: float = 5.0
-    # TLS (tls.py)
+    # TLS (transport/tls.py)
     tls_cert: str | PurePath | None = None
     tls_key: str | PurePath | None = None
 

@@ -1,4 +1,4 @@
-"""The modules of the package import downwards only, and each library where it belongs."""
+"""The folders of the package import in one direction only, and each library where it belongs."""
 
 from __future__ import annotations
 
@@ -15,120 +15,211 @@ from broadcast_server.hub import handler, server
 from .support import ROOT, RawClient, running_hub, wait_until
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
+MOST_MODULES = 20
+MOST_LINES = 620
+MOST_TEST_FILES = 10
 
-
-def read_layers() -> list[list[str]]:
-    """Return the lines of the list in CONTRIBUTING.md; a line may use the lines below it."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    found = re.search(r"^```layers\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert found
-    return [re.split(r" {2,}", line)[0].split() for line in found[1].splitlines()]
-
-
-LAYERS = read_layers()
-RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-
-# These only compute: bytes and values in, bytes and values out.
-PURE = [
-    "terminal_status", "terminal_view", "terminal_commands",
-    "registry", "rooms", "presence", "plain_request", "policies", "access", "origins", "queries",
-    "media_types", "rates", "decisions", "bells", "places", "batches", "messages", "frames",
-    "urls", "settings", "errors",
-]  # fmt: skip
-DOING_IO = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"}
+# Modules that import against the directions, to be moved.
+KNOWN: set[tuple[str, str]] = set()
 
 # Each library is imported in one place: a module, or two that stand beside each other.
 OWNERS = {
-    "websocket_server": {"handler"},
-    "websocket": {"dialer"},
-    "h11": {"handshake"},
-    "jwt": {"tokens"},
-    "cryptography": {"tokens"},
-    "prometheus_client": {"metrics"},
-    "prompt_toolkit": {"terminal_prompt", "terminal_output"},
+    "websocket_server": {"hub.handler"},
+    "websocket": {"client.dialer"},
+    "h11": {"hub.http.connection"},
+    "jwt": {"hub.http.keyring"},
+    "cryptography": {"hub.http.keyring"},
+    "prometheus_client": {"hub.metrics"},
+    "prompt_toolkit": {"cli.terminal.prompt", "cli.terminal.output"},
+}
+
+# These only compute: bytes and values in, bytes and values out.
+PURE = ["wire", "hub.rooms", "hub.http", "errors", "messages", "rules", "networks", "settings"]
+# Of those these have to do with a socket or files.
+NOT_PURE = {"hub.http.connection", "hub.http.keyring", "hub.http.pages"}
+DOING_IO = {
+    "asyncio",
+    "http.client",
+    "http.server",
+    "os",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
 }
 
 
-def tree_of(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+def block(name: str) -> list[str]:
+    """Return the lines of a block of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{name}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return found.splitlines()
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def walk_running(node: ast.AST) -> list[ast.AST]:
-    """Return the nodes that exist when the program runs: not those only a type checker sees."""
-    found = [node]
-    for child in ast.iter_child_nodes(node):
-        if not is_type_checking(child):
-            found += walk_running(child)
+def read_directions() -> dict[str, set[str]]:
+    """Return for each folder the folders that it may import; "top" are the modules in none."""
+    found = {}
+    for line in block("directions"):
+        folder, _, allowed = line.partition("->")
+        found[folder.strip()] = set(re.split(r"[,\s]+", allowed.strip())) - {""}
     return found
 
 
+def read_tree() -> set[str]:
+    """Return the modules that the tree in CONTRIBUTING.md shows."""
+    found, folders = set(), [""]
+    for line in block("tree"):
+        match = re.match(r"((?: {4})*)([a-z_]+)(/|\.py)", line)
+        if match is None:
+            continue
+        depth = len(match[1]) // 4
+        del folders[depth + 1 :]
+        if match[3] == "/":
+            folders.append(f"{folders[depth]}{match[2]}.")
+        else:
+            found.add(folders[depth] + match[2])
+    return found
+
+
+def name_of(path: pathlib.Path) -> str:
+    """Return a module's name below the package."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+TREES = {
+    name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
+}
+MODULES = sorted(name for name in TREES if name.rpartition(".")[2] not in ("__init__", "__main__"))
+FOLDERS = {name.rpartition(".")[0] for name in MODULES} - {""}
+DIRECTIONS = read_directions()
+
+
 def imports_of(module: str) -> set[str]:
-    """Return what a module imports, its own package's modules as ``.name``."""
+    """Return what a module imports, also for the type checker alone; ours without the package."""
     found = set()
-    for node in walk_running(tree_of(module)):
+    here = module.split(".")[:-1]
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            source = "." * node.level + (node.module or "")
-            if source in (".", "broadcast_server"):
-                # A name that is no module stands in __init__.
-                found |= {
-                    f".{alias.name if alias.name in RANK else '__init__'}" for alias in node.names
-                }
+            if not node.level:
+                source = (node.module or "").split(".")
+                if source[0] != "broadcast_server":
+                    found.add(node.module or "")
+                    continue
+                source = source[1:]
             else:
-                found.add(source)
-    return {
-        name.replace("broadcast_server.", ".") if name.startswith("broadcast_server.") else name
-        for name in found
-    }
+                source = here[: len(here) - node.level + 1]
+                source += node.module.split(".") if node.module else []
+            for alias in node.names:
+                name = ".".join([*source, alias.name])
+                found.add("." + (name if name in TREES else ".".join(source) or "__init__"))
+    return found
 
 
-def test_every_module_has_a_layer() -> None:
-    """A new module must say where it stands."""
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(RANK)
+def own_imports(module: str) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    return {name[1:] for name in imports_of(module) if name.startswith(".")}
 
 
-@pytest.mark.parametrize("module", RANK)
-def test_imports_go_downwards(module: str) -> None:
-    """No module imports one of its own layer or of a layer above."""
-    own = {name[1:] for name in imports_of(module) if name.startswith(".")}
-    assert {name for name in own if RANK[name] <= RANK[module]} == set()
+def folder_of(module: str) -> str:
+    return module.rpartition(".")[0] or "top"
 
 
-def test_hub_and_client_do_not_import_each_other() -> None:
-    """What both use is below them, so that either can change without a look at the other."""
+def is_allowed(module: str, imported: str) -> bool:
+    """Tell whether the directions let a module import another one."""
+    if imported == "__init__":  # the public names, for the command
+        return module.startswith("cli.commands.")
+    if imported + ".__init__" in TREES:
+        return module == "__main__"
+    own, other = folder_of(module), folder_of(imported)
+    return own == other or other in DIRECTIONS[own]
 
-    def needed(module: str) -> set[str]:
-        found, waiting = set(), {module}
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Return the nodes that reach themselves."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = set(arrows.get(start, ()))
         while waiting:
-            module = waiting.pop()
-            found.add(module)
-            waiting |= {n[1:] for n in imports_of(module) if n.startswith(".")} - found
+            node = waiting.pop()
+            found.add(node)
+            waiting |= arrows.get(node, set()) - found
         return found
 
-    hub, client = needed("hub"), needed("client")
-    assert "core" in hub and "client_core" in client
-    assert {module for module in hub if module.startswith("client")} == set()
-    assert client & {"hub", "core", "rooms", "connection", "settings", "handshake"} == set()
+    return sorted(node for node in arrows if node in reached(node))
+
+
+def test_every_folder_has_directions() -> None:
+    """A new folder must say where it stands."""
+    assert set(DIRECTIONS) == FOLDERS | {"top"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_directions(module: str) -> None:
+    """Also those that are made for the type checker alone."""
+    against = {name for name in own_imports(module) if not is_allowed(module, name)}
+    assert against == {name for own, name in KNOWN if own == module}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor do folders, nor does the drawing of the directions itself have a circle."""
+    modules = {module: own_imports(module) - {"__init__"} for module in MODULES}
+    assert circles(modules) == []
+    folders: dict[str, set[str]] = {}
+    for module, imported in modules.items():
+        folders.setdefault(folder_of(module), set()).update(map(folder_of, imported))
+    for folder, others in folders.items():
+        others.discard(folder)
+    assert circles(folders) == []
+    assert circles(DIRECTIONS) == []
+
+
+def test_folders_and_files_are_not_too_large() -> None:
+    """What cannot be taken in at one look hides what it is for."""
+    for folder in FOLDERS | {"top"}:
+        count = sum(folder_of(module) == folder for module in MODULES)
+        assert count <= MOST_MODULES, folder
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) < MOST_LINES, path
+    assert len(list((ROOT / "tests").glob("test_*.py"))) <= MOST_TEST_FILES
+
+
+def test_tree_in_contributing_shows_every_module() -> None:
+    """And none that is not there."""
+    assert read_tree() == set(MODULES) | {"__main__"}
+
+
+def test_class_names_mean_one_thing() -> None:
+    """A reader who has learnt a name in one module does not learn it anew in another."""
+    found: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in TREES[module].body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
 
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_library_is_imported_only_by_its_owner(library: str) -> None:
     """What we take from a library goes through one place."""
-    users = {m for m in RANK for name in imports_of(m) if name.split(".")[0] == library}
+    users = {m for m in MODULES for name in imports_of(m) if name.split(".")[0] == library}
     assert users == OWNERS[library]
 
 
-@pytest.mark.parametrize("module", PURE)
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if (folder_of(m) in PURE or m in PURE) and m not in NOT_PURE]
+)
 def test_pure_module_does_no_io_and_starts_no_thread(module: str) -> None:
     """The decisions can be tested without a socket, a clock or a thread."""
-    assert {name.split(".")[0] for name in imports_of(module)} & DOING_IO == set()
-    words = {node.id for node in walk_running(tree_of(module)) if isinstance(node, ast.Name)}
-    words |= {n.attr for n in walk_running(tree_of(module)) if isinstance(n, ast.Attribute)}
+    imported = imports_of(module)
+    assert (imported | {name.split(".")[0] for name in imported}) & DOING_IO == set()
+    nodes = list(ast.walk(TREES[module]))
+    words = {node.id for node in nodes if isinstance(node, ast.Name)}
+    words |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert words & {"Thread", "Timer", "open", "sleep", "print"} == set()
 
 

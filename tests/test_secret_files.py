@@ -1,4 +1,4 @@
-"""Files with secrets, without a hub; what a hub makes of them is in test_tokens.py."""
+"""Files with secrets, without a hub; what a hub makes of them is in hub/http/test_keyring.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``BroadcastClient``: one member of one room, from any program and any of its threads.
 
 websocket-client makes the connection and the frames that go out. Then two threads share the socket.
-The *writer* (client_link.py) sends what is queued. The *client's own thread* (client_life.py)
+The *writer* (client/link.py) sends what is queued. The *client's own thread* (client/loop.py)
 reads and queues what comes; when that queue is full it stops reading, and the hub finds out, as it
 should. Frames come in through the hub's own decoder: it bounds a message before its payload is
 there, and joins fragments in linear time.

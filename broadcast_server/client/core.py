@@ -1,6 +1,6 @@
 """What the threads of one client share: settings, queues, and the state that its lock guards.
 
-``BroadcastClient`` (client.py) changes it from the user's threads, ``ClientLife`` (client_life.py)
+``BroadcastClient`` (client/client.py) changes it from the user's threads, ``ClientLife`` (client/loop.py)
 from the client's own one.
 """
 

@@ -1,4 +1,4 @@
-"""``BroadcastHub``: what a program can ask of a hub. How it begins and ends is in ``life.py``."""
+"""``BroadcastHub``: what a program can ask of a hub. How it begins and ends is in ``hub/life.py``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The hub runs the accept loop on one thread, the fan-out on another, and each client's reader on one
 more. All of them are daemons; whatever still runs at the interpreter's exit is stopped there. The
-parts of one run are in ``run.py``; here is decided which thread ends it, and who waits for that.
+parts of one run are in ``hub/run.py``; here is decided which thread ends it, and who waits for that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One run of a hub: the parts that a start makes and a stop ends.
 
 A hub that is started again gets new parts, so nothing of the last run can be taken for the next
-one's. ``hub.py`` decides when a run begins and ends, and which thread ends it; here is how.
+one's. ``hub/hub.py`` decides when a run begins and ends, and which thread ends it; here is how.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ lock. The lock is there for TLS, whose state two threads must not use at once; t
 for TLS as well, where a read may have to wait until the socket can be written.
 
 websocket-client has made the socket, so it is an ``SSLSocket``, and not two buffers as in
-``tls_stream.py``. Where a write waits for something to read, the reader may take just that away: so
+``transport/tls_stream.py``. Where a write waits for something to read, the reader may take just that away: so
 it does not wait for long before it tries again.
 """
 

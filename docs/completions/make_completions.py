@@ -1,4 +1,4 @@
-"""Writes the shell completions beside this file from the parser in ``broadcast_server/cli.py``.
+"""Writes the shell completions beside this file from the parser in ``broadcast_server/cli/options/parser.py``.
 
 Run it as ``make docs``; a test fails when the committed files differ. shtab writes them, from a
 parser that is told what its options take: files, or one of a few words.

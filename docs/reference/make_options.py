@@ -13,7 +13,7 @@ from broadcast_server.cli.options import words as cli_words
 from broadcast_server.cli.options.option import Option
 
 HEAD = """\
-<!-- Made by make_options.py from broadcast_server/*_options.py and cli_words.py: edit those, then
+<!-- Made by make_options.py from broadcast_server/*_options.py and cli/options/words.py: edit those, then
 run `make docs`. -->
 # Options
 

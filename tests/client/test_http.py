@@ -1,4 +1,4 @@
-"""One HTTP request and its answer; what breaks on the way is in ``test_publisher.py``."""
+"""One HTTP request and its answer; what breaks on the way is in ``client/test_publisher.py``."""
 
 from __future__ import annotations
 

@@ -352,7 +352,10 @@ def test_wheel_has_its_parts(built: dict[str, pathlib.Path]) -> None:
         "prompt_toolkit",
     }
     assert "broadcast_server/py.typed" in names
-    web = {f"broadcast_server/hub/http/static/{path.name}" for path in (PACKAGE / "hub/http/static").iterdir()}
+    web = {
+        f"broadcast_server/hub/http/static/{path.name}"
+        for path in (PACKAGE / "hub/http/static").iterdir()
+    }
     assert len(web) > 5 and web <= set(names)
     assert any(name.endswith("scripts/broadcast-server") for name in names)
     for place in COMPLETIONS:

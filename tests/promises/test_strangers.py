@@ -132,7 +132,7 @@ ABOVE = [
     "%2e%2e/page.py",
     "%2e%2e%2fpage.py",
     "%2E%2E%5cpage.py",
-    "..\\page.py",
+    "..\\hub/http/pages.py",
     "..%5cpage.py",
     "%252e%252e%252fpage.py",
     "..%252fpage.py",

@@ -1,4 +1,4 @@
-"""A hub in a process of its own: ``python -m tests.hub_process '{"room_log_bytes": 67108864}'``.
+"""A hub in a process of its own: ``python -m tests.support.hub_process '{"room_log_bytes": 67108864}'``.
 
 It prints its URL on one line and stops when its standard input ends, so that it never outlives
 whoever started it. Used where a test measures memory or must not share the interpreter.

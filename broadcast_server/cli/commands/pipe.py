@@ -5,7 +5,7 @@ others send. The *watcher* waits for a signal and has the connection ended, what
 wait for. Each end of the connection ends the printer, which then wakes the main thread.
 
 Standard output gets the messages and nothing else. Where one of the two is a terminal its user is
-told the rest on standard error; with both terminal.py takes over.
+told the rest on standard error; with both cli/terminal/app.py takes over.
 
 A lost connection is taken up again by the client: what others sent meanwhile is shown then, and
 what was read meanwhile is sent, once.

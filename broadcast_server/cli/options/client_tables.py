@@ -2,7 +2,7 @@
 
 Each stands here once; the parser, the environment variables, help, man page, shell completions and
 ``docs/reference/options.md`` are made from it. Nothing but the standard library is imported: see
-``options.py``.
+``cli/options/option.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Without a command it says which there are. Of a command the options that most people need are
 described, each by the first phrase of its help; the others are named, group by group. Nothing but
-the standard library is imported: see ``options.py``.
+the standard library is imported: see ``cli/options/option.py``.
 """
 
 from __future__ import annotations

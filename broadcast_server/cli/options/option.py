@@ -1,6 +1,6 @@
 """What an option of the command is: its name, its default, how its value is read.
 
-The tables are in ``hub_options.py`` and ``client_options.py``. argparse-manpage makes the man page
+The tables are in ``cli/options/hub_tables.py`` and ``cli/options/client_tables.py``. argparse-manpage makes the man page
 from them in a build that has none of our dependencies, so nothing but the standard library is
 imported.
 """

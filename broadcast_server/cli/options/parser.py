@@ -1,13 +1,13 @@
 """The ``broadcast-server`` command line: its commands and their options.
 
-Every option stands once, in ``hub_options.py`` or ``client_options.py``. The parser, the
+Every option stands once, in ``cli/options/hub_tables.py`` or ``cli/options/client_tables.py``. The parser, the
 environment variables, ``--help``, the man page, the shell completions and
 ``docs/reference/options.md`` are all made from there. Values are looked up after parsing, so that
 nobody's environment leaks into the man page: the command line wins over the environment, the
 environment over the default.
 
 The man page is made from it in a build that has none of our dependencies: what is imported at its
-top may import nothing but the standard library. What the commands do stands in ``commands.py`` and
+top may import nothing but the standard library. What the commands do stands in ``cli/commands/commands.py`` and
 in modules of their own.
 """
 

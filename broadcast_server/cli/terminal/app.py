@@ -1,6 +1,6 @@
 """A conversation at a terminal: ``broadcast-server connect`` where somebody sits.
 
-The main thread runs the screen (terminal_prompt.py, or terminal_lines.py where the terminal can do
+The main thread runs the screen (cli/terminal/prompt.py, or cli/terminal/plain.py where the terminal can do
 nothing). For each room that the user goes to there is a client and a *receiver*, a thread that
 turns what comes into lines. What takes its time, going to another room or asking for old messages,
 runs on an *errand* thread; so the keys always work, and Ctrl-C ends it within a second.

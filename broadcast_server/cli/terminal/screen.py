@@ -1,7 +1,7 @@
 """What a terminal and the conversation in it expect of each other.
 
-The conversation (terminal.py) is the `Host`; there are two screens, with prompt_toolkit
-(terminal_prompt.py) and without (terminal_lines.py).
+The conversation (cli/terminal/app.py) is the `Host`; there are two screens, with prompt_toolkit
+(cli/terminal/prompt.py) and without (cli/terminal/plain.py).
 """
 
 from __future__ import annotations

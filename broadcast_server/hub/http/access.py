@@ -1,7 +1,7 @@
 """Who may do what: what a request asks for, what was granted, and whether that is enough.
 
 A request shows a token or none (`find_token`). Somebody makes a ``Grant`` of it, or refuses: the
-hub's own tokens (tokens.py) or the program's ``authorize``. Both are called with an
+hub's own tokens (hub/http/keyring.py) or the program's ``authorize``. Both are called with an
 ``AccessRequest`` and give the same answer. `judge` then holds the grant against what is asked. No
 I/O, no state; what fails on the way refuses.
 

@@ -25,7 +25,7 @@ BIG = 1 << 20
 
 
 class Clock:
-    """A clock that stands still, in the place of ``time`` in writer.py."""
+    """A clock that stands still, in the place of ``time`` in hub/delivery/writer.py."""
 
     def __init__(self) -> None:
         self.now = 1000.0

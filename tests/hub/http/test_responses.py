@@ -1,4 +1,4 @@
-"""HTTP answers as bytes, without a socket; on one they are in test_http_connection.py."""
+"""HTTP answers as bytes, without a socket; on one they are in hub/http/test_connection.py."""
 
 from __future__ import annotations
 
