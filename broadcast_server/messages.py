@@ -1,25 +1,14 @@
-"""What travels through a hub: the message as users see it, and as the log keeps it.
+"""What programs get: messages, members, presence and gaps; and message ids as text.
 
-``Message`` and ``Member`` are what callbacks and iteration hand out. ``Draft`` is an accepted
-message on its way to an id, ``Entry`` the same with its id in a room's log. The bytes that go to
-clients are made once, in ``encode``, and shared by all of them.
+Hub and client hand out the same classes. What a hub keeps of a message is in ``hub/rooms/entries``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
-
-from .wire import frames
 
 Id = tuple[int, int]
-
-# What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages
-# cannot fill the memory.
-ENTRY_BYTES = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,79 +85,6 @@ class Gap:
     after: str
 
 
-class Draft:
-    """An accepted message without an id.
-
-    Attributes:
-        origin: the number of the client that sent it, 0 for nobody.
-        frame: its bytes as a WebSocket frame.
-        sender: how others see who sent it; None for the hub's own program.
-        key: with the same key it may come again, and is taken once; None for no key.
-    """
-
-    __slots__ = ("frame", "key", "origin", "sender")
-
-    def __init__(
-        self, origin: int, frame: bytes, sender: Member | None = None, key: str | None = None
-    ) -> None:
-        self.origin = origin
-        self.frame = frame
-        self.sender = sender
-        self.key = key
-
-
-class Entry:
-    """A message in a room's log.
-
-    Attributes:
-        origin: the number of the client that sent it, 0 for nobody.
-        frame: the WebSocket frame that every member gets.
-        ms, seq: the two halves of the id.
-        end: the bytes of all frames of this log up to and with this one, since the room began.
-        sender: how others see who sent it.
-        json, sse, sse_json: its other forms, made by the fan-out when a client first needs them.
-    """
-
-    __slots__ = ("end", "frame", "json", "ms", "origin", "sender", "seq", "sse", "sse_json")
-
-    def __init__(
-        self,
-        origin: int,
-        frame: bytes,
-        ms: int,
-        seq: int,
-        end: int,
-        sender: Member | None = None,
-    ) -> None:
-        self.origin = origin
-        self.frame = frame
-        self.ms = ms
-        self.seq = seq
-        self.end = end
-        self.sender = sender
-        self.json: bytes | None = None
-        self.sse: bytes | None = None
-        self.sse_json: bytes | None = None
-
-    def forms_bytes(self) -> int:
-        """Return how many bytes the forms have beside the frame."""
-        return len(self.json or b"") + len(self.sse or b"") + len(self.sse_json or b"")
-
-
-def encode(data: str | bytes) -> bytes:
-    """Return the frame of a message: text for ``str``, binary for ``bytes``.
-
-    Raises:
-        TypeError: the data is neither.
-        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
-    """
-    if isinstance(data, str):
-        return frames.encode_frame(frames.TEXT, data.encode("utf-8"))
-    if isinstance(data, bytes):
-        return frames.encode_frame(frames.BINARY, data)
-    raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
-
-
 def format_id(ms: int, seq: int) -> str:
     """Return the id as users see it."""
     return f"{ms}-{seq}"
@@ -195,49 +111,3 @@ def time_of(ms: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(
         microsecond=rest * 1000
     )
-
-
-class Accepted(NamedTuple):
-    """The ids of a batch: those of its new messages follow each other.
-
-    Attributes:
-        ms, first, new: milliseconds, first sequence number and number of the new ones.
-        repeated: the place in the batch and the first id of each message whose key was known.
-    """
-
-    ms: int
-    first: int
-    new: int
-    repeated: Mapping[int, Id] = MappingProxyType({})
-
-    def ids(self, size: int) -> Iterator[tuple[Id, bool]]:
-        """Yield the id of each message of a batch of that size, and whether it is repeated."""
-        seq = self.first
-        for place in range(size):
-            known = self.repeated.get(place)
-            if known is not None:
-                yield known, True
-            else:
-                yield (self.ms, seq), False
-                seq += 1
-
-
-def to_messages(room: str, drafts: list[Draft], ids: Accepted) -> list[Message]:
-    """Return the new messages of an accepted batch as users see them."""
-    moment = time_of(ids.ms)
-    return [
-        Message(frames.data_of(draft.frame), room, draft.sender, moment, format_id(*id))
-        for draft, (id, repeated) in zip(drafts, ids.ids(len(drafts)), strict=True)
-        if not repeated
-    ]
-
-
-def to_message(room: str, entry: Entry) -> Message:
-    """Return a message of a log as users see it."""
-    id = format_id(entry.ms, entry.seq)
-    return Message(frames.data_of(entry.frame), room, entry.sender, time_of(entry.ms), id)
-
-
-def cost_of(drafts: Sequence[Draft]) -> int:
-    """Return what a batch will cost in a log."""
-    return sum(len(draft.frame) for draft in drafts) + ENTRY_BYTES * len(drafts)

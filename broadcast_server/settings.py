@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from .errors import UsageError
-from .hub.http import forwarded as addresses
-from .hub.http import host_header as hosts
-from .transport.deadlines import MAX_SECONDS
+from .networks import check_host_name, parse_network
+from .rules import MAX_SECONDS
 
 _VISIBLE = re.compile("[!-~]+")
 
@@ -67,8 +66,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._need_texts("allow_origin", "origins")
-        self._need_texts("allow_host", "names", hosts.check_name)
-        self._need_texts("trust_proxy", "addresses", addresses.parse_network)
+        self._need_texts("allow_host", "names", check_host_name)
+        self._need_texts("trust_proxy", "addresses", parse_network)
         for name in (
             "max_message_bytes",
             "max_fragments",

@@ -1,17 +1,15 @@
-"""What travels: data into frames and back, ids as text and back, drafts as users see them."""
+"""What programs get: values that do not change, ids as text and back, times."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import random
-from typing import Any
 
 import pytest
 
 from broadcast_server import messages
-from broadcast_server.messages import Accepted, Draft, Entry, Member, Message, format_id, parse_id
-from broadcast_server.wire import frames
+from broadcast_server.messages import Member, Message, format_id, parse_id
 
 MEMBER = Member("7", "ann", "/a", "127.0.0.1:5000")
 UTC = datetime.timezone.utc
@@ -26,47 +24,6 @@ def test_member_and_message_are_values() -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             value.room = "/b"  # type: ignore[misc]
     assert dataclasses.replace(message, id="1-1") != message
-
-
-def test_draft_and_entry_hold_what_they_are_given() -> None:
-    """A log keeps one of these for each message: five fields, and no dictionary for more."""
-    draft = Draft(7, b"\x81\x01x")
-    entry = Entry(7, draft.frame, 1000, 2, 300)
-    assert (draft.origin, draft.frame) == (7, b"\x81\x01x")
-    assert (entry.origin, entry.ms, entry.seq, entry.end) == (7, 1000, 2, 300)
-    assert entry.frame is draft.frame
-    for held in (draft, entry):
-        assert not hasattr(held, "__dict__")
-
-
-@pytest.mark.parametrize(
-    ("data", "frame"),
-    [
-        ("", b"\x81\x00"),
-        ("grün", b"\x81\x05gr\xc3\xbcn"),
-        ("a\0\n", b"\x81\x03a\0\n"),
-        (b"", b"\x82\x00"),
-        (b"\xff\x00", b"\x82\x02\xff\x00"),
-        ("x" * 126, b"\x81\x7e\x00\x7e" + b"x" * 126),
-    ],
-)
-def test_encode_makes_text_of_str_and_binary_of_bytes(data: str | bytes, frame: bytes) -> None:
-    """The type of the data is the type of the frame, and comes back as it was."""
-    assert messages.encode(data) == frame
-    assert frames.data_of(frame) == data
-
-
-@pytest.mark.parametrize("data", [None, 1, bytearray(b"x"), memoryview(b"x"), ["x"]])
-def test_encode_refuses_other_types(data: Any) -> None:
-    """A caller who passes something else is told what it was."""
-    with pytest.raises(TypeError, match=f"str or bytes, not {type(data).__name__}$"):
-        messages.encode(data)
-
-
-def test_encode_refuses_a_lone_surrogate() -> None:
-    """UTF-8 has no place for half a character; it must not reach the wire as something else."""
-    with pytest.raises(UnicodeEncodeError):
-        messages.encode("a\ud800")
 
 
 def test_id_comes_back_as_it_was() -> None:
@@ -141,22 +98,3 @@ def test_time_of_loses_no_millisecond() -> None:
     epoch = datetime.datetime(1970, 1, 1, tzinfo=UTC)
     for ms in (rng.randrange(1 << 43) for _ in range(500)):
         assert (messages.time_of(ms) - epoch) // datetime.timedelta(milliseconds=1) == ms
-
-
-@pytest.mark.parametrize("sender", [MEMBER, None])
-def test_to_messages_numbers_a_batch(sender: Member | None) -> None:
-    """A batch has one time; its ids count on from the first one, in the order of the drafts."""
-    drafts = [Draft(7, messages.encode(data), sender) for data in ("a", b"b", "")]
-    time = messages.time_of(5000)
-    assert messages.to_messages("/a", drafts, Accepted(5000, 9, 3)) == [
-        Message("a", "/a", sender, time, "5000-9"),
-        Message(b"b", "/a", sender, time, "5000-10"),
-        Message("", "/a", sender, time, "5000-11"),
-    ]
-
-
-def test_to_messages_leaves_repeated_ones_out() -> None:
-    """They were told when they came first; the others are numbered without them."""
-    drafts = [Draft(7, messages.encode(data), MEMBER) for data in "abc"]
-    found = messages.to_messages("/a", drafts, Accepted(5000, 9, 2, {1: (4000, 1)}))
-    assert [(message.data, message.id) for message in found] == [("a", "5000-9"), ("c", "5000-10")]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broadcast_server.errors import UsageError
+from broadcast_server.rules import MAX_SECONDS
 from broadcast_server.settings import Settings
-from broadcast_server.transport.deadlines import MAX_SECONDS
 
 MIB = 1024 * 1024
 

@@ -6,8 +6,8 @@ own thread, or be refused by the hub when a lost connection is taken up again, w
 
 from __future__ import annotations
 
+from .. import rules
 from ..errors import UsageError
-from ..hub.http import query as queries
 from ..messages import parse_id
 
 MAX_KEY_CHARACTERS = 128
@@ -20,7 +20,7 @@ def checked_name(name: str | None) -> str | None:
         UsageError: no hub takes it.
     """
     try:
-        queries.checked_name(name)
+        rules.checked_name(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return name

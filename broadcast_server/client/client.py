@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ConnectionClosed, MessagesLost, SendRefused, UsageError
-from ..hub.http.access import bearer
 from ..messages import Gap, Member
+from ..rules import bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
 from ..wire import frames, urls

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import websocket
 
 from ..errors import ConnectFailed, UsageError
+from ..rules import MAX_SECONDS
 from ..transport import tls
 from ..transport.connector import Connector
-from ..transport.deadlines import MAX_SECONDS, Deadline
+from ..transport.deadlines import Deadline
 from . import retries
 
 # What is longer is no sentence.

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PublishFailed, UsageError
-from ..hub.http.access import bearer
+from ..rules import bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
 from ..wire import urls

@@ -12,9 +12,9 @@ import urllib.parse
 import uuid
 
 from ..errors import PublishFailed, UsageError
-from ..hub.http.access import bearer
+from ..rules import MAX_SECONDS, bearer
 from ..transport import tls
-from ..transport.deadlines import MAX_SECONDS, Deadline
+from ..transport.deadlines import Deadline
 from ..wire import urls
 from . import http as exchanges
 from . import retries

@@ -10,7 +10,7 @@ from __future__ import annotations
 import email.utils
 import time
 
-from ..transport.deadlines import MAX_SECONDS
+from ..rules import MAX_SECONDS
 
 # The pause before the first attempt to come back is up to this long, before each further one up to
 # twice as long.

@@ -10,7 +10,7 @@ second. A connection that is asked to wait for a further request begins to wait 
 
 *Joined* are clients. How many of them one address may have is bounded, too.
 
-Addresses count as ``addresses.network_of`` says. A connection counts for the peer of its socket
+Addresses count as ``networks.network_of`` says. A connection counts for the peer of its socket
 while it waits, since more is not known of it, and for the client that its request tells of when it
 joins (behind a proxy these differ).
 """
@@ -21,7 +21,7 @@ import threading
 from collections import Counter, OrderedDict
 from typing import Generic, TypeVar
 
-from .http.forwarded import network_of
+from ..networks import network_of
 
 Key = TypeVar("Key")
 

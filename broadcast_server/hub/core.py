@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import HubStopped
-from ..messages import Accepted, Draft, Id, Member, Message, cost_of, encode
+from ..messages import Id, Member, Message
 from ..settings import Settings
-from ..transport.tls import Certificate
+from ..transport.tls_stream import Certificate
 from .backplane.memory import Done, MemoryBackplane, SenderGone
 from .delivery.connection import Connection
 from .delivery.fanout import FanOut
@@ -24,6 +24,7 @@ from .http import access
 from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
 from .rates import AddressRates
+from .rooms.entries import Accepted, Draft, cost_of, encode
 from .rooms.places import Place
 from .rooms.registry import Rooms
 from .rooms.room import Room

@@ -10,7 +10,7 @@ import math
 import time
 
 from ..errors import HubBusy, HubStopped
-from ..messages import Entry, Member, format_id, to_messages
+from ..messages import Member, format_id
 from ..wire import events
 from . import metrics
 from .core import Core, Refused
@@ -35,6 +35,8 @@ from .http.models import (
     Rooms,
     Stream,
 )
+from .rooms.encodings import json_event
+from .rooms.entries import Entry, to_messages
 from .rooms.registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
@@ -154,7 +156,7 @@ def _recall(core: Core, decision: Recall) -> Response:
     if reason is not None:
         gap = events.gap(reason, decision.since_text or "", format_id(*after))
     head = events.encode({"room": decision.room, "newest": format_id(*newest)})
-    messages = b",".join([events.message(entry) for entry in entries])
+    messages = b",".join([json_event(entry) for entry in entries])
     body = b'%s,"gap":%s,"messages":[%s]}\n' % (head[:-1], gap, messages)
     return Response(200, decision.headers, body, media_types.JSON)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..messages import Member
+from ..networks import Network
 from ..wire import events, frames
 from . import endpoints as site
 from .core import Core
@@ -25,7 +26,7 @@ from .delivery.timers import NEVER
 from .http import host_header as hosts
 from .http.access import OPEN, Grant
 from .http.connection import BadRequest, CutShort, HttpConnection
-from .http.forwarded import Address, Network, client_of
+from .http.forwarded import Address, client_of
 from .http.models import RETRY, Join, Refusal, Request, Response, Stream
 from .http.routes import decide
 from .reader import Reader

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import MessageTooBig, UsageError
-from ..messages import Draft, Member, Message, encode, to_message, to_messages
+from ..messages import Member, Message
 from ..settings import Settings
-from ..transport.tls import Certificate
+from ..transport.tls_stream import Certificate
 from ..wire.frames import is_sendable_close_code
 from .core import Filter
 from .http import keyring as tokens
 from .http.access import Authorize
 from .http.routes import check_room
 from .life import HubLife
+from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
 
 Data = str | bytes

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from .. import exits
 from ..errors import HubStopped, UsageError
+from ..rules import MAX_SECONDS
 from ..settings import Settings
-from ..transport.deadlines import MAX_SECONDS
 from .core import Core
 from .http.access import is_loopback
 from .run import Run

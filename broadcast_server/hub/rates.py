@@ -2,7 +2,7 @@
 
 A publisher over HTTP has no connection that could be slowed down, as a WebSocket client's is: it is
 told to come back later. Each address has a bucket that holds the messages of one second and fills
-at the rate. Addresses count as ``addresses.network_of`` says: an IPv6 address by its /64.
+at the rate. Addresses count as ``networks.network_of`` says: an IPv6 address by its /64.
 
 The buckets of at most 10,000 addresses are kept. When one more comes, the one that has been idle
 for longest goes: it is the one most likely to be full again.
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .http.forwarded import network_of
+from ..networks import network_of
 
 MAX_ADDRESSES = 10_000
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import HubStopped
-from ..messages import ENTRY_BYTES, Accepted, Draft, encode, format_id, to_messages
+from ..messages import format_id
 from ..wire import events, frames
 from ..wire.events import BadFrame
 from ..wire.frames import FrameDecoder
@@ -25,6 +25,7 @@ from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
 from .rates import Pace
 from .rooms.encodings import JSON
+from .rooms.entries import ENTRY_BYTES, Accepted, Draft, encode, to_messages
 from .rooms.room import WAIT_SECONDS
 from .sessions import Session
 

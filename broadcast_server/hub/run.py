@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from ..errors import HubBusy
 from ..messages import Member, Message
 from ..settings import Settings
-from ..transport.tls import Certificate
+from ..transport.tls_stream import Certificate
 from .backplane.memory import MemoryBackplane
 from .core import Core, Filter
 from .delivery.fanout import FanOut

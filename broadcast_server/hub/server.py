@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..networks import parse_network
 from ..transport.listeners import Listeners, open_listeners
 from ..transport.tls_stream import TlsStream
 from .admission import Admission
@@ -27,7 +28,6 @@ from .delivery.connection import Connection
 from .handler import HubHandler, WebsocketServer
 from .http import responses as answers
 from .http.connection import HttpConnection
-from .http.forwarded import parse_network
 from .http.host_header import own_names
 from .http.models import RETRY, Refusal
 from .rooms.waiters import Bells

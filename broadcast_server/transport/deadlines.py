@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-# No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
-# wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
-MAX_SECONDS = 1_000_000
+from ..rules import MAX_SECONDS
 
 
 class Deadline:

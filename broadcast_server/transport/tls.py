@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import ssl
 import urllib.parse
 
 from ..errors import TlsError, UsageError
-from .tls_stream import TlsStream
 
 StrPath = str | os.PathLike[str]
 
@@ -24,36 +22,6 @@ logger = logging.getLogger("broadcast_server.client")
 
 class _Encrypted(Exception):
     """OpenSSL has asked for a password."""
-
-
-class Certificate:
-    """A hub's certificate and key. All methods may be called from any thread.
-
-    Args:
-        cert: a file with the certificate and those between it and its authority, in PEM.
-        key: a file with its private key, in PEM; None if it is in the same file.
-
-    Raises:
-        TlsError: they cannot be used.
-    """
-
-    def __init__(self, cert: StrPath, key: StrPath | None = None) -> None:
-        self._cert = os.fspath(cert)
-        self._key = None if key is None else os.fspath(key)
-        # Replaced as a whole: a handshake has the old one or the new one.
-        self._context = server_context(self._cert, self._key)
-
-    def reload(self) -> None:
-        """Read the files anew.
-
-        Raises:
-            TlsError: they cannot be used; the old certificate stays.
-        """
-        self._context = server_context(self._cert, self._key)
-
-    def wrap(self, sock: socket.socket) -> TlsStream:
-        """Return a connection on which the handshake is still to be made."""
-        return TlsStream(sock, lambda: self._context)
 
 
 def server_context(cert: str, key: str | None) -> ssl.SSLContext:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import ssl
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .deadlines import Deadline
+from .tls import StrPath, server_context
 
 # The most that a TLS record holds (RFC 8446 §5.1).
 PIECE_BYTES = 16 * 1024
@@ -392,3 +394,33 @@ class TlsStream:
     def close(self) -> None:
         """Give the descriptor back. Only when neither thread uses the stream any more."""
         self._raw.close()
+
+
+class Certificate:
+    """A hub's certificate and key. All methods may be called from any thread.
+
+    Args:
+        cert: a file with the certificate and those between it and its authority, in PEM.
+        key: a file with its private key, in PEM; None if it is in the same file.
+
+    Raises:
+        TlsError: they cannot be used.
+    """
+
+    def __init__(self, cert: StrPath, key: StrPath | None = None) -> None:
+        self._cert = os.fspath(cert)
+        self._key = None if key is None else os.fspath(key)
+        # Replaced as a whole: a handshake has the old one or the new one.
+        self._context = server_context(self._cert, self._key)
+
+    def reload(self) -> None:
+        """Read the files anew.
+
+        Raises:
+            TlsError: they cannot be used; the old certificate stays.
+        """
+        self._context = server_context(self._cert, self._key)
+
+    def wrap(self, sock: socket.socket) -> TlsStream:
+        """Return a connection on which the handshake is still to be made."""
+        return TlsStream(sock, lambda: self._context)

@@ -14,8 +14,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..hub.http import query as queries
-from ..messages import Entry, Member, format_id
+from .. import rules
+from ..messages import Member
 from . import frames
 
 MAX_REF_CHARACTERS = 64
@@ -45,17 +45,15 @@ def rfc3339(ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
-def message(entry: Entry) -> bytes:
-    """Return the event of a message in a log."""
-    return _message(entry.frame, format_id(entry.ms, entry.seq), entry.ms, entry.sender)
+def message(frame: bytes, id: str | None, ms: int, sender: Member | None) -> bytes:
+    """Return the event of a message.
 
-
-def direct(frame: bytes, ms: int) -> bytes:
-    """Return the event of a message that the hub's program sends to one client."""
-    return _message(frame, None, ms, None)
-
-
-def _message(frame: bytes, id: str | None, ms: int, sender: Member | None) -> bytes:
+    Args:
+        frame: the message as a WebSocket frame.
+        id: its id; None for what the hub's program sends to one client alone.
+        ms: when it was accepted, in milliseconds since 1970.
+        sender: who has sent it; None for the hub's program.
+    """
     event: dict[str, Any] = {
         "type": "message",
         "id": id,
@@ -191,7 +189,7 @@ def parse(payload: bytes, max_message_bytes: int) -> Send | Rename | Who:
         raise BadFrame("bad_json", "the frame is not a JSON object")
     ref = event.get("ref")
     is_ref = isinstance(ref, (str, int)) and not isinstance(ref, bool)
-    is_ref = is_ref and not (isinstance(ref, str) and queries.has_control(ref))
+    is_ref = is_ref and not (isinstance(ref, str) and rules.has_control(ref))
     if ref is not None and not (is_ref and len(str(ref)) <= MAX_REF_CHARACTERS):
         raise BadFrame(
             "bad_field",
@@ -245,4 +243,4 @@ def _checked_name(event: dict[str, Any]) -> str | None:
     name = event["name"]
     if name is not None and not isinstance(name, str):
         raise ValueError("name must be a string or null")
-    return queries.checked_name(name)
+    return rules.checked_name(name)

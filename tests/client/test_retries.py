@@ -8,7 +8,7 @@ import time
 import pytest
 
 from broadcast_server.client.retries import back_off, retry_after
-from broadcast_server.transport.deadlines import MAX_SECONDS
+from broadcast_server.rules import MAX_SECONDS
 
 
 def test_pauses_grow_to_the_limit_with_full_jitter() -> None:

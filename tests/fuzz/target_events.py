@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 
+from broadcast_server import rules
 from broadcast_server.client.session import Session
 from broadcast_server.errors import ProtocolError
-from broadcast_server.hub.http import query as queries
-from broadcast_server.messages import Entry, Gap, Member, Message, Presence, encode, parse_id
+from broadcast_server.hub.rooms.encodings import json_event
+from broadcast_server.hub.rooms.entries import Entry, encode
+from broadcast_server.messages import Gap, Member, Message, Presence, parse_id
 from broadcast_server.wire import client_events, events
 from broadcast_server.wire.client_events import Ack, EventReader, Trouble, Welcome
 
@@ -46,12 +48,12 @@ def run_hub(data: bytes) -> str:
         frame = encode(event.data)
         assert event.key is None or 1 <= len(event.key) <= events.MAX_KEY_CHARACTERS
         entry = Entry(1, frame, 1_700_000_000_000, 3, len(frame), Member("c1", "ann", "/r", ""))
-        message = client.read(events.message(entry))
+        message = client.read(json_event(entry))
         assert isinstance(message, Message) and message.data == event.data
         assert message.sender is not None and message.sender.name == "ann"
         return "send"
     if isinstance(event, events.Rename):
-        assert event.name is None or not queries.has_control(event.name)
+        assert event.name is None or not rules.has_control(event.name)
         member = Member("c1", event.name, "/r", "")
         told = client.read(events.presence("rename", member, 1, old=None))
         assert isinstance(told, Presence) and told.member == member
@@ -103,7 +105,7 @@ def run_sent(data: bytes) -> str:
     try:
         renamed = events.parse(client_events.encode_name(name, 3), MAX_BYTES)
     except events.BadFrame as error:
-        assert error.code == "bad_field" and error.ref == 3 and queries.has_control(name)
+        assert error.code == "bad_field" and error.ref == 3 and rules.has_control(name)
         return "bad name"
     assert renamed == events.Rename(name or None, 3)
     return "sent"

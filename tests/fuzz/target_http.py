@@ -17,11 +17,11 @@ import socket
 
 import h11
 
+from broadcast_server import rules
 from broadcast_server.hub.http import access
 from broadcast_server.hub.http import host_header as hosts
-from broadcast_server.hub.http import query as queries
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
-from broadcast_server.hub.http.forwarded import Address, client_of, parse_network
+from broadcast_server.hub.http.forwarded import Address, client_of
 from broadcast_server.hub.http.models import (
     Decision,
     Join,
@@ -33,6 +33,7 @@ from broadcast_server.hub.http.models import (
 )
 from broadcast_server.hub.http.plain_request import parse_plain
 from broadcast_server.hub.http.routes import check_room, decide
+from broadcast_server.networks import parse_network
 from broadcast_server.wire.frames import FrameDecoder
 
 from .target_frames import cut_up
@@ -232,10 +233,10 @@ def _check_decision(decision: Decision) -> None:
     room = getattr(decision, "room", None)
     if room is not None:
         check_room(room)
-        assert not queries.has_control(room)
+        assert not rules.has_control(room)
     name = getattr(decision, "name", None)
     if name is not None:
-        assert 0 < len(name) <= queries.MAX_NAME_CHARACTERS and not queries.has_control(name)
+        assert 0 < len(name) <= rules.MAX_NAME_CHARACTERS and not rules.has_control(name)
     assert 0 <= getattr(decision, "history", 0) <= HISTORY
     if isinstance(decision, Refusal):
         _check_refusal(decision)

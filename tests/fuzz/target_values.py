@@ -11,6 +11,7 @@ import ipaddress
 import re
 import urllib.parse
 
+from broadcast_server import networks, rules
 from broadcast_server.client import retries
 from broadcast_server.client.http import Answer
 from broadcast_server.errors import InvalidRoom, UsageError
@@ -22,11 +23,11 @@ from broadcast_server.hub.http import query as queries
 from broadcast_server.hub.http.forwarded import Address
 from broadcast_server.hub.http.models import Request
 from broadcast_server.hub.http.routes import check_room
-from broadcast_server.transport.deadlines import MAX_SECONDS
+from broadcast_server.rules import MAX_SECONDS
 from broadcast_server.wire import urls
 
 NAMES = hosts.own_names(["127.0.0.1"], ["hub.example"])
-PROXIES = (addresses.parse_network("10.0.0.0/8"), addresses.parse_network("2001:db8::/64"))
+PROXIES = (networks.parse_network("10.0.0.0/8"), networks.parse_network("2001:db8::/64"))
 PEER, CLIENT = Address("10.0.0.9", 4711), "192.0.2.55"
 
 _VISIBLE = re.compile("/[!-~]*")
@@ -88,8 +89,8 @@ def run_queries(data: bytes) -> str:
     known = dict(urllib.parse.parse_qsl(raw, keep_blank_values=True))
     assert {k: v for k, v in query.items() if k} == {k: v for k, v in known.items() if k}
     for check in (
-        lambda: queries.checked_name(query.get("name")),
-        lambda: queries.checked_session(query.get("session")),
+        lambda: rules.checked_name(query.get("name")),
+        lambda: rules.checked_session(query.get("session")),
         lambda: queries.checked_flag(query, "echo"),
         lambda: queries.checked_word(query, "view", "board"),
         lambda: queries.checked_count(query, "history", 0, 100),
@@ -143,7 +144,7 @@ def run_addresses(data: bytes) -> str:
     text = re.sub(r"[\r\n\0]", "", data.decode("latin-1")).strip(" \t")
     label = "bad"
     try:
-        assert addresses.network_of(str(addresses.parse_network(text).network_address))
+        assert networks.network_of(str(networks.parse_network(text).network_address))
         label = "network"
     except ValueError as error:
         assert str(error)
@@ -162,7 +163,7 @@ def run_addresses(data: bytes) -> str:
             assert str(error)
             continue
         ipaddress.ip_address(found.host)
-        assert str(found) and addresses.network_of(found.host)
+        assert str(found) and networks.network_of(found.host)
         label = name if found != PEER else label
     return label
 

@@ -10,7 +10,7 @@ import pytest
 
 from broadcast_server import BroadcastHub
 from broadcast_server.hub.backplane.memory import Done, Log, MemoryBackplane
-from broadcast_server.messages import Draft
+from broadcast_server.hub.rooms.entries import Draft
 
 from ..promises.test_subprotocol import Peer
 from ..promises.test_threads import core_of

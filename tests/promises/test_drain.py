@@ -18,7 +18,7 @@ from broadcast_server.hub import run
 from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.rooms import encodings as forms
-from broadcast_server.messages import Draft, encode
+from broadcast_server.hub.rooms.entries import Draft, encode
 
 from ..hub.test_endpoints import Stream
 from ..support import CLOSE, HandshakeRefused, RawClient, running_hub, wait_until

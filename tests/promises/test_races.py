@@ -15,9 +15,9 @@ from broadcast_server.hub.backplane.memory import SenderGone
 from broadcast_server.hub.core import Core
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.reader import Reader
+from broadcast_server.hub.rooms.entries import cost_of
 from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.server import HubServer
-from broadcast_server.messages import cost_of
 from broadcast_server.wire import events
 
 from ..support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
+from broadcast_server.rules import MAX_SECONDS
 from broadcast_server.transport.channel import Channel
-from broadcast_server.transport.deadlines import MAX_SECONDS, Deadline
+from broadcast_server.transport.deadlines import Deadline
 
 from ..support.certificates import Certificates
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broadcast_server.transport import tls
 from broadcast_server.transport.channel import Channel
 from broadcast_server.transport.deadlines import Deadline
 from broadcast_server.transport.tls_stream import (
     MAX_BARREN_BYTES,
     MAX_PENDING_BYTES,
     PIECE_BYTES,
+    Certificate,
     TlsStream,
 )
 
@@ -35,7 +35,7 @@ class Pair:
     def __init__(self, certificates: Certificates, context: ssl.SSLContext | None = None) -> None:
         self.raw, theirs = socket.socketpair()
         theirs.settimeout(SECONDS)
-        server = tls.Certificate(certificates.cert, certificates.key)
+        server = Certificate(certificates.cert, certificates.key)
         self.stream = server.wrap(self.raw)
         self.stream.settimeout(SECONDS)
         self.theirs = theirs

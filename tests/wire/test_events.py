@@ -8,7 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from broadcast_server.messages import Entry, Member, encode
+from broadcast_server.hub.rooms.entries import encode
+from broadcast_server.messages import Member
 from broadcast_server.wire import events
 
 from ..support import ROOT, code_blocks
@@ -38,7 +39,7 @@ def test_message_has_its_data_sender_and_time(
     data: str | bytes, sender: Member | None, member: dict[str, str] | None
 ) -> None:
     """Text as it is, binary in base64; who published over HTTP has no id."""
-    event = checked(events.message(Entry(1, encode(data), 1795586400007, 3, 0, sender)))
+    event = checked(events.message(encode(data), "1795586400007-3", 1795586400007, sender))
     assert (event["id"], event["time"]) == ("1795586400007-3", "2026-11-25T06:00:00.007Z")
     assert event["from"] == member
     if isinstance(data, str):
@@ -49,7 +50,7 @@ def test_message_has_its_data_sender_and_time(
 
 def test_every_other_event_is_as_the_schema_says() -> None:
     """Each kind once, with what it carries."""
-    assert checked(events.direct(encode("x"), 1))["id"] is None
+    assert checked(events.message(encode("x"), None, 1, None))["id"] is None
     limits = {"max_message_bytes": 1, "max_rate": 0, "history": 100}
     rights = {"publish": True, "rename": False}
     members = [ANN, BOB, ANN]

@@ -21,8 +21,8 @@ from typing import Any
 
 from ...client import http as exchanges
 from ...errors import AccessError, TlsError, UsageError
-from ...hub.http.access import bearer
 from ...messages import Message
+from ...rules import bearer
 from ...transport import tls
 from ...transport.deadlines import Deadline
 from ...wire import urls

@@ -22,6 +22,7 @@ import types
 from typing import TYPE_CHECKING
 
 from ...errors import HubStopped
+from ..io.signals import SAME_SECONDS
 from ..io.streams import complain
 from ..io.systemd import Notifier
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 # How often the command looks whether the hub still works.
 CHECK_SECONDS = 1.0
-# Who sends a signal to a process and to its group, as timeout(1) does, means it once; nobody
-# presses Ctrl-C twice in so short a time.
-SAME_SECONDS = 0.2
 
 Signals = queue.SimpleQueue[signal.Signals]
 

@@ -7,6 +7,10 @@ import signal
 
 from . import logs
 
+# Who sends a signal to a process and to its group, as timeout(1) does, means it once; nobody
+# presses Ctrl-C twice in so short a time.
+SAME_SECONDS = 0.2
+
 
 def descriptor() -> int:
     """Return a descriptor that gets a byte, its number, for each SIGINT and SIGTERM.

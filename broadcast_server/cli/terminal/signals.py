@@ -11,7 +11,7 @@ import signal
 import time
 import types
 
-from ..commands.service import SAME_SECONDS
+from ..io.signals import SAME_SECONDS
 from .screen import ENDING_SIGNALS, Screen
 
 # How long leaving may take after a signal, whatever hangs.

@@ -24,7 +24,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ...errors import HubStopped
-from ...messages import Accepted, Draft, Id, cost_of
+from ...messages import Id
+from ..rooms.entries import Accepted, Draft, cost_of
 
 Done = Callable[[Accepted], None]
 

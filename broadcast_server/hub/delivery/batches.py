@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 
-from ...messages import Entry
 from ..rooms.encodings import RAW, Form
+from ..rooms.entries import Entry
 
 Range = tuple[int, int]
 

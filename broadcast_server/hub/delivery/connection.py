@@ -14,10 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ...messages import ENTRY_BYTES, Member, format_id
+from ...messages import Member, format_id
 from ...transport.tls_stream import ByteStream
 from ...wire import frames
 from ..rooms.encodings import RAW, Form
+from ..rooms.entries import ENTRY_BYTES
 from ..rooms.room import Room
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping

@@ -15,11 +15,12 @@ import socket
 import time
 from collections.abc import Callable
 
-from ...messages import Entry, format_id
+from ...messages import format_id
 from ...settings import Settings
 from ...wire import frames
 from ..rooms import encodings as forms
 from ..rooms.encodings import RAW, Form
+from ..rooms.entries import Entry
 from ..rooms.room import Room
 from .batches import Batch, Range
 from .connection import Connection

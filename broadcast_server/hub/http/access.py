@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from ...errors import UsageError
+from ... import rules
 from . import query as queries
 from .models import (
     Asset,
@@ -89,7 +89,7 @@ class Grant:
         if name is not None:
             if not isinstance(name, str):
                 raise TypeError("name must be a string")
-            if queries.checked_name(name) is None:
+            if rules.checked_name(name) is None:
                 raise ValueError("a name has at least one character")
 
     def may_subscribe(self, room: str) -> bool:
@@ -164,19 +164,6 @@ def find_token(request: Request) -> str | None:
     if len(set(found)) > 1:
         raise ValueError("there is more than one token")
     return found[0] if found else None
-
-
-def bearer(token: str | None) -> dict[str, str]:
-    """Return the header line with which a client shows a token (RFC 6750 §2.1), none without one.
-
-    Raises:
-        UsageError: it is no token.
-    """
-    if token is None:
-        return {}
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise UsageError("token must be visible ASCII characters")
-    return {"Authorization": f"Bearer {token}"}
 
 
 def judge(grant: Grant, action: Action, room: str | None, now: float) -> Refusal | None:

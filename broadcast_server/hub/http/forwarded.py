@@ -1,12 +1,6 @@
-"""Whose request it is: network addresses, what counts as one sender, proxies that may be believed.
+"""Whose request it is: the peer of the socket, or who a proxy says that may be believed.
 
-Two things are decided here, on text and numbers only.
-
-*What counts as one.* Limits that count by address count an IPv4 address for itself and an IPv6
-address by its /64, which is what one household or one machine is given: whoever has 2⁶⁴ addresses
-would have no limit otherwise. An IPv4 address in IPv6's clothes counts as the IPv4 address.
-
-*Who it is behind a proxy.* A proxy appends the address from which it was called to
+A proxy appends the address from which it was called to
 ``X-Forwarded-For`` or ``Forwarded`` (RFC 7239). Everybody can send such a header, so only the part
 that a listed proxy has written is believed: beginning with the peer of the socket, and as long as
 an address is a listed proxy's, the next element from the right is who called it. The first one that
@@ -24,9 +18,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ...networks import Network
 from .models import Request
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 7239 §4: pairs of a token and a value, a value being a token or a quoted string; and some
 # values that are no tokens, but are seen all the same: an address with a colon and without quotes.
@@ -56,41 +49,6 @@ class Address(NamedTuple):
         if self.port is None:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_network(text: str) -> Network:
-    """Return the network of an address or of a network in CIDR notation.
-
-    Raises:
-        ValueError: it is neither, such as a name, or a network with bits set behind its prefix.
-    """
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        pass
-    try:
-        meant = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is neither an IP address nor a network") from None
-    raise ValueError(f"{text!r} has bits set behind its prefix; the network is {meant}")
-
-
-def network_of(host: str) -> str:
-    """Return what counts as one sender.
-
-    Args:
-        host: as the socket tells it, such as ``192.0.2.1`` or ``fe80::1%eth0``.
-    """
-    if ":" not in host:
-        return host
-    try:
-        found = ipaddress.IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if found.ipv4_mapped is not None:
-        # So an IPv4 peer of a socket that listens for both looks.
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 
 def is_in(host: str, networks: Sequence[Network]) -> bool:

@@ -21,32 +21,10 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from ...networks import HOST, canonical
 from .models import Refusal, Request
 
-# RFC 9110 §7.2 and RFC 3986 §3.2.2: uri-host [ ":" port ]; an empty host is none (RFC 9110 §4.2.1).
-_HOST = re.compile(
-    r"(?:\[(?P<literal>[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?)\]"
-    r"|(?P<name>(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+))(?::[0-9]*)?"
-)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)")
-
-
-def canonical(name: str) -> str:
-    """Return a host name as names are compared: in lower case, without the root's dot."""
-    return name.lower().removesuffix(".")
-
-
-def check_name(name: str) -> None:
-    """Check a name that somebody wants to allow.
-
-    Raises:
-        ValueError: no ``Host`` header could match it.
-    """
-    if "*" in name:
-        raise ValueError(f"{name!r}: each name must be given as a whole, without '*'")
-    found = _HOST.fullmatch(name)
-    if found is None or found["name"] is None or ":" in name or not canonical(name):
-        raise ValueError(f"{name!r} is no name; give the name alone, such as hub.example")
 
 
 def own_names(hosts: Iterable[str], allow_host: Iterable[str]) -> frozenset[str]:
@@ -83,7 +61,7 @@ def refuse(request: Request, names: frozenset[str]) -> Refusal | None:
     values = request.values("host")
     if not values:
         return None
-    found = _HOST.fullmatch(values[0])
+    found = HOST.fullmatch(values[0])
     if len(values) > 1 or found is None:
         # RFC 9112 §3.2.
         return Refusal(400, "the Host header is not one host with or without a port")

@@ -6,12 +6,8 @@ Every function raises ``ValueError`` with a text for whoever sent the request.
 from __future__ import annotations
 
 import re
-import unicodedata
 import urllib.parse
 from collections.abc import Mapping
-
-MAX_NAME_CHARACTERS = 64
-MAX_SESSION_CHARACTERS = 128
 
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
@@ -33,26 +29,6 @@ def parse(raw: str) -> dict[str, str]:
         key, _, value = part.partition("=")
         query[decode(key.replace("+", " "))] = decode(value.replace("+", " "))
     return query
-
-
-def checked_name(name: str | None) -> str | None:
-    """Return a member's name; an empty one is none."""
-    if not name:
-        return None
-    if len(name) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"a name has at most {MAX_NAME_CHARACTERS} characters")
-    if has_control(name):
-        raise ValueError("a name has no control characters")
-    return name
-
-
-def checked_session(token: str | None) -> str | None:
-    """Return a session's token; an empty one is none, an unknown one is not for us to find out."""
-    if not token:
-        return None
-    if len(token) > MAX_SESSION_CHARACTERS or has_control(token):
-        raise ValueError(f"session must be a token of at most {MAX_SESSION_CHARACTERS} characters")
-    return token
 
 
 def checked_flag(query: Mapping[str, str], key: str) -> bool:
@@ -78,9 +54,3 @@ def checked_count(query: Mapping[str, str], key: str, default: int, most: int) -
     if not (value.isascii() and value.isdigit() and len(value) <= 18):
         raise ValueError(f"{key} must be a whole number")
     return min(int(value), most)
-
-
-def has_control(text: str) -> bool:
-    """Tell whether a text has characters that are not to be seen, or end a line."""
-    # Zl and Zp are U+2028 and U+2029, which end a line as control characters do.
-    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

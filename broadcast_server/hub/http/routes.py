@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import re
 
+from ... import rules
 from ...errors import InvalidRoom
 from ...messages import parse_id
 from . import cors as origins
@@ -121,12 +122,12 @@ def _decide_upgrade(
         since, since_text = _since(query.get("since"))
         return Join(
             path,
-            queries.checked_name(query.get("name")),
+            rules.checked_name(query.get("name")),
             queries.checked_flag(query, "echo"),
             queries.checked_count(query, "history", 0, max_history),
             since,
             accept_key(keys[0]),
-            queries.checked_session(query.get("session")),
+            rules.checked_session(query.get("session")),
             SUBPROTOCOL if offered else None,
             since_text,
         )
@@ -161,7 +162,7 @@ def _decide_look(
         since, since_text = _last_event_id(request) or (since, since_text)
         return Stream(
             path,
-            queries.checked_name(query.get("name")),
+            rules.checked_name(query.get("name")),
             queries.checked_count(query, "history", 0, max_history),
             since,
             since_text,
@@ -198,12 +199,12 @@ def _decide_publish(
     except ValueError as error:
         return Refusal(400, f"bad header: {error}", headers)
     try:
-        name = queries.checked_name(queries.parse(raw_query).get("name"))
+        name = rules.checked_name(queries.parse(raw_query).get("name"))
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
     if name is None and header_name is not None:
         try:
-            name = queries.checked_name(header_name.encode("latin-1").decode("utf-8"))
+            name = rules.checked_name(header_name.encode("latin-1").decode("utf-8"))
         except UnicodeDecodeError:
             return Refusal(400, "bad header: Broadcast-Name is not UTF-8", headers)
         except ValueError as error:
@@ -263,7 +264,7 @@ def check_room(path: str) -> None:
         raise InvalidRoom(f"a room is a path that begins with '/', not {path!r}")
     if len(path) > MAX_ROOM_CHARACTERS:
         raise InvalidRoom(f"a room's path has at most {MAX_ROOM_CHARACTERS} characters")
-    if queries.has_control(path):
+    if rules.has_control(path):
         raise InvalidRoom("a room's path has no control characters")
     if "//" in path or not {".", ".."}.isdisjoint(path.split("/")):
         raise InvalidRoom("a room's path has no empty, '.' or '..' segments")

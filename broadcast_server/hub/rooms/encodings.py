@@ -11,8 +11,9 @@ import random
 import re
 from collections.abc import Callable
 
-from ...messages import Entry
+from ...messages import format_id
 from ...wire import events, frames
+from .entries import Entry
 
 # After the end of a stream of events readers come back within these milliseconds.
 RETRY_MS = (1000, 5000)
@@ -75,7 +76,7 @@ class Form:
         if self is RAW:
             return frame
         if self.is_json:
-            body = events.direct(frame, ms)
+            body = events.message(frame, None, ms, None)
             return sse(body) if self.is_stream else frames.encode_frame(frames.TEXT, body)
         return _sse_data(frame)
 
@@ -90,6 +91,11 @@ def sse(body: bytes, kind: str = "", id: bytes = b"") -> bytes:
     """Return one server-sent event with a body without line ends."""
     head = id + (b"event: %s\n" % kind.encode("ascii") if kind else b"")
     return head + b"data: " + body + b"\n\n"
+
+
+def json_event(entry: Entry) -> bytes:
+    """Return the JSON event of a message in a log, without a frame around it."""
+    return events.message(entry.frame, format_id(entry.ms, entry.seq), entry.ms, entry.sender)
 
 
 def _id_line(entry: Entry) -> bytes:
@@ -110,7 +116,7 @@ RAW = Form("raw", "frame", lambda entry: entry.frame, 0, is_stream=False, is_jso
 JSON = Form(
     "json",
     "json",
-    lambda entry: frames.encode_frame(frames.TEXT, events.message(entry)),
+    lambda entry: frames.encode_frame(frames.TEXT, json_event(entry)),
     160,
     is_stream=False,
     is_json=True,
@@ -126,7 +132,7 @@ SSE = Form(
 SSE_JSON = Form(
     "sse_json",
     "sse_json",
-    lambda entry: sse(events.message(entry), "", _id_line(entry)),
+    lambda entry: sse(json_event(entry), "", _id_line(entry)),
     200,
     is_stream=True,
     is_json=True,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...messages import Draft
+from .entries import Draft
 
 if TYPE_CHECKING:
     from .room import Room

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ...errors import HubBusy
-from ..http.forwarded import network_of
+from ...networks import network_of
 from .room import Room
 
 _NONE: OrderedDict[str, Room] = OrderedDict()

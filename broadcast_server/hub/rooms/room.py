@@ -20,9 +20,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import HubBusy
-from ...messages import ENTRY_BYTES, Draft, Entry, Id, Member, cost_of, format_id
+from ...messages import Id, Member, format_id
 from ...wire import events
 from .encodings import RAW, Form
+from .entries import ENTRY_BYTES, Draft, Entry, cost_of
 from .presence import Presence
 from .waiters import Bells
 

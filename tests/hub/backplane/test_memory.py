@@ -10,7 +10,8 @@ import pytest
 
 from broadcast_server.errors import HubStopped
 from broadcast_server.hub.backplane.memory import MemoryBackplane, SenderGone
-from broadcast_server.messages import Accepted, Draft, format_id, parse_id
+from broadcast_server.hub.rooms.entries import Accepted, Draft
+from broadcast_server.messages import format_id, parse_id
 
 
 class ManualClock:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from broadcast_server.hub.delivery.batches import Batch
-from broadcast_server.messages import Entry
+from broadcast_server.hub.rooms.entries import Entry
 
 A, B, C = 1, 2, 3
 

@@ -12,8 +12,9 @@ from broadcast_server.hub.delivery.connection import (
     MAX_WAITING_PONGS,
     Connection,
 )
+from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
-from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
+from broadcast_server.messages import Member
 from broadcast_server.wire import frames
 
 Pair = tuple[Connection, socket.socket]

@@ -14,8 +14,9 @@ from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.delivery.fanout import FanOut
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.rooms.encodings import JSON, RAW, SSE_JSON, Form
+from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.registry import Rooms
-from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of, format_id
+from broadcast_server.messages import Member, format_id
 from broadcast_server.settings import Settings
 from broadcast_server.wire import events, frames
 

@@ -15,8 +15,9 @@ from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.delivery.timers import Timers
 from broadcast_server.hub.delivery.writer import MAX_BATCHES, MAX_PIECES, ClientWriter
 from broadcast_server.hub.rooms.encodings import RAW
+from broadcast_server.hub.rooms.entries import Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
-from broadcast_server.messages import Draft, Member, cost_of
+from broadcast_server.messages import Member
 from broadcast_server.settings import Settings
 from broadcast_server.wire import frames
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import UsageError
 from broadcast_server.hub.http.access import (
     TOKEN_PROTOCOL,
     AccessRequest,
     Grant,
     asked,
-    bearer,
     find_token,
     forbidden,
     is_loopback,
@@ -202,15 +200,6 @@ def test_text_form_of_a_request_has_no_secret() -> None:
     """A program may log what it is asked."""
     shown = AccessRequest("subscribe", "/r", "s3cret", "[::1]:1", (("cookie", "s3cret"),))
     assert "s3cret" not in repr(shown) and "/r" in repr(shown)
-
-
-def test_bearer_is_one_header_line() -> None:
-    """What could end the line, or is no ASCII, is refused without being repeated."""
-    assert bearer(None) == {} and bearer("a.b-c") == {"Authorization": "Bearer a.b-c"}
-    for bad in ("", "a b", "a\r\nX: y", "\u00e9", 5):
-        given: Any = bad
-        with pytest.raises(UsageError, match=r"^token must be visible ASCII characters$"):
-            bearer(given)
 
 
 # -- The judgement -----------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broadcast_server.hub.http.forwarded import Address, client_of, is_in, network_of, parse_network
+from broadcast_server.hub.http.forwarded import Address, client_of, is_in
 from broadcast_server.hub.http.models import Request
+from broadcast_server.networks import parse_network
 
 PROXIES = [parse_network(text) for text in ("10.0.0.0/8", "::1", "2001:db8:9::/48")]
 PEER = Address("10.0.0.1", 4711)
@@ -38,56 +39,6 @@ def forwarded(*values: str) -> Request:
 def test_address_reads_as_people_write_it(address: Address, text: str) -> None:
     """In logs, and as ``Member.address``."""
     assert str(address) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1/32"),
-        ("10.0.0.0/8", "10.0.0.0/8"),
-        ("::1", "::1/128"),
-        ("2001:db8::/32", "2001:db8::/32"),
-    ],
-)
-def test_network_is_an_address_or_has_a_prefix(text: str, network: str) -> None:
-    """One machine or many."""
-    assert str(parse_network(text)) == network
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("proxy.example", "neither an IP address nor a network"),
-        ("", "neither"),
-        ("*", "neither"),
-        ("10.0.0.0/33", "neither"),
-        ("10.1.2.3/8", "the network is 10.0.0.0/8"),
-        ("2001:db8::1/64", "the network is 2001:db8::/64"),
-    ],
-)
-def test_what_is_no_network_is_told(text: str, why: str) -> None:
-    """A slip of the pen must not trust more than was meant."""
-    with pytest.raises(ValueError, match=why):
-        parse_network(text)
-
-
-@pytest.mark.parametrize(
-    ("host", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("2001:db8:1:2:ffff::", "2001:db8:1:2::"),
-        ("2001:db8:1:3::6", "2001:db8:1:3::"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("fe80::1%eth0", "fe80::"),
-        ("::1", "::"),
-        ("no address", "no address"),
-        ("no:address", "no:address"),
-    ],
-)
-def test_one_sender_is_an_ipv4_address_or_a_64(host: str, network: str) -> None:
-    """Neighbours count apart, the many addresses of one machine as one."""
-    assert network_of(host) == network
 
 
 @pytest.mark.parametrize(

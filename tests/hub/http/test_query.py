@@ -29,26 +29,6 @@ def test_query_is_taken_apart() -> None:
     assert queries.parse("") == {"": ""}
 
 
-def test_name_is_checked() -> None:
-    """Nothing that could break a line or a terminal; an empty one is none."""
-    longest = "\u00fc" * queries.MAX_NAME_CHARACTERS
-    assert queries.checked_name(longest) == longest
-    assert queries.checked_name("") is None and queries.checked_name(None) is None
-    for bad in (longest + "x", "a\nb", "a\x7f", "\u2028", "\ud800"):
-        with pytest.raises(ValueError, match=r"^a name has"):
-            queries.checked_name(bad)
-
-
-def test_session_is_checked() -> None:
-    """Its form only: whether there is such a session is not for the parser to know."""
-    longest = "x" * queries.MAX_SESSION_CHARACTERS
-    assert queries.checked_session(longest) == longest
-    assert queries.checked_session("") is None and queries.checked_session(None) is None
-    for bad in (longest + "x", "a\0"):
-        with pytest.raises(ValueError, match=r"^session must be"):
-            queries.checked_session(bad)
-
-
 def test_flag_is_0_or_1() -> None:
     """Nothing else, in no other spelling."""
     assert queries.checked_flag({"echo": "1"}, "echo")

@@ -25,7 +25,6 @@ from broadcast_server.hub.http.models import (
     Rooms,
     Stream,
 )
-from broadcast_server.hub.http.query import MAX_NAME_CHARACTERS, MAX_SESSION_CHARACTERS
 from broadcast_server.hub.http.routes import (
     MAX_KEY_CHARACTERS,
     MAX_ROOM_CHARACTERS,
@@ -34,6 +33,7 @@ from broadcast_server.hub.http.routes import (
     check_room,
     decide,
 )
+from broadcast_server.rules import MAX_NAME_CHARACTERS, MAX_SESSION_CHARACTERS
 
 from ...support import SAMPLE_ACCEPT, SAMPLE_KEY
 

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from broadcast_server.hub.rooms import encodings as forms
-from broadcast_server.messages import Entry, encode
+from broadcast_server.hub.rooms.entries import Entry, encode
 from broadcast_server.wire import frames
 
 

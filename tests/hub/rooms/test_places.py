@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from broadcast_server.hub.rooms.entries import cost_of
 from broadcast_server.hub.rooms.places import Place
-from broadcast_server.messages import cost_of
 
 from .test_room import drafts, never, room
 

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from broadcast_server.errors import HubBusy
+from broadcast_server.hub.rooms.entries import cost_of
 from broadcast_server.hub.rooms.registry import NoRoom, Rooms
 from broadcast_server.hub.rooms.room import Room
-from broadcast_server.messages import cost_of
 
 from ...support import wait_until
 from .test_room import RING, SECONDS, client, drafts, never

@@ -10,8 +10,9 @@ import pytest
 
 from broadcast_server.errors import HubBusy
 from broadcast_server.hub.rooms.encodings import RAW
+from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
-from broadcast_server.messages import ENTRY_BYTES, Draft, Member, cost_of
+from broadcast_server.messages import Member
 
 RING = 64 * 1024
 SECONDS = 10.0

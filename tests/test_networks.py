@@ -1,0 +1,72 @@
+"""What counts as one sender, which networks may be named, and what host names may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadcast_server.networks import check_host_name, network_of, parse_network
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("::1", "::1/128"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ],
+)
+def test_network_is_an_address_or_has_a_prefix(text: str, network: str) -> None:
+    """One machine or many."""
+    assert str(parse_network(text)) == network
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("proxy.example", "neither an IP address nor a network"),
+        ("", "neither"),
+        ("*", "neither"),
+        ("10.0.0.0/33", "neither"),
+        ("10.1.2.3/8", "the network is 10.0.0.0/8"),
+        ("2001:db8::1/64", "the network is 2001:db8::/64"),
+    ],
+)
+def test_what_is_no_network_is_told(text: str, why: str) -> None:
+    """A slip of the pen must not trust more than was meant."""
+    with pytest.raises(ValueError, match=why):
+        parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::6", "2001:db8:1:3::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::1", "::"),
+        ("no address", "no address"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_one_sender_is_an_ipv4_address_or_a_64(host: str, network: str) -> None:
+    """Neighbours count apart, the many addresses of one machine as one."""
+    assert network_of(host) == network
+
+
+@pytest.mark.parametrize("name", ["hub.example", "box", "HUB.example.", "a_b", "127.0.0.1"])
+def test_name_that_may_be_allowed(name: str) -> None:
+    """Any that a Host header can have."""
+    check_host_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "*", "*.example", "hub.example:80", "http://hub", "hub/", "a b", "[::1]"]
+)
+def test_name_that_could_never_match(name: str) -> None:
+    """It is refused at once, and wildcards are never understood."""
+    with pytest.raises(ValueError):
+        check_host_name(name)
