@@ -43,12 +43,12 @@ GROUPS = {
 
 # Names for types that are not public: shown as what they stand for.
 ALIASES = {
-    "Filter": "core",
-    "Authorize": "access",
-    "Action": "access",
-    "Headers": "decisions",
-    "Data": "hub",
-    "StrPath": "tls",
+    "Filter": "hub.core",
+    "Authorize": "hub.http.access",
+    "Action": "hub.http.access",
+    "Headers": "hub.http.models",
+    "Data": "hub.hub",
+    "StrPath": "transport.tls",
 }
 
 TITLES = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}

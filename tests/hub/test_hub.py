@@ -22,8 +22,6 @@ from broadcast_server import (
     TlsError,
     UsageError,
 )
-from broadcast_server.hub.life import HubLife
-from broadcast_server.settings import Settings
 
 from ..support import BINARY, RawClient, descriptors, running_hub, wait_until
 
@@ -48,12 +46,6 @@ def test_unknown_setting_is_a_type_error() -> None:
     """As for any function."""
     with pytest.raises(TypeError, match=r"^BroadcastHub\(\) .*max_client\b"):
         BroadcastHub(max_client=5)
-
-
-def test_what_begins_and_ends_is_no_hub_by_itself() -> None:
-    """It says so at once, not when it is started."""
-    with pytest.raises(TypeError, match="abstract"):
-        HubLife(Settings())  # type: ignore[abstract]
 
 
 def test_url_before_and_while_it_runs() -> None:

@@ -118,19 +118,17 @@ def test_hup_without_a_reload_of_the_certificate_is_one_line() -> None:
     """What cannot be read anew is told once, and the hub serves on."""
     program = """
 import sys
-import broadcast_server
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.hub import life
+from broadcast_server import BroadcastHub, cli
 
 def reload_tokens():
     raise OSError("no such file")
 
-real = life.HubLife.start
+real = BroadcastHub.start
 def start(hub):
     real(hub)
     hub._core.reloads.append(reload_tokens)
     return hub
-life.HubLife.start = start
+BroadcastHub.start = start
 sys.exit(cli.main(["start", "--port", "0", "--log-level", "warning"]))
 """
     with hub_program([PYTHON, "-c", program]) as hub:
