@@ -14,8 +14,7 @@ from ..messages import Member, format_id
 from ..wire import events
 from . import metrics
 from .core import Core, Refused
-from .http import media_types
-from .http import pages as page
+from .http import media_types, pages
 from .http.access import Grant
 from .http.connection import HttpConnection
 from .http.forwarded import Address
@@ -32,7 +31,7 @@ from .http.models import (
     Refusal,
     Request,
     Response,
-    Rooms,
+    RoomList,
     Stream,
 )
 from .rooms.encodings import json_event
@@ -82,7 +81,7 @@ def respond(
         return _publish(core, request, decision, http, address, grant)
     if isinstance(decision, Recall):
         return _recall(core, decision)
-    if isinstance(decision, Rooms):
+    if isinstance(decision, RoomList):
         return _list_rooms(core, decision, grant)
     if isinstance(decision, Stream):
         # Before its first event a stream is nothing but its head.
@@ -161,7 +160,7 @@ def _recall(core: Core, decision: Recall) -> Response:
     return Response(200, decision.headers, body, media_types.JSON)
 
 
-def _list_rooms(core: Core, decision: Rooms, grant: Grant) -> Response:
+def _list_rooms(core: Core, decision: RoomList, grant: Grant) -> Response:
     if decision.room is None:
         found = sorted(core.rooms.all(), key=lambda room: room.path)
     else:
@@ -187,9 +186,9 @@ def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Respon
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
     if isinstance(decision, Page):
-        found: page.Asset | None = page.page(decision.room, decision.board)
+        found: pages.WebFile | None = pages.page(decision.room, decision.board)
     else:
-        found = page.asset(decision.name)
+        found = pages.asset(decision.name)
     if found is None:
         return Refusal(404, "there is nothing here")
     headers = found.headers

@@ -19,11 +19,11 @@ from typing import Protocol
 from ..messages import Member
 from ..networks import Network
 from ..wire import events, frames
-from . import endpoints as site
+from . import endpoints
 from .core import Core
 from .delivery.connection import Connection
 from .delivery.timers import NEVER
-from .http import host_header as hosts
+from .http import host_header
 from .http.access import OPEN, Grant
 from .http.connection import BadRequest, CutShort, HttpConnection
 from .http.forwarded import Address, client_of
@@ -121,7 +121,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         try:
             try:
                 request = http.read_request(settings.handshake_timeout, settings.http_idle_timeout)
-                request = hosts.effective(request)
+                request = host_header.effective(request)
                 decision = self._recognize(request) or decide(
                     request, settings.allow_origin, settings.history
                 )
@@ -136,7 +136,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                         return
                     self.server.turn_down(self)
                 else:
-                    answer = site.respond(self.core, request, decision, http, self.address, grant)
+                    answer = endpoints.respond(
+                        self.core, request, decision, http, self.address, grant
+                    )
             except BadRequest as error:
                 answer = error.refusal
                 if isinstance(error, CutShort) and self.core.stopping:
@@ -209,7 +211,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         except ValueError as error:
             logger.warning("the proxy %s cannot be believed: %s", self.peer, error)
             return Refusal(400, f"bad header: {error}", reason="forwarded")
-        return hosts.refuse(request, self.server.names)
+        return host_header.refuse(request, self.server.names)
 
     def _address(self) -> str:
         return str(self.address)

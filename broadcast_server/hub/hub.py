@@ -27,8 +27,8 @@ from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from ..wire.frames import is_sendable_close_code
 from .core import Core, Filter
-from .http import keyring as tokens
 from .http.access import Authorize, is_loopback
+from .http.keyring import Keyring
 from .http.routes import check_room
 from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
@@ -480,7 +480,7 @@ class BroadcastHub:
         tls = None
         if settings.tls_cert is not None:
             tls = Certificate(settings.tls_cert, settings.tls_key)
-        keyring = tokens.Keyring(settings) if settings.has_secrets else None
+        keyring = Keyring(settings) if settings.has_secrets else None
         authorize = keyring.authorize if keyring is not None else self._authorize
         run = Run(self._hosts, self._port, settings, self._callbacks, self._sockets, authorize, tls)
         if keyring is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core import Core, Counts
 from .delivery.fanout import PASS_SECONDS
-from .rooms import encodings as forms
+from .rooms import encodings
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -129,8 +129,8 @@ class HubCollector:
         yield _counter(
             "received_bytes", "Bytes of the frames of messages taken.", counts.bytes_in, "bytes"
         )
-        encodes = {form.name: writer.encodes[form] for form in forms.ALL}
-        encodes[forms.RAW.name] = counts.encodes
+        encodes = {form.name: writer.encodes[form] for form in encodings.ALL}
+        encodes[encodings.RAW.name] = counts.encodes
         yield _labelled("encodes", "Messages made into a form.", "form", encodes.items())
         yield _counter("deliveries", "Messages sent whole to a client.", writer.deliveries)
         yield _counter("sent_bytes", "Bytes sent to clients.", writer.bytes_out, "bytes")

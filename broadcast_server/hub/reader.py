@@ -42,7 +42,7 @@ MAX_WAITING_BYTES = 256 * 1024
 MAX_ERRORS = 10
 
 
-class Batch:
+class Intake:
     """Messages of one client that are published together. Once it is published it is left alone:
     the backplane may still need it.
 
@@ -120,7 +120,7 @@ class Reader:
         if client.expires != NEVER and time.monotonic() >= client.expires:
             self._close(client, 1008, "token expired")
             return
-        batch = Batch(client)
+        batch = Intake(client)
         decoder = self._decoder
         is_json = client.form is JSON
         filtered = self.core.filter is not None or not self._may_publish
@@ -157,7 +157,9 @@ class Reader:
                 self.core.count_refusal("max_fragments" if many else "too_big")
             self._close(client, failure.code, failure.reason)
 
-    def _take_filtered(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> None:
+    def _take_filtered(
+        self, client: Connection, opcode: int, payload: bytes, batch: Intake
+    ) -> None:
         """Let the program's filter decide about a plain client's message, if it may send any."""
         if not self._may_publish:
             # There is no other way to tell a plain client.
@@ -172,7 +174,7 @@ class Reader:
             return
         batch.add(encode(found))
 
-    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Batch) -> Batch:
+    def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Intake) -> Intake:
         """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
         settings = self.core.settings
         try:
@@ -247,7 +249,7 @@ class Reader:
             return False
         return True
 
-    def _publish(self, client: Connection, batch: Batch) -> Batch:
+    def _publish(self, client: Connection, batch: Intake) -> Intake:
         """Publish a batch once the fan-out has room for it, then wait as the rate limit wants;
         return an empty one."""
         core = self.core
@@ -255,7 +257,7 @@ class Reader:
         if not batch.drafts:
             return batch
         if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
-            return Batch(client)
+            return Intake(client)
         if batch.refs:
             client.begin_answer()
         try:
@@ -263,15 +265,15 @@ class Reader:
         except HubStopped:
             self._answered(batch)
             core.say_goodbye(client)
-            return Batch(client)
+            return Intake(client)
         except SenderGone:
             # The others were told that it has left: nothing of it comes after that. It gets no ack.
             self._answered(batch)
-            return Batch(client)
+            return Intake(client)
         self._wait_for_rate(client, self._pace, len(batch.drafts))
-        return Batch(client)
+        return Intake(client)
 
-    def _accepted(self, batch: Batch, ids: Accepted) -> None:
+    def _accepted(self, batch: Intake, ids: Accepted) -> None:
         if batch.refs:
             acks = []
             for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
@@ -284,7 +286,7 @@ class Reader:
             for message in to_messages(batch.client.member.room, batch.drafts, ids):
                 self.core.call(self.core.on_message, message)
 
-    def _answered(self, batch: Batch) -> None:
+    def _answered(self, batch: Intake) -> None:
         """Say the goodbye that had to wait for the acknowledgements, if there is one."""
         if batch.refs and batch.client.end_answer():
             self.core.say_goodbye(batch.client)

@@ -26,7 +26,7 @@ from .admission import Admission
 from .core import Core
 from .delivery.connection import Connection
 from .handler import HubHandler, WebsocketServer
-from .http import responses as answers
+from .http import responses
 from .http.connection import HttpConnection
 from .http.host_header import own_names
 from .http.models import RETRY, Refusal
@@ -162,7 +162,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                         pass  # the peer was faster
         if not admitted:
             try:
-                request.send(answers.busy(), socket.MSG_DONTWAIT)
+                request.send(responses.busy(), socket.MSG_DONTWAIT)
             except OSError:
                 pass
         return admitted

@@ -18,8 +18,7 @@ import socket
 import h11
 
 from broadcast_server import rules
-from broadcast_server.hub.http import access
-from broadcast_server.hub.http import host_header as hosts
+from broadcast_server.hub.http import access, host_header
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
 from broadcast_server.hub.http.forwarded import Address, client_of
 from broadcast_server.hub.http.models import (
@@ -42,7 +41,7 @@ HEADER_LIMITS = (256, 600, 4096, 16384)
 BODY_LIMIT = 100
 HISTORY = 100
 ORIGINS: tuple[tuple[str, ...], ...] = ((), ("https://app.example",), ("*",))
-NAMES = hosts.own_names(["127.0.0.1"], ["h", "hub.example"])
+NAMES = host_header.own_names(["127.0.0.1"], ["h", "hub.example"])
 PEER, PROXIES = Address("10.0.0.9", 4711), (parse_network("10.0.0.0/8"),)
 MAX_REQUESTS = 8
 SECONDS = 9.0
@@ -214,12 +213,12 @@ def _talk(pieces: list[bytes], choice: int) -> Talk:
 
 def _decide(request: Request, origins: tuple[str, ...]) -> Decision:
     """Do as the handler does: who has sent it, is it for this hub, what does it want."""
-    request = hosts.effective(request)
+    request = host_header.effective(request)
     try:
         client_of(request, PEER, PROXIES)
     except ValueError as error:
         return Refusal(400, f"bad header: {error}")
-    return hosts.refuse(request, NAMES) or decide(request, origins, HISTORY)
+    return host_header.refuse(request, NAMES) or decide(request, origins, HISTORY)
 
 
 def _look_for_token(request: Request) -> None:

@@ -15,18 +15,21 @@ from broadcast_server import networks, rules
 from broadcast_server.client import retries
 from broadcast_server.client.http import Answer
 from broadcast_server.errors import InvalidRoom, UsageError
-from broadcast_server.hub.http import cors as origins
-from broadcast_server.hub.http import forwarded as addresses
-from broadcast_server.hub.http import host_header as hosts
-from broadcast_server.hub.http import media_types
-from broadcast_server.hub.http import query as queries
+from broadcast_server.hub.http import cors, forwarded, host_header, media_types
 from broadcast_server.hub.http.forwarded import Address
 from broadcast_server.hub.http.models import Request
+from broadcast_server.hub.http.query import (
+    checked_count,
+    checked_flag,
+    checked_word,
+    decode,
+    parse_query,
+)
 from broadcast_server.hub.http.routes import check_room
 from broadcast_server.rules import MAX_SECONDS
 from broadcast_server.wire import urls
 
-NAMES = hosts.own_names(["127.0.0.1"], ["hub.example"])
+NAMES = host_header.own_names(["127.0.0.1"], ["hub.example"])
 PROXIES = (networks.parse_network("10.0.0.0/8"), networks.parse_network("2001:db8::/64"))
 PEER, CLIENT = Address("10.0.0.9", 4711), "192.0.2.55"
 
@@ -70,7 +73,7 @@ def run_queries(data: bytes) -> str:
     raw = data.decode("latin-1")
     label = "bad"
     try:
-        path = queries.decode(raw)
+        path = decode(raw)
     except ValueError as error:
         assert str(error)
     else:
@@ -82,7 +85,7 @@ def run_queries(data: bytes) -> str:
         except InvalidRoom as error:
             assert str(error)
     try:
-        query = queries.parse(raw)
+        query = parse_query(raw)
     except ValueError as error:
         assert str(error)
         return label
@@ -91,9 +94,9 @@ def run_queries(data: bytes) -> str:
     for check in (
         lambda: rules.checked_name(query.get("name")),
         lambda: rules.checked_session(query.get("session")),
-        lambda: queries.checked_flag(query, "echo"),
-        lambda: queries.checked_word(query, "view", "board"),
-        lambda: queries.checked_count(query, "history", 0, 100),
+        lambda: checked_flag(query, "echo"),
+        lambda: checked_word(query, "view", "board"),
+        lambda: checked_count(query, "history", 0, 100),
     ):
         try:
             check()
@@ -109,8 +112,8 @@ def run_origins(data: bytes) -> str:
     lines = data.decode("latin-1").split("\n")
     headers = tuple((n, v.strip(" \t")) for n, v in zip(names, lines, strict=False) if v)
     request = Request("GET", "/", "1.1", headers)
-    usable = origins.may_use(request, ("https://app.example",))
-    found = dict(origins.shared_headers(request, ("https://app.example",)))
+    usable = cors.may_use(request, ("https://app.example",))
+    found = dict(cors.shared_headers(request, ("https://app.example",)))
     foreign = request.values("origin")
     if "Access-Control-Allow-Origin" in found:
         assert usable and foreign[0].lower() == "https://app.example"
@@ -125,8 +128,8 @@ def run_origins(data: bytes) -> str:
 def run_hosts(data: bytes) -> str:
     """Read the first line as what a request asks for and the second as its Host."""
     target, _, host = data.decode("latin-1").partition("\n")
-    request = hosts.effective(Request("GET", target, "1.1", (("host", host.strip(" \t")),)))
-    refusal = hosts.refuse(request, NAMES)
+    request = host_header.effective(Request("GET", target, "1.1", (("host", host.strip(" \t")),)))
+    refusal = host_header.refuse(request, NAMES)
     if refusal is not None:
         assert refusal.status in (400, 421) and refusal.text
         return str(refusal.status)
@@ -156,7 +159,7 @@ def run_addresses(data: bytes) -> str:
         except ValueError:
             # A quote may be left open, and then nobody is believed.
             assert name == "forwarded"
-        assert addresses.client_of(_request(name, text), Address(CLIENT, 1), PROXIES).port == 1
+        assert forwarded.client_of(_request(name, text), Address(CLIENT, 1), PROXIES).port == 1
         try:
             found = _client(name, text)
         except ValueError as error:
@@ -173,7 +176,7 @@ def _request(name: str, *values: str) -> Request:
 
 
 def _client(name: str, *values: str) -> Address:
-    return addresses.client_of(_request(name, *values), PEER, PROXIES)
+    return forwarded.client_of(_request(name, *values), PEER, PROXIES)
 
 
 def run_urls(data: bytes) -> str:

@@ -20,8 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import broadcast_server
 from broadcast_server import BroadcastHub, publish
-from broadcast_server.hub import endpoints as site
-from broadcast_server.hub import metrics
+from broadcast_server.hub import endpoints, metrics
 from broadcast_server.hub.core import Core
 
 from ..support import (
@@ -437,7 +436,7 @@ def test_refusal_is_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Under its own reason and no other."""
-    monkeypatch.setattr(site, "PUBLISH_SECONDS", 0.05)
+    monkeypatch.setattr(endpoints, "PUBLISH_SECONDS", 0.05)
     with running_hub(**settings) as hub:
         refuse(hub)
         assert core_of(hub).counts().refused == {reason: 1}

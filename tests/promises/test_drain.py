@@ -17,7 +17,7 @@ from broadcast_server.errors import HubStopped
 from broadcast_server.hub import run
 from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.rooms import encodings as forms
+from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.entries import Draft, encode
 
 from ..hub.test_endpoints import Stream
@@ -321,7 +321,7 @@ def test_stream_ends_with_a_time_to_come_back(hub: BroadcastHub, restart: bool) 
             found = re.fullmatch(r"retry: (\d+)", stream.event())
             stream.raw.close()
         assert found
-        least, most = forms.RETRY_MS
+        least, most = encodings.RETRY_MS
         assert least <= int(found[1]) <= most
 
 

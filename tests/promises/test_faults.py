@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcast_server.hub import server as server_module
+from broadcast_server.hub import server
 
 from ..support import (
     BINARY,
@@ -441,7 +441,7 @@ def test_hub_without_descriptors_serves_its_clients_and_accepts_again() -> None:
                 assert two.recv_message() == f"message {number}"
             assert wait_until(lambda: complaints() >= 5, SECONDS)
             count = complaints()
-            rests = (time.monotonic() - began) / server_module._EXHAUSTED_PAUSE_SECONDS
+            rests = (time.monotonic() - began) / server._EXHAUSTED_PAUSE_SECONDS
             assert count <= rests + 1, "the accept loop does not rest"
             for client in waiting[:20]:
                 client.close()

@@ -16,8 +16,7 @@ import pytest
 import broadcast_server.hub.hub
 from broadcast_server.settings import Settings
 
-from ..hub import test_endpoints as test_site
-from ..hub import test_handler, test_hub
+from ..hub import test_endpoints, test_handler, test_hub
 from ..hub.delivery import test_fanout
 from ..support import RawClient
 from ..support.certificates import Certificates
@@ -30,7 +29,7 @@ from . import (
     test_websocket_server_defects,
 )
 
-AT_ONCE = [test_handler, test_site, test_subprotocol]
+AT_ONCE = [test_handler, test_endpoints, test_subprotocol]
 IN_FULL = [
     test_delivery,
     test_fanout,

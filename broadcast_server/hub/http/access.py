@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from ... import rules
-from . import query as queries
 from .models import (
     Asset,
     Decision,
@@ -34,9 +33,10 @@ from .models import (
     Refusal,
     Request,
     Response,
-    Rooms,
+    RoomList,
     Stream,
 )
+from .query import parse_query
 
 # Scripts in a browser cannot set a header of an upgrade: they offer this subprotocol, too, with
 # their token in base64url (RFC 4648 §5) behind it. It is never the one that is chosen.
@@ -137,7 +137,7 @@ def asked(decision: Decision) -> tuple[Action, str | None] | None:
         return "subscribe", decision.room
     if isinstance(decision, Publish):
         return "publish", decision.room
-    if isinstance(decision, Rooms) and decision.room is not None:
+    if isinstance(decision, RoomList) and decision.room is not None:
         return "subscribe", decision.room
     return "look", None
 
@@ -155,7 +155,7 @@ def find_token(request: Request) -> str | None:
         scheme = _BEARER.match(value)
         if scheme is not None:
             found.append(value[scheme.end() :].strip())
-    query = queries.parse(request.target.partition("?")[2])
+    query = parse_query(request.target.partition("?")[2])
     if query.get("access_token"):
         found.append(query["access_token"])
     for offered in request.elements("sec-websocket-protocol"):

@@ -19,7 +19,7 @@ import time
 import h11
 
 from ...transport.tls_stream import ByteStream
-from . import responses as answers
+from . import responses
 from .models import Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
 
@@ -236,7 +236,7 @@ class HttpConnection:
         """
         deadline = time.monotonic() + timeout
         if isinstance(response, Refusal):
-            response = answers.problem(response)
+            response = responses.problem(response)
         keep = (
             request is not None
             and request.version >= "1.1"
@@ -245,7 +245,7 @@ class HttpConnection:
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
-        data = answers.head_of(response, keep=keep)
+        data = responses.head_of(response, keep=keep)
         if request is None or request.method != "HEAD":
             data += response.body
         self._send(data, deadline)
@@ -263,7 +263,7 @@ class HttpConnection:
         Raises:
             OSError: the client did not take it in time.
         """
-        self._send_last(answers.switching(join), timeout)
+        self._send_last(responses.switching(join), timeout)
         return self._take_trailing()
 
     def start_stream(self, headers: Headers, first: bytes, timeout: float) -> bytes:
@@ -280,7 +280,7 @@ class HttpConnection:
         Raises:
             OSError: the client did not take it in time.
         """
-        self._send_last(answers.stream_head(headers) + first, timeout)
+        self._send_last(responses.stream_head(headers) + first, timeout)
         return self._take_trailing()
 
     def _send_last(self, data: bytes, timeout: float) -> None:

@@ -157,7 +157,7 @@ class Publish:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rooms:
+class RoomList:
     """Who is where.
 
     Attributes:
@@ -240,7 +240,7 @@ Decision = (
     | Recall
     | Page
     | Publish
-    | Rooms
+    | RoomList
     | Health
     | Metrics
     | Asset

@@ -75,7 +75,7 @@ _PAGE_HEADERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Asset:
+class WebFile:
     """A file as it goes over the wire.
 
     Attributes:
@@ -103,7 +103,7 @@ class Asset:
         return "*" in tags or self.etag in tags
 
 
-def _load() -> dict[str, Asset]:
+def _load() -> dict[str, WebFile]:
     assets = {}
     for file in (importlib.resources.files(__package__) / "static").iterdir():
         suffix = "." + file.name.rpartition(".")[2]
@@ -112,7 +112,7 @@ def _load() -> dict[str, Asset]:
         body = file.read_bytes()
         etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
         headers = _PAGE_HEADERS if suffix == ".html" else _FILE_HEADERS
-        assets[file.name] = Asset(body, _TYPES[suffix], (*headers, ("ETag", etag)), etag)
+        assets[file.name] = WebFile(body, _TYPES[suffix], (*headers, ("ETag", etag)), etag)
     return assets
 
 
@@ -120,7 +120,7 @@ _ASSETS = _load()
 _ROOM, _BOARD = _ASSETS.pop("index.html"), _ASSETS.pop("board.html")
 
 
-def page(room: str, board: bool = False) -> Asset:
+def page(room: str, board: bool = False) -> WebFile:
     """Return the page of a room. May be called from any thread.
 
     Args:
@@ -130,7 +130,7 @@ def page(room: str, board: bool = False) -> Asset:
     return _BOARD if board else _ROOM
 
 
-def asset(name: str) -> Asset | None:
+def asset(name: str) -> WebFile | None:
     """Return a file below ``/-/static/``. May be called from any thread.
 
     Args:

@@ -22,7 +22,7 @@ def decode(raw: str) -> str:
         raise ValueError("not UTF-8") from None
 
 
-def parse(raw: str) -> dict[str, str]:
+def parse_query(raw: str) -> dict[str, str]:
     """Return the parameters of a query; of two with one name the last counts."""
     query = {}
     for part in raw.split("&"):

@@ -15,9 +15,7 @@ import re
 from ... import rules
 from ...errors import InvalidRoom
 from ...messages import parse_id
-from . import cors as origins
-from . import media_types
-from . import query as queries
+from . import cors, media_types
 from .models import (
     NEVER_GIVEN,
     Asset,
@@ -33,9 +31,10 @@ from .models import (
     Recall,
     Refusal,
     Request,
-    Rooms,
+    RoomList,
     Stream,
 )
+from .query import checked_count, checked_flag, checked_word, decode, parse_query
 
 SUBPROTOCOL = "broadcast.v1.json"
 MAX_ROOM_CHARACTERS = 128
@@ -66,12 +65,12 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
         scheme, separator, rest = target.partition("://")
-        if scheme.lower() not in origins.DEFAULT_PORTS or not separator:
+        if scheme.lower() not in cors.DEFAULT_PORTS or not separator:
             return Refusal(400, "the request target must be a path")
         target = _AUTHORITY.sub("", rest, count=1)
     raw_path, _, raw_query = target.partition("?")
     try:
-        path = queries.decode(raw_path or "/")
+        path = decode(raw_path or "/")
         if path in RESERVED_PATHS or path.startswith(RESERVED_PREFIX):
             return _decide_reserved(request, path, raw_query, allow_origin)
         check_room(path)
@@ -80,18 +79,18 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
     except ValueError as error:
         return Refusal(400, f"bad path: {error}")
     if request.method == "OPTIONS":
-        return origins.decide_options(request, allow_origin, _ROOM_METHODS)
+        return cors.decide_options(request, allow_origin, _ROOM_METHODS)
     if request.method not in _ROOM_METHODS:
         return _wrong_method(_ROOM_METHODS)
     if request.method == "GET" and "websocket" in request.tokens("upgrade"):
-        if not origins.may_use(request, allow_origin):
-            return origins.foreign()
+        if not cors.may_use(request, allow_origin):
+            return cors.foreign()
         return _decide_upgrade(request, path, raw_query, max_history)
     if request.method in ("GET", "HEAD"):
         return _decide_look(request, path, raw_query, allow_origin, max_history)
-    if not origins.may_use(request, allow_origin):
-        return origins.foreign()
-    headers = origins.shared_headers(request, allow_origin)
+    if not cors.may_use(request, allow_origin):
+        return cors.foreign()
+    headers = cors.shared_headers(request, allow_origin)
     return _decide_publish(request, path, raw_query, headers)
 
 
@@ -118,13 +117,13 @@ def _decide_upgrade(
     # What else is offered is for others; the answer then names none (RFC 6455 §4.2.2).
     offered = SUBPROTOCOL in request.elements("sec-websocket-protocol")
     try:
-        query = queries.parse(raw_query)
+        query = parse_query(raw_query)
         since, since_text = _since(query.get("since"))
         return Join(
             path,
             rules.checked_name(query.get("name")),
-            queries.checked_flag(query, "echo"),
-            queries.checked_count(query, "history", 0, max_history),
+            checked_flag(query, "echo"),
+            checked_count(query, "history", 0, max_history),
             since,
             accept_key(keys[0]),
             rules.checked_session(query.get("session")),
@@ -144,29 +143,29 @@ def _decide_look(
     comes with HEAD.
     """
     kind = media_types.prefer(request.values("accept"))
-    headers = origins.shared_headers(request, allow_origin, "Accept")
+    headers = cors.shared_headers(request, allow_origin, "Accept")
     # The page itself tells nothing of the room: everybody may have it.
-    if kind != media_types.HTML and not origins.may_use(request, allow_origin):
-        return origins.foreign()
+    if kind != media_types.HTML and not cors.may_use(request, allow_origin):
+        return cors.foreign()
     if kind is None:
         text = "a room can be had as text/html, application/json or text/event-stream"
         return Refusal(406, text, headers)
     try:
-        query = queries.parse(raw_query)
+        query = parse_query(raw_query)
         if kind == media_types.HTML:
-            return Page(path, queries.checked_word(query, "view", "board"), headers)
+            return Page(path, checked_word(query, "view", "board"), headers)
         since, since_text = _since(query.get("since"))
         if kind == media_types.JSON:
-            history = queries.checked_count(query, "history", 1, max_history)
+            history = checked_count(query, "history", 1, max_history)
             return Recall(path, history, since, since_text, headers)
         since, since_text = _last_event_id(request) or (since, since_text)
         return Stream(
             path,
             rules.checked_name(query.get("name")),
-            queries.checked_count(query, "history", 0, max_history),
+            checked_count(query, "history", 0, max_history),
             since,
             since_text,
-            queries.checked_word(query, "format", "json"),
+            checked_word(query, "format", "json"),
             headers,
         )
     except ValueError as error:
@@ -199,7 +198,7 @@ def _decide_publish(
     except ValueError as error:
         return Refusal(400, f"bad header: {error}", headers)
     try:
-        name = rules.checked_name(queries.parse(raw_query).get("name"))
+        name = rules.checked_name(parse_query(raw_query).get("name"))
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
     if name is None and header_name is not None:
@@ -214,7 +213,7 @@ def _decide_publish(
 
 def _decide_reserved(
     request: Request, path: str, raw_query: str, allow_origin: tuple[str, ...]
-) -> Rooms | Health | Metrics | Asset | Preflight | Refusal:
+) -> RoomList | Health | Metrics | Asset | Preflight | Refusal:
     """Decide about a path that is no room."""
     asset = _ASSET.fullmatch(path)
     known = asset is not None or path in ("/healthz", "/metrics", "/-/rooms")
@@ -222,25 +221,25 @@ def _decide_reserved(
     if not known or "websocket" in request.tokens("upgrade"):
         return Refusal(404, "there is nothing here")
     if request.method == "OPTIONS":
-        return origins.decide_options(request, allow_origin, _RESERVED_METHODS)
+        return cors.decide_options(request, allow_origin, _RESERVED_METHODS)
     if request.method not in _RESERVED_METHODS:
         return _wrong_method(_RESERVED_METHODS)
     if asset is not None:
         return Asset(asset[1])
     if path == "/healthz":
         return Health()
-    if not origins.may_use(request, allow_origin):
-        return origins.foreign()
+    if not cors.may_use(request, allow_origin):
+        return cors.foreign()
     if path == "/metrics":
-        return Metrics(origins.shared_headers(request, allow_origin, "Accept"))
-    headers = origins.shared_headers(request, allow_origin)
+        return Metrics(cors.shared_headers(request, allow_origin, "Accept"))
+    headers = cors.shared_headers(request, allow_origin)
     try:
-        room = queries.parse(raw_query).get("room")
+        room = parse_query(raw_query).get("room")
         if room is not None:
             check_room(room)
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
-    return Rooms(room, headers)
+    return RoomList(room, headers)
 
 
 def _wrong_method(methods: tuple[str, ...]) -> Refusal:

@@ -31,7 +31,7 @@ from broadcast_server.hub.http.models import (
     Refusal,
     Request,
     Response,
-    Rooms,
+    RoomList,
     Stream,
 )
 
@@ -127,8 +127,8 @@ def test_grant_does_not_change_with_the_patterns_that_it_was_made_of(kind: type[
         (Stream("/r", None, 0, None, None, False), ("subscribe", "/r")),
         (Recall("/r", 1, None, None), ("subscribe", "/r")),
         (Publish("/r", None, None, True), ("publish", "/r")),
-        (Rooms("/r"), ("subscribe", "/r")),
-        (Rooms(None), ("look", None)),
+        (RoomList("/r"), ("subscribe", "/r")),
+        (RoomList(None), ("look", None)),
         (Metrics(), ("look", None)),
         (Page("/r", False), None),
         (Asset("app.css"), None),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broadcast_server.hub.http import host_header as hosts
+from broadcast_server.hub.http import host_header
 from broadcast_server.hub.http.models import Refusal, Request
 
-NAMES = hosts.own_names(["127.0.0.1", "Box.lan"], ["hub.example", "Other.Example."])
+NAMES = host_header.own_names(["127.0.0.1", "Box.lan"], ["hub.example", "Other.Example."])
 
 
 def request(*values: str, target: str = "/") -> Request:
@@ -15,7 +15,7 @@ def request(*values: str, target: str = "/") -> Request:
 
 
 def status_of(*values: str) -> int | None:
-    refusal = hosts.refuse(request(*values), NAMES)
+    refusal = host_header.refuse(request(*values), NAMES)
     return None if refusal is None else refusal.status
 
 
@@ -73,7 +73,7 @@ def test_other_name_is_misdirected(value: str) -> None:
     if value.startswith("::"):
         assert status_of(value) == 400
         return
-    refusal = hosts.refuse(request(value), NAMES)
+    refusal = host_header.refuse(request(value), NAMES)
     assert isinstance(refusal, Refusal) and refusal.status == 421 and refusal.reason == "host"
     assert "--allow-host" in refusal.text
 
@@ -117,7 +117,7 @@ def test_no_host_is_a_program() -> None:
 
 def test_long_name_is_cut() -> None:
     """It goes into an answer and a log."""
-    refusal = hosts.refuse(request("a" * 10_000), NAMES)
+    refusal = host_header.refuse(request("a" * 10_000), NAMES)
     assert refusal is not None and len(refusal.text) < 300
 
 
@@ -135,7 +135,7 @@ def test_long_name_is_cut() -> None:
 )
 def test_target_wins_over_the_header(target: str, host: str) -> None:
     """RFC 9112 §3.2.2: where both say it, the header does not count."""
-    found = hosts.effective(request("header.example", target=target))
+    found = host_header.effective(request("header.example", target=target))
     assert found.values("host") == [host] and found.target == target
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import broadcast_server
-from broadcast_server.hub.http.pages import Asset, asset, page
+from broadcast_server.hub.http.pages import WebFile, asset, page
 
 WEB = pathlib.Path(broadcast_server.__file__).parent / "hub" / "http" / "static"
 FILES = sorted(path.name for path in WEB.iterdir())
@@ -16,7 +16,7 @@ STATIC = [name for name in FILES if not name.endswith(".html")]
 PAGES = {"index.html": page("/scores"), "board.html": page("/scores", board=True)}
 
 
-def of(name: str) -> Asset:
+def of(name: str) -> WebFile:
     """Return a file's asset, a page's, too."""
     found = PAGES.get(name) or asset(name)
     assert found is not None

@@ -22,7 +22,7 @@ from broadcast_server.hub.http.models import (
     Refusal,
     Request,
     Response,
-    Rooms,
+    RoomList,
     Stream,
 )
 from broadcast_server.hub.http.routes import (
@@ -483,8 +483,8 @@ def test_reserved_paths_have_their_own_answers() -> None:
     """Health, counters, who is where and the files of the page."""
     assert ask("GET", "/healthz") == ask("HEAD", "/health%7a") == Health()
     assert ask("GET", "/metrics") == Metrics((("Vary", "Accept"),))
-    assert ask("GET", "/-/rooms") == Rooms(None)
-    assert ask("GET", "/-/rooms?room=/a%2Fb") == Rooms("/a/b")
+    assert ask("GET", "/-/rooms") == RoomList(None)
+    assert ask("GET", "/-/rooms?room=/a%2Fb") == RoomList("/a/b")
     assert ask("GET", "/-/static/room.js") == Asset("room.js")
 
 
