@@ -73,7 +73,7 @@ class Core:
     """
 
     settings: Settings
-    rooms: Rooms
+    rooms: Rooms[Connection]
     backplane: MemoryBackplane
     fanout: FanOut
     on_message: Callable[[Message], object] | None = None
@@ -188,7 +188,7 @@ class Core:
         """Return a message on its way to an id."""
         return Draft(origin, encode(data), sender, key)
 
-    def publish(self, room: Room, drafts: list[Draft], cost: int, done: Done) -> None:
+    def publish(self, room: Room[Connection], drafts: list[Draft], cost: int, done: Done) -> None:
         """Let a client's batch, whose place in the room is reserved, be given ids, and wake the
         fan-out.
 
@@ -236,7 +236,7 @@ class Core:
             HubStopped: the hub does not run.
         """
         drafts = [draft]
-        place = Place()
+        place: Place[Connection] = Place()
         found: list[Accepted] = []
         try:
             room = self._reserve(path, cost_of(drafts), deadline, maker, place)
@@ -254,8 +254,8 @@ class Core:
         return found[0]
 
     def _reserve(
-        self, path: str, cost: int, deadline: float, maker: str | None, place: Place
-    ) -> Room:
+        self, path: str, cost: int, deadline: float, maker: str | None, place: Place[Connection]
+    ) -> Room[Connection]:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
@@ -296,7 +296,7 @@ class Core:
 
         Args:
             connection: the client.
-            code, reason, echo_code, after_answers: as for ``Connection.queue_close``.
+            code, reason, echo_code, after_answers: as for ``Subscriber.queue_close``.
 
         Returns:
             False if it is closing already, or lost, or it is too early.

@@ -20,6 +20,7 @@ from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from .backplane.memory import MemoryBackplane
 from .core import Core, Filter
+from .delivery.connection import Connection
 from .delivery.fanout import FanOut
 from .http.access import Authorize
 from .rooms.registry import Rooms
@@ -76,7 +77,7 @@ class Run:
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
         backplane = MemoryBackplane()
-        rooms = Rooms(
+        rooms: Rooms[Connection] = Rooms(
             settings.room_log_bytes,
             settings.max_rooms,
             backplane.newest,

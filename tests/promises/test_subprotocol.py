@@ -207,7 +207,7 @@ def test_presence_that_piles_up_becomes_one_list(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who does not read is not sent what is old news by then, but the list as it is."""
-    monkeypatch.setattr("broadcast_server.hub.delivery.connection.MAX_PRESENCE_BYTES", 3000)
+    monkeypatch.setattr("broadcast_server.hub.rooms.subscriber.MAX_PRESENCE_BYTES", 3000)
     with Peer(hub, rcvbuf=4096) as peer:
         (connection,) = hub._core.fanout.writer.connections  # type: ignore[union-attr]
         while not connection.blocked:

@@ -58,7 +58,9 @@ class FanOut:
         notify: tells that a room's log has grown; it may be called from any thread.
     """
 
-    def __init__(self, settings: Settings, rooms: Rooms, on_drained: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, rooms: Rooms[Connection], on_drained: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._rooms = rooms
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
@@ -124,7 +126,7 @@ class FanOut:
         """Tell that something was queued for a client."""
         self._mailbox.post(self._do_attend, connection)
 
-    def tell(self, room: Room, told: list[Connection]) -> None:
+    def tell(self, room: Room[Connection], told: list[Connection]) -> None:
         """Tell that presence was queued for clients of a room, or a count is due there."""
         self._mailbox.post_all(self._do_attend, told, room if room.recount else None)
 
@@ -231,7 +233,7 @@ class FanOut:
 
     # -- The fan-out's thread: a room ----------------------------------------------------------
 
-    def _pass(self, room: Room) -> bool:
+    def _pass(self, room: Room[Connection]) -> bool:
         """Offer what is new to all members; return whether there is more to do at once."""
         began = time.monotonic()
         head = room.look()
@@ -257,7 +259,7 @@ class FanOut:
         self.pass_seconds += seconds
         return more
 
-    def _offer(self, room: Room, batch: Batch, form: Form) -> None:
+    def _offer(self, room: Room[Connection], batch: Batch, form: Form) -> None:
         """Give a batch to all who are in step and want this form."""
         writer = self.writer
         data = batch.data
@@ -300,7 +302,7 @@ class FanOut:
             writer.deliveries += whole * batch.count
             writer.bytes_out += whole * size
 
-    def _judge(self, room: Room) -> None:
+    def _judge(self, room: Room[Connection]) -> None:
         """Evict who is too far behind, so that what it lacks is still held when it comes back."""
         too_far = room.ring_bytes // 2
         for connection in list(room.behind):
@@ -312,7 +314,7 @@ class FanOut:
             elif connection.blocked and not connection.replaying:
                 self.writer.evict_slow(connection)
 
-    def _account(self, room: Room) -> None:
+    def _account(self, room: Room[Connection]) -> None:
         """Trim the room's log to its size, and all logs to their total."""
         if room.cost > room.ring_bytes:
             # A sixteenth more than needed: moving the list costs the same for one entry as for
@@ -339,7 +341,7 @@ class FanOut:
             # A client that has left, but has not been sent everything, would keep the whole log.
             self._drop_before(room, room.head)
 
-    def _trim(self, room: Room, limit_bytes: int) -> bool:
+    def _trim(self, room: Room[Connection], limit_bytes: int) -> bool:
         """Trim a log; return whether anything could go."""
         base = room.trim_target(limit_bytes)
         if base <= room.base:
@@ -347,7 +349,7 @@ class FanOut:
         self._drop_before(room, base)
         return True
 
-    def _drop_before(self, room: Room, base: int) -> None:
+    def _drop_before(self, room: Room[Connection], base: int) -> None:
         """Drop the start of a log. Who still needs it and can take it gets it now, the others are
         evicted: only a client that does not take what it was offered is too slow."""
         writer = self.writer

@@ -33,8 +33,8 @@ class Mailbox:
         # Guards the next seven. Taken last of all locks.
         self._lock = threading.Lock()
         self._posts: list[Post] = []
-        self._grown: dict[Room, None] = {}
-        self._to_count: dict[Room, None] = {}
+        self._grown: dict[Room[Connection], None] = {}
+        self._to_count: dict[Room[Connection], None] = {}
         self._sleeping = False
         self._wakes_by = NEVER  # if it sleeps: when it wakes by itself
         self._finish_by = NEVER
@@ -46,7 +46,7 @@ class Mailbox:
 
     # -- Any thread ----------------------------------------------------------------------------
 
-    def notify(self, room: Room) -> None:
+    def notify(self, room: Room[Connection]) -> None:
         """Tell that a room's log has grown."""
         with self._lock:
             self._grown[room] = None
@@ -82,7 +82,7 @@ class Mailbox:
         self,
         action: Callable[[Connection], None],
         connections: Iterable[Connection],
-        counted: Room | None,
+        counted: Room[Connection] | None,
     ) -> None:
         """Leave the same to do for several clients, and a room whose members are to be told their
         number, if it is not None."""
@@ -174,14 +174,14 @@ class Mailbox:
         except BlockingIOError:
             pass
 
-    def take_posts(self) -> tuple[list[Post], Iterable[Room]]:
+    def take_posts(self) -> tuple[list[Post], Iterable[Room[Connection]]]:
         """Take what is to be done for clients, and the rooms whose members are to be counted."""
         with self._lock:
             posts, self._posts = self._posts, []
             counted, self._to_count = self._to_count, {}
         return posts, counted
 
-    def wake_up(self) -> dict[Room, None]:
+    def wake_up(self) -> dict[Room[Connection], None]:
         """Say that the thread does not sleep, and take the rooms whose logs have grown."""
         with self._lock:
             self._sleeping = False

@@ -12,7 +12,7 @@ NEVER = float("inf")
 # Fewer are not worth clearing.
 MIN_SKIPPED = 256
 
-Timed = Connection | Room
+Timed = Connection | Room[Connection]
 
 
 class Timers:

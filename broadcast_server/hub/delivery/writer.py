@@ -64,18 +64,18 @@ class ClientWriter:
         selector: selectors.BaseSelector,
         timers: Timers,
         on_drained: Callable[[], None],
-        on_left: Callable[[Room, list[Connection]], None],
+        on_left: Callable[[Room[Connection], list[Connection]], None],
     ) -> None:
         self._settings = settings
         self._selector = selector
         self._timers = timers
         self._on_drained = on_drained
         self._on_left = on_left
-        self._batches: dict[tuple[Room, int, int, Form], Batch] = {}
+        self._batches: dict[tuple[Room[Connection], int, int, Form], Batch] = {}
         self.connections: dict[Connection, None] = {}
-        self.active: dict[Room, None] = {}
-        self.passing: Room | None = None
-        self.accounting: Room | None = None
+        self.active: dict[Room[Connection], None] = {}
+        self.passing: Room[Connection] | None = None
+        self.accounting: Room[Connection] | None = None
         self.encodes = dict.fromkeys(forms.ALL, 0)  # of each form but raw, which readers make
         self.joins = 0
         self.sends = 0
@@ -206,7 +206,7 @@ class ClientWriter:
             connection.deadline = min(later, connection.hard_deadline)
         return sent
 
-    def batch(self, room: Room, start: int, stop: int, form: Form = RAW) -> Batch:
+    def batch(self, room: Room[Connection], start: int, stop: int, form: Form = RAW) -> Batch:
         """Return the batch of a range: clients at the same cursor share it within a turn."""
         key = (room, start, stop, form)
         batch = self._batches.get(key)
@@ -220,7 +220,7 @@ class ClientWriter:
             self.joins += batch.count > 1
         return batch
 
-    def _make(self, room: Room, entries: list[Entry], form: Form) -> None:
+    def _make(self, room: Room[Connection], entries: list[Entry], form: Form) -> None:
         """See to it that entries have a form: each is made once, whoever needs it later."""
         slot, make = form.slot, form.make
         made = size = 0

@@ -9,15 +9,16 @@ loops that Python looks for signals. So what is left to do can be looked up ther
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from .entries import Draft
+from .subscriber import S
 
 if TYPE_CHECKING:
     from .room import Room
 
 
-class Place:
+class Place(Generic[S]):
     """A place that a publisher has in a room's log until its message is there. It is the ``Log``
     that the backplane gets, of one message. Its publisher's thread.
 
@@ -29,7 +30,7 @@ class Place:
     __slots__ = ("cost", "room")
 
     def __init__(self) -> None:
-        self.room: Room | None = None
+        self.room: Room[S] | None = None
         self.cost = 0
 
     @property
@@ -46,6 +47,6 @@ class Place:
         self._room.release(cost, self)
 
     @property
-    def _room(self) -> Room:
+    def _room(self) -> Room[S]:
         assert self.room is not None
         return self.room

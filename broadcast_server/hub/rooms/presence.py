@@ -9,83 +9,81 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from ...messages import Member
 from ...wire import events
 from .encodings import JSON
-
-if TYPE_CHECKING:
-    from ..delivery.connection import Connection
+from .subscriber import S
 
 # Above so many members there is no `join` and no `leave`, but a `count` now and then.
 MAX_NAMED = 100
 
 
-class Presence:
+class Presence(Generic[S]):
     """The members of one room. Any thread."""
 
     def __init__(self) -> None:
         # Guards members, their `member` and `missed`, watchers, recount and _changes, and what the
         # room says that it guards.
         self.lock = threading.Lock()
-        self.members: dict[int, Connection] = {}
-        self.watchers: dict[Connection, None] = {}  # members who are told of the others
+        self.members: dict[int, S] = {}
+        self.watchers: dict[S, None] = {}  # members who are told of the others
         self.recount = False  # a `count` is due
         self._changes = 0  # of members or their names
 
-    def _enter_locked(self, connection: Connection) -> tuple[Connection | None, list[Connection]]:
+    def _enter_locked(self, subscriber: S) -> tuple[S | None, list[S]]:
         """Make a client a member; return whose place it has taken, and who was told."""
         assert self.lock.locked()
-        replaced = self.members.get(connection.number)
+        replaced = self.members.get(subscriber.number)
         # Whoever was told to go before it came is none; its Close is queued under this lock.
-        if connection.closing:
+        if subscriber.closing:
             return replaced, []
-        self.members[connection.number] = connection
+        self.members[subscriber.number] = subscriber
         self._changes += 1
         if replaced is not None:
             self.watchers.pop(replaced, None)
-            told = self._tell_rename_locked(connection.member, replaced.member.name)
+            told = self._tell_rename_locked(subscriber.member, replaced.member.name)
         else:
-            told = self._tell_locked("join", connection.member)
-        if connection.form is JSON:
-            self.watchers[connection] = None
+            told = self._tell_locked("join", subscriber.member)
+        if subscriber.form is JSON:
+            self.watchers[subscriber] = None
         return replaced, told
 
-    def leave(self, connection: Connection) -> list[Connection]:
+    def leave(self, subscriber: S) -> list[S]:
         """End a membership, if there still is one; return the clients that were told of it."""
         with self.lock:
-            if self.members.get(connection.number) is not connection:
+            if self.members.get(subscriber.number) is not subscriber:
                 return []
-            del self.members[connection.number]
+            del self.members[subscriber.number]
             self._changes += 1
-            self.watchers.pop(connection, None)
-            return self._tell_locked("leave", connection.member)
+            self.watchers.pop(subscriber, None)
+            return self._tell_locked("leave", subscriber.member)
 
-    def rename(self, connection: Connection, name: str | None) -> list[Connection]:
+    def rename(self, subscriber: S, name: str | None) -> list[S]:
         """Change a member's name; return the clients that were told of it."""
         with self.lock:
-            old = connection.member
-            connection.member = dataclasses.replace(old, name=name)
-            if self.members.get(connection.number) is not connection:
+            old = subscriber.member
+            subscriber.member = dataclasses.replace(old, name=name)
+            if self.members.get(subscriber.number) is not subscriber:
                 return []
             self._changes += 1
-            return self._tell_rename_locked(connection.member, old.name)
+            return self._tell_rename_locked(subscriber.member, old.name)
 
-    def tell_count(self) -> list[Connection]:
+    def tell_count(self) -> list[S]:
         """Tell how many members there are; return the clients that were told."""
         with self.lock:
             self.recount = False
             return self._queue_to_watchers_locked(JSON.event(events.count(len(self.members))))
 
-    def tell_members(self, connection: Connection) -> None:
+    def tell_members(self, subscriber: S) -> None:
         """Tell a client all that it has not been told while its queue was too long."""
         with self.lock:
-            connection.missed = False
+            subscriber.missed = False
             members = [member.member for member in self.members.values()]
-            connection.queue_presence(JSON.event(events.members(members)))
+            subscriber.queue_presence(JSON.event(events.members(members)))
 
-    def tell_again(self) -> list[Connection]:
+    def tell_again(self) -> list[S]:
         """Tell all who is here, where nobody knows who of them was told of the last change; return
         the clients that were told."""
         with self.lock:
@@ -95,8 +93,8 @@ class Presence:
             members = [member.member for member in self.members.values()]
             return self._queue_to_watchers_locked(JSON.event(events.members(members)))
 
-    def answer_who(self, connection: Connection, ref: events.Ref, limit_bytes: int) -> bool | None:
-        """Queue the list of members for a client, as ``Connection.queue`` does; also False if
+    def answer_who(self, subscriber: S, ref: events.Ref, limit_bytes: int) -> bool | None:
+        """Queue the list of members for a client, as ``Subscriber.queue`` does; also False if
         somebody came or went meanwhile: who was told of that must not get an older list after it.
         """
         with self.lock:
@@ -106,16 +104,16 @@ class Presence:
         with self.lock:
             if changes != self._changes:
                 return False
-            return connection.queue_locked(frame, limit_bytes)
+            return subscriber.queue_locked(frame, limit_bytes)
 
-    def _tell_rename_locked(self, member: Member, old: str | None) -> list[Connection]:
+    def _tell_rename_locked(self, member: Member, old: str | None) -> list[S]:
         assert self.lock.locked()
         if member.name == old:
             return []
         frame = JSON.event(events.presence("rename", member, len(self.members), old=old))
         return self._queue_to_watchers_locked(frame)
 
-    def _tell_locked(self, kind: str, member: Member) -> list[Connection]:
+    def _tell_locked(self, kind: str, member: Member) -> list[S]:
         assert self.lock.locked()
         if not self.watchers:
             return []
@@ -126,11 +124,11 @@ class Presence:
             JSON.event(events.presence(kind, member, len(self.members)))
         )
 
-    def _queue_to_watchers_locked(self, frame: bytes) -> list[Connection]:
+    def _queue_to_watchers_locked(self, frame: bytes) -> list[S]:
         assert self.lock.locked()
         return [watcher for watcher in self.watchers if watcher.queue_presence(frame)]
 
     def member_list(self) -> list[Member]:
         """Return the members in the order in which they joined."""
         with self.lock:
-            return [connection.member for connection in self.members.values()]
+            return [subscriber.member for subscriber in self.members.values()]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any, Generic
 
 from ...errors import HubBusy
 from ...networks import network_of
 from .room import Room
+from .subscriber import S
 
-_NONE: OrderedDict[str, Room] = OrderedDict()
+_NONE: OrderedDict[str, Room[Any]] = OrderedDict()
 
 
 class NoRoom(HubBusy):
@@ -30,7 +32,7 @@ class NoRoom(HubBusy):
         self.reason = reason
 
 
-class Rooms:
+class Rooms(Generic[S]):
     """All rooms of a hub by path, the least recently opened first. Any thread.
 
     A room is made when somebody first joins it or publishes to it. It is dropped only when its
@@ -56,12 +58,12 @@ class Rooms:
         self._max_made = max_rooms_per_address
         # Guards _rooms, _made and _dropped. Taken before the backplane's and a room's lock.
         self._lock = threading.Lock()
-        self._rooms: OrderedDict[str, Room] = OrderedDict()
+        self._rooms: OrderedDict[str, Room[S]] = OrderedDict()
         # The same by maker, each likewise with the least recently opened first.
-        self._made: dict[str, OrderedDict[str, Room]] = {}
-        self._dropped: list[Room] = []
+        self._made: dict[str, OrderedDict[str, Room[S]]] = {}
+        self._dropped: list[Room[S]] = []
 
-    def open(self, path: str, maker: str | None = None) -> Room:
+    def open(self, path: str, maker: str | None = None) -> Room[S]:
         """Return the room of a path, made if need be.
 
         Args:
@@ -96,12 +98,12 @@ class Rooms:
                 self._made.setdefault(maker, OrderedDict())[path] = room
             return room
 
-    def find(self, path: str) -> Room | None:
+    def find(self, path: str) -> Room[S] | None:
         """Return the room of a path if there is one."""
         with self._lock:
             return self._rooms.get(path)
 
-    def all(self) -> list[Room]:
+    def all(self) -> list[Room[S]]:
         """Return all rooms."""
         with self._lock:
             return list(self._rooms.values())
@@ -111,13 +113,13 @@ class Rooms:
         with self._lock:
             return self._drop_one_locked(self._rooms)
 
-    def take_dropped(self) -> list[Room]:
+    def take_dropped(self) -> list[Room[S]]:
         """Return the rooms that were dropped since the last call, for the fan-out's accounts."""
         with self._lock:
             dropped, self._dropped = self._dropped, []
             return dropped
 
-    def _drop_one_locked(self, among: OrderedDict[str, Room]) -> bool:
+    def _drop_one_locked(self, among: OrderedDict[str, Room[S]]) -> bool:
         assert self._lock.locked()
         for room in among.values():
             if room.close():
@@ -125,7 +127,7 @@ class Rooms:
                 return True
         return False
 
-    def _forget_locked(self, room: Room) -> None:
+    def _forget_locked(self, room: Room[S]) -> None:
         """Take a room that is closed off the list."""
         assert self._lock.locked()
         del self._rooms[room.path]

@@ -12,12 +12,13 @@ waits for anybody, and not for a slow client.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic
 
 from ...errors import HubBusy
 from ...messages import Id, Member, format_id
@@ -25,10 +26,10 @@ from ...wire import events
 from .encodings import RAW, Form
 from .entries import ENTRY_BYTES, Draft, Entry, cost_of
 from .presence import Presence
+from .subscriber import S
 from .waiters import Bells
 
 if TYPE_CHECKING:
-    from ..delivery.connection import Connection
     from .places import Place
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
@@ -36,20 +37,21 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 0.1
 
 
-class Joined(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joined(Generic[S]):
     """What a join has come to.
 
     Attributes:
         told: the clients for which something was queued.
-        replaced: the connection whose place it has taken, which is to be closed.
+        replaced: the one whose place it has taken, which is to be closed.
     """
 
-    told: list[Connection]
-    replaced: Connection | None
+    told: list[S]
+    replaced: S | None
 
 
-class Room(Presence):
-    """One room.
+class Room(Presence[S]):
+    """One room. Generic in the class of its clients: in a hub they are ``Connection`` objects.
 
     Methods run on any thread, except those under the banner of the fan-out.
 
@@ -67,7 +69,7 @@ class Room(Presence):
         self.maker = maker
         self.ring_bytes = ring_bytes
         # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
-        # _reserved and _paused as well. Taken after the backplane's and before a connection's.
+        # _reserved and _paused as well. Taken after the backplane's and before a subscriber's.
         super().__init__()
         self._space = Bells()  # rung when publishers may go on
         self.closed = False
@@ -80,8 +82,8 @@ class Room(Presence):
         self._paused = False
         # The fan-out's own, touched by no other thread. `in_step` holds the clients that are at
         # `_offered` with nothing else to send, `behind` all others.
-        self.in_step: defaultdict[Form, dict[Connection, None]] = defaultdict(dict)
-        self.behind: dict[Connection, None] = {}
+        self.in_step: defaultdict[Form, dict[S, None]] = defaultdict(dict)
+        self.behind: dict[S, None] = {}
         self.counted_cost = 0
         # Of the entries that are held, beside their frames; others read it for their sizes.
         self.forms_bytes = 0
@@ -92,18 +94,18 @@ class Room(Presence):
 
     def join(
         self,
-        connection: Connection,
+        subscriber: S,
         history: int,
         since: Id | None,
         *,
         gap: str | None = None,
         since_text: str = "",
         welcome: Callable[[list[Member], str, str], bytes] | None = None,
-    ) -> Joined | None:
+    ) -> Joined[S] | None:
         """Make a client a member, fix where its reading begins, and tell the others.
 
         Args:
-            connection: the client.
+            subscriber: the client.
             history, since: what it wants to read first.
             gap: why nothing before the room's log can be known to have been read, if so.
             since_text: ``since`` as the client has written it.
@@ -122,30 +124,30 @@ class Room(Presence):
                 return None
             head = self._base + len(self._entries)
             if since is None:
-                connection.cursor = max(self._base, head - history)
+                subscriber.cursor = max(self._base, head - history)
             else:
                 if gap is None and since < self._floor:
                     gap = "trimmed"
-                if gap is not None and connection.form is RAW:
+                if gap is not None and subscriber.form is RAW:
                     raise LookupError("the messages after this id are not held any more")
-                connection.cursor = self._base if gap is not None else self._position_after(since)
-            after = self.id_before(connection.cursor)
-            connection.joined_after = after
-            connection.skips_to = head if since is None else connection.cursor
-            replaced, told = self._enter_locked(connection)
+                subscriber.cursor = self._base if gap is not None else self._position_after(since)
+            after = self.id_before(subscriber.cursor)
+            subscriber.joined_after = after
+            subscriber.skips_to = head if since is None else subscriber.cursor
+            replaced, told = self._enter_locked(subscriber)
             first = b""
             again: Callable[[str], bytes] | None = None
             if welcome is not None:
                 members = [member.member for member in self.members.values()]
                 newest = format_id(*self.id_before(head))
                 first = welcome(members, newest, format_id(*after))
-                if connection.cursor < connection.skips_to:
+                if subscriber.cursor < subscriber.skips_to:
                     again = functools.partial(welcome, members, newest)
             if gap is not None:
                 body = events.gap(gap, since_text, format_id(*after))
-                first += connection.form.event(body, "gap")
+                first += subscriber.form.event(body, "gap")
             if first:
-                connection.queue_first(first, again)
+                subscriber.queue_first(first, again)
             return Joined(told, replaced)
 
     def _position_after(self, since: Id) -> int:
@@ -159,7 +161,7 @@ class Room(Presence):
         cost: int,
         deadline: float | None,
         given_up: Callable[[], bool],
-        place: Place | None = None,
+        place: Place[S] | None = None,
     ) -> bool:
         """Wait until the fan-out has room for a batch, and keep the place for it.
 
@@ -198,7 +200,7 @@ class Room(Presence):
             if given_up():
                 return False
 
-    def release(self, cost: int, place: Place | None = None) -> None:
+    def release(self, cost: int, place: Place[S] | None = None) -> None:
         """Give back a place that will not be used, and let publishers go on."""
         with self.lock:
             self._reserved -= cost
@@ -207,7 +209,7 @@ class Room(Presence):
             self._resume_locked()
 
     def append(
-        self, drafts: Sequence[Draft], ms: int, first_seq: int, place: Place | None = None
+        self, drafts: Sequence[Draft], ms: int, first_seq: int, place: Place[S] | None = None
     ) -> bool:
         """Put a batch, whose place is reserved, at the head. Called by the backplane under its
         lock.

@@ -1,4 +1,4 @@
-"""A client's state: what waits for it, which Close counts, and who closes the socket."""
+"""The fan-out's half of a client: what is taken for sending, and who closes the socket."""
 
 from __future__ import annotations
 
@@ -52,17 +52,6 @@ def test_personal_frames_keep_their_place_among_the_messages(pair: Pair) -> None
     assert (connection.rest_is_close, connection.personal_bytes) == (False, 1 + ENTRY_BYTES)
 
 
-def test_too_much_is_not_queued_but_one_frame_always_is(pair: Pair) -> None:
-    """A frame above the limit alone could never be sent otherwise."""
-    connection, _ = pair
-    first, one = 100 + ENTRY_BYTES, 1 + ENTRY_BYTES
-    assert connection.queue(bytes(100), 10) is True
-    assert connection.queue(b"x", 10) is False
-    assert connection.queue(b"x") is True
-    assert connection.queue(b"x", first + 2 * one) is True
-    assert connection.queue(b"x", first + 2 * one) is False
-
-
 def test_first_close_counts_and_nothing_follows_it(pair: Pair) -> None:
     """Neither another Close nor a message nor a pong."""
     connection, _ = pair
@@ -75,40 +64,6 @@ def test_first_close_counts_and_nothing_follows_it(pair: Pair) -> None:
     connection.take_personal()
     assert connection.rest_is_close and connection.rest is not None
     assert bytes(connection.rest) == frames.encode_close(1001, "bye")
-
-
-def test_echo_of_a_close_has_no_reason(pair: Pair) -> None:
-    """The leave callback is told the peer's code and reason; the peer gets its code back."""
-    connection, _ = pair
-    assert connection.queue_close(4000, "its reason", echo_code=4000)
-    connection.take_personal()
-    assert connection.rest is not None and bytes(connection.rest) == frames.encode_close(4000)
-    assert (connection.end_code, connection.end_reason) == (4000, "its reason")
-
-
-def test_nothing_is_queued_for_a_client_that_ends(pair: Pair) -> None:
-    """It would never be sent, and who sends is told so."""
-    connection, _ = pair
-    connection.end(frames.ABNORMAL, "")
-    assert connection.queue(b"x") is None
-
-
-def test_lost_connection_is_not_answered(pair: Pair) -> None:
-    """An echo would say that all before the peer's Close was accepted: not once it was lost."""
-    connection, _ = pair
-    connection.end(frames.ABNORMAL, "")
-    assert not connection.queue_close(1000, "", echo_code=1000)
-    assert not connection.personal
-
-
-def test_close_of_the_peer_after_our_end_gets_our_reason(pair: Pair) -> None:
-    """The reader has thrown away what came since: an echo would be read as "accepted"."""
-    connection, _ = pair
-    connection.end(1001, "the hub stops")
-    assert connection.queue_close(1000, "", echo_code=1000)
-    connection.take_personal()
-    assert connection.rest is not None
-    assert bytes(connection.rest) == frames.encode_close(1001, "the hub stops")
 
 
 def test_eviction_throws_away_what_waits(pair: Pair) -> None:

@@ -19,7 +19,7 @@ SECONDS = 10.0
 
 
 class Client:
-    """What a room needs of a connection."""
+    """What a room needs of a subscriber."""
 
     def __init__(self, number: int) -> None:
         self.number = number
