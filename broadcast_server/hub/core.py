@@ -25,9 +25,8 @@ from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
 from .rates import AddressRates
 from .rooms.entries import Accepted, Draft, cost_of, encode
-from .rooms.places import Place
 from .rooms.registry import Rooms
-from .rooms.room import Room
+from .rooms.room import Reservation, Room
 from .sessions import Sessions
 
 logger = logging.getLogger("broadcast_server.hub")
@@ -236,32 +235,37 @@ class Core:
             HubStopped: the hub does not run.
         """
         drafts = [draft]
-        place: Place[Connection] = Place()
+        reservation: Reservation[Connection] = Reservation()
         found: list[Accepted] = []
         try:
-            room = self._reserve(path, cost_of(drafts), deadline, maker, place)
+            room = self._reserve(path, cost_of(drafts), deadline, maker, reservation)
             self._count(drafts)
-            self.backplane.submit(place, drafts, found.append, maker is not None)
+            self.backplane.submit(reservation, drafts, found.append, maker is not None)
             self.fanout.notify(room)
         except BaseException:
             # Perhaps Ctrl-C, and nobody knows where: what is in the log goes out, for anything else
             # the place is given back.
-            if place.room is not None:
-                place.release(place.cost)
-                self.fanout.notify(place.room)
+            if reservation.room is not None:
+                reservation.release(reservation.cost)
+                self.fanout.notify(reservation.room)
                 self.fanout.wake()
             raise
         return found[0]
 
     def _reserve(
-        self, path: str, cost: int, deadline: float, maker: str | None, place: Place[Connection]
+        self,
+        path: str,
+        cost: int,
+        deadline: float,
+        maker: str | None,
+        reservation: Reservation[Connection],
     ) -> Room[Connection]:
         def given_up() -> bool:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
             room = self.rooms.open(path, maker)
-            if room.reserve(cost, deadline, given_up, place):
+            if room.reserve(cost, deadline, given_up, reservation):
                 return room
         raise HubStopped("the hub is stopping")
 

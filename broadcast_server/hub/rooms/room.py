@@ -18,7 +18,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
 from ...errors import HubBusy
 from ...messages import Id, Member, format_id
@@ -28,9 +28,6 @@ from .entries import ENTRY_BYTES, Draft, Entry, cost_of
 from .presence import Presence
 from .subscriber import S
 from .waiters import Bells
-
-if TYPE_CHECKING:
-    from .places import Place
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
@@ -161,7 +158,7 @@ class Room(Presence[S]):
         cost: int,
         deadline: float | None,
         given_up: Callable[[], bool],
-        place: Place[S] | None = None,
+        reservation: Reservation[S] | None = None,
     ) -> bool:
         """Wait until the fan-out has room for a batch, and keep the place for it.
 
@@ -172,7 +169,7 @@ class Room(Presence[S]):
             cost: what the batch will add to the log.
             deadline: ``time.monotonic()`` at which to give up; None to wait for ``given_up``.
             given_up: asked again and again while waiting, without any lock.
-            place: notes what is reserved, for a publisher that may be interrupted.
+            reservation: notes what is reserved, for a publisher that may be interrupted.
 
         Returns:
             False if the room was dropped or ``given_up()`` came true.
@@ -186,8 +183,8 @@ class Room(Presence[S]):
                     return False
                 if not self._paused:
                     self._reserved += cost
-                    if place is not None:
-                        place.room, place.cost = self, cost
+                    if reservation is not None:
+                        reservation.room, reservation.cost = self, cost
                     self._paused = self._lag_locked() > self.ring_bytes // 4
                     return True
                 timeout = WAIT_SECONDS
@@ -200,16 +197,20 @@ class Room(Presence[S]):
             if given_up():
                 return False
 
-    def release(self, cost: int, place: Place[S] | None = None) -> None:
+    def release(self, cost: int, reservation: Reservation[S] | None = None) -> None:
         """Give back a place that will not be used, and let publishers go on."""
         with self.lock:
             self._reserved -= cost
-            if place is not None:
-                place.cost -= cost
+            if reservation is not None:
+                reservation.cost -= cost
             self._resume_locked()
 
     def append(
-        self, drafts: Sequence[Draft], ms: int, first_seq: int, place: Place[S] | None = None
+        self,
+        drafts: Sequence[Draft],
+        ms: int,
+        first_seq: int,
+        reservation: Reservation[S] | None = None,
     ) -> bool:
         """Put a batch, whose place is reserved, at the head. Called by the backplane under its
         lock.
@@ -231,11 +232,11 @@ class Room(Presence[S]):
             for seq, draft in enumerate(drafts, first_seq):
                 end += len(draft.frame)
                 new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
-            # In one step, as `places` says.
+            # In one step, as `Reservation` says.
             entries += new
             self._reserved -= cost
-            if place is not None:
-                place.cost -= cost
+            if reservation is not None:
+                reservation.cost -= cost
         return True
 
     def _lag_locked(self) -> int:
@@ -403,3 +404,42 @@ class Room(Presence[S]):
         if index > 0:
             return self._entries[index - 1].ms, self._entries[index - 1].seq
         return self._floor
+
+
+class Reservation(Generic[S]):
+    """What a publisher has reserved in a room's log until its message is there. Its thread.
+
+    The backplane gets it as the ``Log`` of one message. A message gets its place in three steps:
+    reserve, append, notify the fan-out. Ctrl-C may come between two of them, and within each. What
+    is reserved, used or given back is noted here in the same moment as in the room: there is no
+    call between the two, and Python looks for signals at calls and loops. So a publisher that was
+    interrupted finds here what is left to do.
+
+    Attributes:
+        room: where it is; None before anything is reserved.
+        cost: what is reserved and neither used nor given back.
+    """
+
+    __slots__ = ("cost", "room")
+
+    def __init__(self) -> None:
+        self.room: Room[S] | None = None
+        self.cost = 0
+
+    @property
+    def path(self) -> str:
+        """The room's path."""
+        return self._room.path
+
+    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> bool:
+        """Use what is reserved; see ``Room.append``."""
+        return self._room.append(drafts, ms, first_seq, self)
+
+    def release(self, cost: int) -> None:
+        """Give back this much of it."""
+        self._room.release(cost, self)
+
+    @property
+    def _room(self) -> Room[S]:
+        assert self.room is not None
+        return self.room

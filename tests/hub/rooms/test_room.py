@@ -11,7 +11,7 @@ import pytest
 from broadcast_server.errors import HubBusy
 from broadcast_server.hub.rooms.encodings import RAW
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
-from broadcast_server.hub.rooms.room import Room
+from broadcast_server.hub.rooms.room import Reservation, Room
 from broadcast_server.messages import Member
 
 RING = 64 * 1024
@@ -302,3 +302,22 @@ def test_stop_within_takes_at_least_one() -> None:
     r.trim(5)
     assert r.stop_within(5, 10, 200) == 7
     assert r.stop_within(6, 7, 1000) == 7
+
+
+# -- What is reserved --------------------------------------------------------------------------
+
+
+def test_reservation_knows_what_of_it_is_still_to_be_given_back() -> None:
+    """A publisher that was interrupted looks there; see ``test_ctrl_c``."""
+    r = room()
+    used, unused = Reservation(), Reservation()
+    batch = drafts(1)
+    for reservation in (used, unused):
+        assert reservation.room is None
+        assert r.reserve(cost_of(batch), None, never, reservation)
+        assert (reservation.room, reservation.path, reservation.cost) == (r, "/r", cost_of(batch))
+    assert used.append(batch, 10, 1)
+    assert (used.cost, unused.cost, r._reserved) == (0, cost_of(batch), cost_of(batch))
+    for _ in range(2):
+        unused.release(unused.cost)
+        assert (unused.cost, r._reserved) == (0, 0)
