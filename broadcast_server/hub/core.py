@@ -17,7 +17,7 @@ from ..errors import HubStopped
 from ..messages import Id, Member, Message
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
-from .backplane.memory import Done, MemoryBackplane, SenderGone
+from .backplane.interface import Backplane, Done, SenderGone
 from .delivery.connection import Connection
 from .delivery.fanout import FanOut
 from .http import access
@@ -73,7 +73,7 @@ class Core:
 
     settings: Settings
     rooms: Rooms[Connection]
-    backplane: MemoryBackplane
+    backplane: Backplane
     fanout: FanOut
     on_message: Callable[[Message], object] | None = None
     on_join: Callable[[Member], object] | None = None

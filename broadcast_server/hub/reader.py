@@ -17,7 +17,7 @@ from ..messages import format_id
 from ..wire import events, frames
 from ..wire.events import BadFrame
 from ..wire.frames import FrameDecoder
-from .backplane.memory import SenderGone
+from .backplane.interface import SenderGone
 from .core import Core, Refused
 from .delivery.connection import Connection
 from .delivery.timers import NEVER

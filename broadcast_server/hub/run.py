@@ -18,6 +18,7 @@ from ..errors import HubBusy
 from ..messages import Member, Message
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
+from .backplane.interface import Backplane
 from .backplane.memory import MemoryBackplane
 from .core import Core, Filter
 from .delivery.connection import Connection
@@ -76,7 +77,7 @@ class Run:
         self._drained = Bells()  # rung when a client's personal queue has drained
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
-        backplane = MemoryBackplane()
+        backplane: Backplane = MemoryBackplane()
         rooms: Rooms[Connection] = Rooms(
             settings.room_log_bytes,
             settings.max_rooms,

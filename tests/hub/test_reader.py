@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub
-from broadcast_server.hub.backplane.memory import Done, Log, MemoryBackplane
+from broadcast_server.hub.backplane.interface import Done, RoomLog
+from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..promises.test_subprotocol import Peer
@@ -38,9 +39,11 @@ class LateBackplane(MemoryBackplane):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: list[tuple[Log, Sequence[Draft], Done, bool]] = []
+        self.waiting: list[tuple[RoomLog, Sequence[Draft], Done, bool]] = []
 
-    def submit(self, room: Log, drafts: Sequence[Draft], done: Done, outside: bool = False) -> None:
+    def submit(
+        self, room: RoomLog, drafts: Sequence[Draft], done: Done, outside: bool = False
+    ) -> None:
         self.waiting.append((room, drafts, done, outside))
 
     def accept(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Message
-from broadcast_server.hub.backplane.memory import SenderGone
+from broadcast_server.hub.backplane.interface import SenderGone
 from broadcast_server.hub.core import Core
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.reader import Reader

@@ -1,19 +1,4 @@
-"""Where a message gets its id.
-
-A backplane takes a batch of drafts for one room and calls ``done`` with their ids once they are
-accepted, that is: in the room's log. In memory this happens before ``submit`` returns. A durable
-store or a stream shared by several hubs has its place here: it would call ``done`` later, from a
-thread of its own, and readers would go on reading in the meantime.
-
-What whoever submits may rely on, and what it owes:
-
-- From ``submit`` on the batch is the backplane's; nobody else changes the list, or uses it again.
-- ``done`` is called once for each batch that was accepted, without a lock, on any thread. It may
-  wait for the client, which may take its acks slowly, and it calls the program's ``on_message``: a
-  backplane that completes later calls it on a thread for which nobody else waits.
-- Readers do not care when it is called. ``Core.publish_one``, for the program and for publishers
-  over HTTP, does: it has its answer when ``submit`` returns.
-"""
+"""The backplane of one hub in memory: ids from one clock, and the keys that it has seen."""
 
 from __future__ import annotations
 
@@ -21,41 +6,19 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ...errors import HubStopped
 from ...messages import Id
 from ..rooms.entries import Accepted, Draft, cost_of
-
-Done = Callable[[Accepted], None]
-
-
-class SenderGone(Exception):
-    """A batch is of a client that has left its room meanwhile; nothing of it was accepted."""
-
+from .interface import Done, RoomLog, SenderGone
 
 # How long a key is remembered, and how many of them in all rooms.
 KEY_SECONDS = 600.0
 MAX_KEYS = 100_000
 
 
-class Log(Protocol):
-    """What a backplane needs of a room."""
-
-    @property
-    def path(self) -> str:
-        """The room's path."""
-
-    def append(self, drafts: Sequence[Draft], ms: int, first_seq: int) -> bool:
-        """Put a batch at the end; return False, and do nothing, if its sender is no member any
-        more."""
-
-    def release(self, cost: int) -> None:
-        """Give back the place of what is not appended."""
-
-
 class MemoryBackplane:
-    """Gives out ids from one clock for the whole hub; keeps nothing.
+    """Gives out ids from one clock for the whole hub; stores no messages.
 
     All methods may be called from any thread.
 
@@ -88,21 +51,10 @@ class MemoryBackplane:
         self._ms = int(clock() * 1000) + 1
         self.started: Id = (self._ms, 0)
 
-    def submit(self, room: Log, drafts: Sequence[Draft], done: Done, outside: bool = False) -> None:
-        """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a
-        lock.
-
-        Args:
-            room: where it goes.
-            drafts: the batch, of one sender; it is the backplane's from now on.
-            done: called with the ids.
-            outside: it comes from a publisher that is no member.
-
-        Raises:
-            HubStopped: ``close()`` was called, or ``close_outside()`` and it is from outside;
-                nothing was accepted.
-            SenderGone: the sender is no member any more; nothing was accepted.
-        """
+    def submit(
+        self, room: RoomLog, drafts: Sequence[Draft], done: Done, outside: bool = False
+    ) -> None:
+        """See ``Backplane.submit``; ``done`` is called before it returns."""
         keyed = any(draft.key is not None for draft in drafts)
         fresh: Sequence[Draft] = drafts
         repeated: dict[int, Id] = {}

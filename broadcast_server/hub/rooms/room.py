@@ -1,4 +1,4 @@
-"""A room: its log of messages, and how far the fan-out has got. Who is in it: ``presence``.
+"""A room: its log of messages, what is reserved in it, and how far the fan-out has got.
 
 The log is a list of entries, indexed by position since the room began: ``base`` is the position of
 the first one still held, ``head`` the one that the next message will get. Publishers append at the
@@ -8,6 +8,8 @@ front, and never what it has not offered yet.
 Back-pressure is the distance between the two: publishers pause when more than a quarter of the ring
 is not offered yet and go on below an eighth. So a publisher waits for the fan-out, which never
 waits for anybody, and not for a slow client.
+
+Who is in the room is in ``presence``.
 """
 
 from __future__ import annotations
@@ -409,7 +411,7 @@ class Room(Presence[S]):
 class Reservation(Generic[S]):
     """What a publisher has reserved in a room's log until its message is there. Its thread.
 
-    The backplane gets it as the ``Log`` of one message. A message gets its place in three steps:
+    The backplane gets it as the ``RoomLog`` of one message. A message gets its place in three steps:
     reserve, append, notify the fan-out. Ctrl-C may come between two of them, and within each. What
     is reserved, used or given back is noted here in the same moment as in the room: there is no
     call between the two, and Python looks for signals at calls and loops. So a publisher that was

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from broadcast_server.errors import HubStopped
-from broadcast_server.hub.backplane.memory import MemoryBackplane, SenderGone
+from broadcast_server.hub.backplane.interface import SenderGone
+from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.rooms.entries import Accepted, Draft
 from broadcast_server.messages import format_id, parse_id
 
