@@ -25,7 +25,7 @@ from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
 from .rates import AddressRates
 from .rooms.entries import Accepted, Draft, cost_of, encode
-from .rooms.registry import Rooms
+from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
 from .sessions import Sessions
 
@@ -72,7 +72,7 @@ class Core:
     """
 
     settings: Settings
-    rooms: Rooms[Connection]
+    rooms: RoomRegistry[Connection]
     backplane: Backplane
     fanout: FanOut
     on_message: Callable[[Message], object] | None = None

@@ -24,7 +24,7 @@ from .core import Core, Filter
 from .delivery.connection import Connection
 from .delivery.fanout import FanOut
 from .http.access import Authorize
-from .rooms.registry import Rooms
+from .rooms.registry import RoomRegistry
 from .rooms.room import WAIT_SECONDS
 from .rooms.waiters import Bells
 from .server import HubServer
@@ -78,7 +78,7 @@ class Run:
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
         backplane: Backplane = MemoryBackplane()
-        rooms: Rooms[Connection] = Rooms(
+        rooms: RoomRegistry[Connection] = RoomRegistry(
             settings.room_log_bytes,
             settings.max_rooms,
             backplane.newest,

@@ -401,7 +401,9 @@ def test_nothing_is_kept_of_those_who_have_come_and_gone() -> None:
                 nonlocal found
                 new = (item for item in objects_of_the_package() if id(item) not in known)
                 found = Counter(type(item).__name__ for item in new)
-                return not any(found[kind] for kind in ("HubHandler", "Connection", "Batch"))
+                return not any(
+                    found[kind] for kind in ("HubHandler", "Connection", "Batch", "LogBatch")
+                )
 
             assert wait_until(is_over, SECONDS), found
             return found

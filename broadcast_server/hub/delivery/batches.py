@@ -16,7 +16,7 @@ from ..rooms.entries import Entry
 Range = tuple[int, int]
 
 
-class Batch:
+class LogBatch:
     """The entries from position ``start`` up to ``stop``, never none.
 
     Used by the fan-out's thread only.

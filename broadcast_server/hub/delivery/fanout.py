@@ -24,9 +24,9 @@ from ...messages import format_id
 from ...settings import Settings
 from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
-from ..rooms.registry import Rooms
+from ..rooms.registry import RoomRegistry
 from ..rooms.room import Room
-from .batches import Batch
+from .batches import LogBatch
 from .connection import Connection
 from .liveness import Liveness, latest_ping
 from .mailbox import Mailbox, Post
@@ -59,7 +59,7 @@ class FanOut:
     """
 
     def __init__(
-        self, settings: Settings, rooms: Rooms[Connection], on_drained: Callable[[], None]
+        self, settings: Settings, rooms: RoomRegistry[Connection], on_drained: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._rooms = rooms
@@ -259,7 +259,7 @@ class FanOut:
         self.pass_seconds += seconds
         return more
 
-    def _offer(self, room: Room[Connection], batch: Batch, form: Form) -> None:
+    def _offer(self, room: Room[Connection], batch: LogBatch, form: Form) -> None:
         """Give a batch to all who are in step and want this form."""
         writer = self.writer
         data = batch.data

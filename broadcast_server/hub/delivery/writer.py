@@ -22,7 +22,7 @@ from ..rooms import encodings as forms
 from ..rooms.encodings import RAW, Form
 from ..rooms.entries import Entry
 from ..rooms.room import Room
-from .batches import Batch, Range
+from .batches import LogBatch, Range
 from .connection import Connection
 from .timers import Timers
 
@@ -71,7 +71,7 @@ class ClientWriter:
         self._timers = timers
         self._on_drained = on_drained
         self._on_left = on_left
-        self._batches: dict[tuple[Room[Connection], int, int, Form], Batch] = {}
+        self._batches: dict[tuple[Room[Connection], int, int, Form], LogBatch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room[Connection], None] = {}
         self.passing: Room[Connection] | None = None
@@ -148,7 +148,7 @@ class ClientWriter:
             room.in_step[connection.form][connection] = None
             connection.replaying = False
 
-    def _send_log(self, connection: Connection, batch: Batch) -> bool:
+    def _send_log(self, connection: Connection, batch: LogBatch) -> bool:
         """Send a batch to a client alone; return whether it took all."""
         if connection.exclude in batch.origins:
             return self.send_ranges(connection, batch)
@@ -163,7 +163,7 @@ class ClientWriter:
             self.take_partly(connection, batch, sent, None)
         return False
 
-    def send_ranges(self, connection: Connection, batch: Batch) -> bool:
+    def send_ranges(self, connection: Connection, batch: LogBatch) -> bool:
         """Send what is not the client's own; return whether it took all."""
         ranges, count = batch.without(connection.exclude)
         size = sum(stop - start for start, stop in ranges)
@@ -206,7 +206,7 @@ class ClientWriter:
             connection.deadline = min(later, connection.hard_deadline)
         return sent
 
-    def batch(self, room: Room[Connection], start: int, stop: int, form: Form = RAW) -> Batch:
+    def batch(self, room: Room[Connection], start: int, stop: int, form: Form = RAW) -> LogBatch:
         """Return the batch of a range: clients at the same cursor share it within a turn."""
         key = (room, start, stop, form)
         batch = self._batches.get(key)
@@ -216,7 +216,7 @@ class ClientWriter:
             entries = room.entries(start, stop)
             if form is not RAW:
                 self._make(room, entries, form)
-            batch = self._batches[key] = Batch(start, entries, form)
+            batch = self._batches[key] = LogBatch(start, entries, form)
             self.joins += batch.count > 1
         return batch
 
@@ -237,7 +237,7 @@ class ClientWriter:
             self.active[room] = None
 
     def take_partly(
-        self, connection: Connection, batch: Batch, sent: int, ranges: list[Range] | None
+        self, connection: Connection, batch: LogBatch, sent: int, ranges: list[Range] | None
     ) -> None:
         """Move a client to where a send stopped, and wait until its socket takes more."""
         connection.cursor, connection.rest = batch.locate(sent, ranges)

@@ -20,7 +20,7 @@ from .subscriber import S
 MAX_NAMED = 100
 
 
-class Presence(Generic[S]):
+class Roster(Generic[S]):
     """The members of one room. Any thread."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ class NoRoom(HubBusy):
         self.reason = reason
 
 
-class Rooms(Generic[S]):
+class RoomRegistry(Generic[S]):
     """All rooms of a hub by path, the least recently opened first. Any thread.
 
     A room is made when somebody first joins it or publishes to it. It is dropped only when its

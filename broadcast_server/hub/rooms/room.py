@@ -27,7 +27,7 @@ from ...messages import Id, Member, format_id
 from ...wire import events
 from .encodings import RAW, Form
 from .entries import ENTRY_BYTES, Draft, Entry, cost_of
-from .presence import Presence
+from .presence import Roster
 from .subscriber import S
 from .waiters import Bells
 
@@ -49,7 +49,7 @@ class Joined(Generic[S]):
     replaced: S | None
 
 
-class Room(Presence[S]):
+class Room(Roster[S]):
     """One room. Generic in the class of its clients: in a hub they are ``Connection`` objects.
 
     Methods run on any thread, except those under the banner of the fan-out.
@@ -411,11 +411,11 @@ class Room(Presence[S]):
 class Reservation(Generic[S]):
     """What a publisher has reserved in a room's log until its message is there. Its thread.
 
-    The backplane gets it as the ``RoomLog`` of one message. A message gets its place in three steps:
-    reserve, append, notify the fan-out. Ctrl-C may come between two of them, and within each. What
-    is reserved, used or given back is noted here in the same moment as in the room: there is no
-    call between the two, and Python looks for signals at calls and loops. So a publisher that was
-    interrupted finds here what is left to do.
+    The backplane gets it as the ``RoomLog`` of one message. A message gets its place in three
+    steps: reserve, append, notify the fan-out. Ctrl-C may come between two of them, and within
+    each. What is reserved, used or given back is noted here in the same moment as in the room:
+    there is no call between the two, and Python looks for signals at calls and loops. So a
+    publisher that was interrupted finds here what is left to do.
 
     Attributes:
         room: where it is; None before anything is reserved.

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from broadcast_server.hub.delivery.batches import Batch
+from broadcast_server.hub.delivery.batches import LogBatch
 from broadcast_server.hub.rooms.entries import Entry
 
 A, B, C = 1, 2, 3
@@ -22,11 +22,11 @@ def entries_of(*sent: tuple[int, bytes], before: int = 0) -> list[Entry]:
     return entries
 
 
-def batch_of(*sent: tuple[int, bytes]) -> Batch:
-    return Batch(10, entries_of(*sent, before=5000))
+def batch_of(*sent: tuple[int, bytes]) -> LogBatch:
+    return LogBatch(10, entries_of(*sent, before=5000))
 
 
-def without(batch: Batch, origin: int) -> tuple[bytes, int]:
+def without(batch: LogBatch, origin: int) -> tuple[bytes, int]:
     """Return the bytes that one origin gets, and the number of entries in them."""
     ranges, count = batch.without(origin)
     # Neighbours are one range: each is a part of the sender's send.
@@ -35,7 +35,7 @@ def without(batch: Batch, origin: int) -> tuple[bytes, int]:
     return b"".join(batch.data[start:stop] for start, stop in ranges), count
 
 
-def locate(batch: Batch, sent: int, origin: int | None = None) -> tuple[int, bytes | None]:
+def locate(batch: LogBatch, sent: int, origin: int | None = None) -> tuple[int, bytes | None]:
     """Return where a client is; one with an origin was not offered its own entries."""
     ranges = None if origin is None else batch.without(origin)[0]
     position, rest = batch.locate(sent, ranges)
@@ -45,7 +45,7 @@ def locate(batch: Batch, sent: int, origin: int | None = None) -> tuple[int, byt
 def test_single_entry_is_not_copied() -> None:
     """What goes to a thousand clients is the frame in the log itself."""
     (entry,) = entries_of((A, b"frame"))
-    batch = Batch(7, [entry])
+    batch = LogBatch(7, [entry])
     assert batch.data is entry.frame
     assert (batch.start, batch.stop, batch.count, batch.origins) == (7, 8, 1, {A})
 
@@ -101,7 +101,7 @@ def test_nothing_sent_is_the_batch_from_its_start() -> None:
 def test_client_that_took_part_is_located(sent: int, position: int, rest: bytes | None) -> None:
     """Inside a frame the rest of it is kept; at a boundary nothing is."""
     entries = entries_of((A, b"aa"), (B, b"bbb"), (A, b"c"), before=77)
-    batch = Batch(10, entries)
+    batch = LogBatch(10, entries)
     assert locate(batch, sent) == (position, rest)
     view = batch.locate(sent, None)[1]
     assert view is None or view.obj is entries[position - 11].frame  # pinned, not copied
@@ -138,7 +138,7 @@ def test_any_batch_in_any_parts(seed: int) -> None:
         expected = b"".join(entry.frame for entry in entries if entry.origin != client)
         got, counted, cursor = b"", 0, 0
         while cursor < len(entries):
-            batch = Batch(cursor, entries[cursor:])
+            batch = LogBatch(cursor, entries[cursor:])
             ranges, offered, count = None, batch.data, batch.count
             if client in batch.origins:
                 ranges, count = batch.without(client)

@@ -15,7 +15,7 @@ from broadcast_server.hub.delivery.fanout import FanOut
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.rooms.encodings import JSON, RAW, SSE_JSON, Form
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
-from broadcast_server.hub.rooms.registry import Rooms
+from broadcast_server.hub.rooms.registry import RoomRegistry
 from broadcast_server.messages import Member, format_id
 from broadcast_server.settings import Settings
 from broadcast_server.wire import events, frames
@@ -174,7 +174,7 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.rooms = Rooms(self.settings.room_log_bytes, 10, lambda: (1, 0))
+        self.rooms = RoomRegistry(self.settings.room_log_bytes, 10, lambda: (1, 0))
         self.room = self.rooms.open("/r")
         self.fanout = FanOut(self.settings, self.rooms, lambda: None)
         self.sockets: list[socket.socket] = []

@@ -8,16 +8,16 @@ import pytest
 
 from broadcast_server.errors import HubBusy
 from broadcast_server.hub.rooms.entries import cost_of
-from broadcast_server.hub.rooms.registry import NoRoom, Rooms
+from broadcast_server.hub.rooms.registry import NoRoom, RoomRegistry
 from broadcast_server.hub.rooms.room import Room
 
 from ...support import wait_until
 from .test_room import RING, SECONDS, client, drafts, never
 
 
-def rooms(max_rooms: int = 2) -> Rooms:
+def rooms(max_rooms: int = 2) -> RoomRegistry:
     """Return an empty set of rooms."""
-    return Rooms(RING, max_rooms, lambda: (7, 3))
+    return RoomRegistry(RING, max_rooms, lambda: (7, 3))
 
 
 def test_room_is_made_once_and_begins_at_the_newest_id() -> None:
@@ -80,8 +80,8 @@ def test_rooms_opened_by_many_threads_are_the_same() -> None:
 # -- Who makes rooms ---------------------------------------------------------------------------
 
 
-def limited(max_rooms: int, per_address: int) -> Rooms:
-    return Rooms(RING, max_rooms, lambda: (7, 3), per_address)
+def limited(max_rooms: int, per_address: int) -> RoomRegistry:
+    return RoomRegistry(RING, max_rooms, lambda: (7, 3), per_address)
 
 
 def paths(found: list[Room]) -> list[str]:
