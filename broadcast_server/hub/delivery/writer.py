@@ -18,7 +18,7 @@ from collections.abc import Callable
 from ...messages import format_id
 from ...settings import Settings
 from ...wire import frames
-from ..rooms import encodings as forms
+from ..rooms import encodings
 from ..rooms.encodings import RAW, Form
 from ..rooms.entries import Entry
 from ..rooms.room import Room
@@ -76,7 +76,7 @@ class ClientWriter:
         self.active: dict[Room[Connection], None] = {}
         self.passing: Room[Connection] | None = None
         self.accounting: Room[Connection] | None = None
-        self.encodes = dict.fromkeys(forms.ALL, 0)  # of each form but raw, which readers make
+        self.encodes = dict.fromkeys(encodings.ALL, 0)  # of each form but raw, which readers make
         self.joins = 0
         self.sends = 0
         self.deliveries = 0

@@ -1,7 +1,7 @@
 """A message inside the hub: on its way to an id, and as a room's log keeps it.
 
-``Draft`` is an accepted message on its way to an id, ``Entry`` the same with its id in a room's log.
-The bytes that go to clients are made once, in ``encode``, and shared by all of them.
+``Draft`` is an accepted message on its way to an id, ``Entry`` the same with its id in the log of a
+room. The bytes that go to clients are made once, in ``encode``, and shared by all of them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from broadcast_server.hub.rooms import encodings as forms
+from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.entries import Entry, encode
 from broadcast_server.wire import frames
 
@@ -21,12 +21,12 @@ def entry(data: str | bytes) -> Entry:
 def test_raw_is_the_frame_itself() -> None:
     """Nothing is made twice for plain clients."""
     found = entry("x")
-    assert forms.RAW.make(found) is found.frame
+    assert encodings.RAW.make(found) is found.frame
 
 
 def test_json_is_a_text_frame_with_the_event() -> None:
     """Also of a binary message."""
-    frame = forms.JSON.make(entry(b"\xff"))
+    frame = encodings.JSON.make(entry(b"\xff"))
     assert frame[0] == frames.FIN | frames.TEXT
     data = frames.data_of(frame)
     assert isinstance(data, str)
@@ -46,19 +46,19 @@ def test_json_is_a_text_frame_with_the_event() -> None:
 def test_sse_has_a_line_for_each_line_of_the_message(data: str, lines: list[str]) -> None:
     """WHATWG HTML §9.2.6 knows three line ends, and no others."""
     expected = "id: 1795586400007-3\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
-    assert forms.SSE.make(entry(data)).decode() == expected
+    assert encodings.SSE.make(entry(data)).decode() == expected
 
 
 def test_sse_of_a_binary_message_is_an_event_of_its_own() -> None:
     """In base64: a stream is text."""
     data = bytes(range(256))
     expected = b"id: 1795586400007-3\nevent: binary\ndata: %s\n\n" % base64.b64encode(data)
-    assert forms.SSE.make(entry(data)) == expected
+    assert encodings.SSE.make(entry(data)) == expected
 
 
 def test_sse_json_has_the_whole_event_in_one_line() -> None:
     """Line ends of the message are escaped there."""
-    event = forms.SSE_JSON.make(entry("a\nb"))
+    event = encodings.SSE_JSON.make(entry("a\nb"))
     id_line, data_line, *rest = event.decode().split("\n")
     assert (id_line, rest) == ("id: 1795586400007-3", ["", ""])
     assert json.loads(data_line.removeprefix("data: "))["data"] == "a\nb"
@@ -68,22 +68,22 @@ def test_close_of_a_stream_is_a_time_to_come_back() -> None:
     """Drawn at random, within bounds; a WebSocket gets a code."""
     times = set()
     for _ in range(200):
-        found = re.fullmatch(rb"retry: (\d+)\n\n", forms.SSE.close(1013, "since=1-1"))
+        found = re.fullmatch(rb"retry: (\d+)\n\n", encodings.SSE.close(1013, "since=1-1"))
         assert found
         times.add(int(found[1]))
-    assert forms.RETRY_MS[0] <= min(times) < max(times) <= forms.RETRY_MS[1]
-    assert forms.JSON.close(1013, "x") == frames.encode_close(1013, "x")
+    assert encodings.RETRY_MS[0] <= min(times) < max(times) <= encodings.RETRY_MS[1]
+    assert encodings.JSON.close(1013, "x") == frames.encode_close(1013, "x")
 
 
 def test_stream_begins_with_a_time_to_come_back() -> None:
     """A hub that is killed says no last word; a WebSocket begins with nothing."""
-    assert len({forms.SSE_JSON.begin() for _ in range(200)}) > 1
-    assert re.fullmatch(rb"retry: \d+\n\n", forms.SSE.begin())
-    assert forms.RAW.begin() == forms.JSON.begin() == b""
+    assert len({encodings.SSE_JSON.begin() for _ in range(200)}) > 1
+    assert re.fullmatch(rb"retry: \d+\n\n", encodings.SSE.begin())
+    assert encodings.RAW.begin() == encodings.JSON.begin() == b""
 
 
-@pytest.mark.parametrize("form", forms.ALL, ids=repr)
-def test_direct_message_has_no_id(form: forms.Form) -> None:
+@pytest.mark.parametrize("form", encodings.ALL, ids=repr)
+def test_direct_message_has_no_id(form: encodings.Form) -> None:
     """A client cannot go on after it."""
     found = form.direct(encode("hello"), 1795586400007)
     assert b"hello" in found and b"id: " not in found
