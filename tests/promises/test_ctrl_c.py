@@ -287,7 +287,7 @@ def test_stop_is_done_by_the_next_one_at_the_latest(step: int) -> None:
 def test_start_that_is_interrupted_leaves_nothing(step: int) -> None:
     """Also when all was done but to say so: who does not enter a ``with`` does not leave it. Not in
     the modules that open pipes, whose numbers nobody knows for a moment."""
-    names = ("life", "run", "server", "delivery.fanout", "core")
+    names = ("hub", "run", "server", "delivery.fanout", "core")
     modules = tuple(f"broadcast_server.hub.{name}" for name in names)
     before, threads = descriptors(), thread_count()
     hub = BroadcastHub(port=0)

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server.hub.delivery.connection import (
-    MAX_PRESENCE_BYTES,
-    MAX_WAITING_PONGS,
-    Connection,
-)
+from broadcast_server.hub.delivery.connection import MAX_WAITING_PONGS, Connection
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
+from broadcast_server.hub.rooms.subscriber import MAX_PRESENCE_BYTES
 from broadcast_server.messages import Member
 from broadcast_server.wire import frames
 

@@ -7,7 +7,7 @@ import pytest
 from broadcast_server.hub.rooms.encodings import SSE
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES
 from broadcast_server.hub.rooms.room import Room
-from broadcast_server.hub.rooms.subscriber import MAX_PRESENCE_BYTES, Subscriber
+from broadcast_server.hub.rooms.subscriber import Subscriber
 from broadcast_server.messages import Member
 from broadcast_server.wire import frames
 
@@ -26,6 +26,12 @@ def subscriber() -> Subscriber:
 def waiting(subscriber: Subscriber) -> list[tuple[int, bytes, bool]]:
     """Return what waits for a client alone."""
     return list(subscriber.personal or ())
+
+
+def told(subscriber: Subscriber, frame: bytes) -> bool:
+    """Queue presence as a room does: under its lock."""
+    with subscriber.room.lock:
+        return subscriber.queue_presence(frame)
 
 
 def test_frames_are_stamped_with_the_head_that_they_follow(subscriber: Subscriber) -> None:
@@ -84,7 +90,7 @@ def test_nothing_is_queued_for_a_client_that_ends(subscriber: Subscriber) -> Non
     """It would never be sent, and the sender learns that."""
     subscriber.end(frames.ABNORMAL, "")
     assert subscriber.queue(b"x") is None
-    assert not subscriber.queue_presence(b"x")
+    assert not told(subscriber, b"x")
 
 
 def test_lost_connection_is_not_answered(subscriber: Subscriber) -> None:
@@ -99,17 +105,6 @@ def test_close_of_the_peer_after_our_end_gets_our_reason(subscriber: Subscriber)
     subscriber.end(1001, "the hub stops")
     assert subscriber.queue_close(1000, "", echo_code=1000)
     assert waiting(subscriber) == [(0, frames.encode_close(1001, "the hub stops"), True)]
-
-
-def test_presence_is_left_out_when_too_much_waits(subscriber: Subscriber) -> None:
-    """All later presence as well, until the client has been sent the whole list."""
-    subscriber.queue(bytes(MAX_PRESENCE_BYTES))
-    assert not subscriber.queue_presence(b"x")
-    assert subscriber.missed
-    subscriber.personal = None
-    assert not subscriber.queue_presence(b"x") and not subscriber.personal
-    subscriber.missed = False
-    assert subscriber.queue_presence(b"x")
 
 
 def test_first_event_goes_before_what_waits_already(subscriber: Subscriber) -> None:
@@ -132,7 +127,7 @@ def test_whatever_is_queued_ends_plain(subscriber: Subscriber) -> None:
     """The fan-out looks at that before it sends only the log."""
     for queue in (
         lambda: subscriber.queue(b"x"),
-        lambda: subscriber.queue_presence(b"x"),
+        lambda: told(subscriber, b"x"),
         lambda: subscriber.queue_first(b"x"),
         lambda: subscriber.queue_close(1000, ""),
     ):
