@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 # Type checkers read this, and know of no __getattr__: so a misspelt name is an error to them.
 if TYPE_CHECKING:
     from .client.client import BroadcastClient
-    from .client.publisher import publish
+    from .client.requests import publish
     from .errors import (
         AccessError,
         BroadcastServerError,
@@ -48,7 +48,7 @@ else:
         "Message": "messages",
         "Presence": "messages",
         "Refusal": "hub.http.models",
-        "publish": "client.publisher",
+        "publish": "client.requests",
     }
 
     def __getattr__(name: str) -> Any:

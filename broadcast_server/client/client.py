@@ -10,6 +10,9 @@ With a hub we speak ``broadcast.v1.json``: messages have ids, and a lost connect
 again where it has ended. Any other server is spoken to in plain frames, and the end of that
 connection is the end of the client.
 
+A message is encoded on the thread that sends it and without the client's lock: a big one takes its
+time. It has a `ref` if an answer is wanted, and a `key` if it may have to be sent again.
+
 ``close()`` waits for the proof that everything was accepted, as long as bytes move: the
 acknowledgements, or where there are none the echo of our Close.
 """
@@ -21,20 +24,23 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from ..errors import ConnectionClosed, MessagesLost, SendRefused, UsageError
+from ..errors import (
+    BroadcastServerError,
+    ConnectionClosed,
+    MessagesLost,
+    SendRefused,
+    UsageError,
+)
 from ..messages import Gap, Member
 from ..rules import bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
-from ..wire import frames, urls
+from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL
-from . import closing as client_closing
-from . import dialer
-from .arguments import checked_count, checked_id, checked_name, checked_seconds
+from . import dialer, lifecycle
+from .arguments import checked_count, checked_id, checked_key, checked_name, checked_seconds
 from .core import ClientCore
-from .opening import open_client
-from .queues import SEND_AHEAD_BYTES
-from .sender import ClientSender
+from .queues import SEND_AHEAD_BYTES, Outgoing
 
 
 class BroadcastClient:
@@ -149,7 +155,6 @@ class BroadcastClient:
             on_state=on_state,
             on_error=on_error,
         )
-        self._sender = ClientSender(self._core)
 
     # What the client knows. Any thread.
 
@@ -233,7 +238,7 @@ class BroadcastClient:
                 `retry_after` for how long the server does not want to be asked again.
             UsageError: the client has been connected before.
         """
-        open_client(self._core)
+        lifecycle.connect(self._core)
         return self
 
     def send(
@@ -260,7 +265,10 @@ class BroadcastClient:
             UsageError: a key for a server that knows none, or a bad one.
             ConnectionClosed: the client is not connected yet, has ended, or `close` was called.
         """
-        self._sender.send(data, Deadline(timeout), key)
+        deadline = Deadline(timeout)
+        item, speaks = self._encode(data, key, wanted=False)
+        with self._core.lock:
+            self._put_locked(item, speaks, deadline)
 
     def publish(
         self, data: str | bytes, *, timeout: float | None = None, key: str | None = None
@@ -278,7 +286,27 @@ class BroadcastClient:
             TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
                 server acknowledges nothing.
         """
-        return self._sender.publish(data, Deadline(timeout), key)
+        core = self._core
+        deadline = Deadline(timeout)
+        if core.is_own_thread():
+            raise UsageError("a callback must not wait for the hub")
+        item, speaks = self._encode(data, key, wanted=True)
+        assert item.ref is not None
+        with core.lock:
+            try:
+                self._put_locked(item, speaks, deadline)
+                core.answers[item.ref] = None
+                while (answer := core.answers[item.ref]) is None:
+                    if core.ended:
+                        raise core.closed_locked()
+                    core.wait_locked(
+                        core.changed, deadline, "the hub does not answer", for_answer=True
+                    )
+            finally:  # Ctrl-C may come at any place
+                core.answers.pop(item.ref, None)
+        if isinstance(answer, BroadcastServerError):
+            raise answer
+        return answer
 
     def rename(self, name: str | None, *, timeout: float | None = None) -> None:
         """Change the client's name; None takes it away.
@@ -312,6 +340,42 @@ class BroadcastClient:
         with self._core.lock:
             self._await_events_locked(Deadline(timeout))
             self._core.ask_locked()
+
+    def _put_locked(self, item: Outgoing, speaks: bool, deadline: Deadline) -> None:
+        """Queue what was encoded, for a server that speaks events or one that does not."""
+        self._core.await_room_locked(deadline)
+        if speaks is not self._core.speaks:  # connecting has failed, and was tried again
+            raise self._core.closed_locked()
+        self._core.outbox.put_locked(item)
+
+    def _encode(self, data: str | bytes, key: str | None, *, wanted: bool) -> tuple[Outgoing, bool]:
+        """Return a message as it is sent, and whether the server is one that speaks events."""
+        core = self._core
+        if not isinstance(data, (str, bytes)):
+            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+        checked_key(key)
+        with core.lock:
+            if core.link is None:
+                raise core.closed_locked()
+            speaks = core.speaks
+        if not speaks:
+            if wanted or key is not None:
+                raise UsageError(f"the server does not speak {SUBPROTOCOL}")
+            if isinstance(data, str):
+                return Outgoing(frames.TEXT, data.encode("utf-8"), None), speaks
+            return Outgoing(frames.BINARY, data, None), speaks
+        ref = None
+        # Without either a pipe costs the hub no acknowledgements.
+        if core.reconnect or wanted:
+            ref = next(core.refs)
+            key = key or f"{core.key_prefix}-{ref}"
+        return Outgoing(frames.TEXT, client_events.encode_send(data, ref, key), ref), speaks
+
+    def _await_events_locked(self, deadline: Deadline) -> None:
+        """Wait until an event may be queued."""
+        self._core.await_room_locked(deadline)
+        if not self._core.speaks:
+            raise UsageError(f"the server does not speak {SUBPROTOCOL}")
 
     # Receiving. Any thread.
 
@@ -399,7 +463,7 @@ class BroadcastClient:
         """
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
-        return client_closing.close(self._core, code, reason, timeout, keep_reading=keep_reading)
+        return lifecycle.close(self._core, code, reason, timeout, keep_reading=keep_reading)
 
     def __enter__(self) -> BroadcastClient:
         return self.connect()
@@ -416,10 +480,4 @@ class BroadcastClient:
     def __del__(self) -> None:
         core = getattr(self, "_core", None)  # there is none if __init__ has failed
         if core is not None:
-            client_closing.drop(core, self)
-
-    def _await_events_locked(self, deadline: Deadline) -> None:
-        """Wait until an event may be queued."""
-        self._core.await_room_locked(deadline)
-        if not self._core.speaks:
-            raise UsageError(f"the server does not speak {SUBPROTOCOL}")
+            lifecycle.drop(core, self)

@@ -215,8 +215,8 @@ def test_program_whose_close_is_interrupted_ends_at_once() -> None:
     program = """
 import sys
 from broadcast_server import BroadcastClient
-from broadcast_server.client import closing as client_closing
-client_closing.EXIT_SECONDS = 1000.0
+from broadcast_server.client import lifecycle
+lifecycle.EXIT_SECONDS = 1000.0
 client = BroadcastClient(sys.argv[1], close_timeout=1000.0).connect()
 client.send("x")
 try:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server import publish
-from broadcast_server.client import old_messages
-from broadcast_server.client.old_messages import fetch_last
+from broadcast_server.client import requests
+from broadcast_server.client.requests import fetch_last
 
 from ..support import running_hub
 from ..support.raw_server import listener
@@ -69,7 +69,7 @@ def test_answer_that_is_none_is_told(body: bytes, why: str) -> None:
 
 def test_answer_that_is_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a hub, and less could be had."""
-    monkeypatch.setattr(old_messages, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(requests, "MAX_HISTORY_BYTES", 1000)
     body = b'{"messages": [%s' % (b" " * 1000)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(head + body) as url, pytest.raises(LookupError, match="ask for fewer"):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from broadcast_server import PublishFailed, UsageError
-from broadcast_server.client import poster
-from broadcast_server.client.poster import Poster
+from broadcast_server.client import requests
+from broadcast_server.client.requests import Poster
 
 from .test_publisher import GOOD, Act, Asked, answer, reset
 
@@ -90,7 +90,7 @@ def posting(url: str, **options: Any) -> Iterator[Poster]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for what is drawn at random."""
-    monkeypatch.setattr(poster, "MAX_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(requests, "MAX_PAUSE_SECONDS", 0.02)
 
 
 def test_one_connection_serves_many_messages() -> None:

@@ -157,7 +157,7 @@ def _history(url: str, count: int) -> int:
 
 def _talk(values: Mapping[str, Any], target: targets.Target, headers: Mapping[str, str]) -> int:
     from ...client.client import BroadcastClient
-    from ...client.old_messages import fetch_last
+    from ...client.requests import fetch_last
     from ..terminal.app import Terminal
 
     # Of another room's address the client does not know it any more.

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...client.arguments import checked_name
-from ...client.poster import Poster
-from ...client.publisher import KEY
+from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
 from ..io import logs
 from ..io import target as targets

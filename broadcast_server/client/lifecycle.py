@@ -1,14 +1,20 @@
-"""How a client ends: by ``close()``, with the last reference to it, or with the program.
+"""How a client gets its first connection, and how it ends.
 
-What is queued goes out first, then Close; then the client's own thread ends, and with it everything
-that the client has. Who closes waits for that, and cuts the connection when it takes too long.
+**Connecting** runs on the user's thread that calls ``connect()``: it dials, starts the client's two
+threads and waits for the hub's welcome. It may fail or be interrupted at any point. Then nothing is
+left, no thread and no descriptor, and the client may try again. If another thread closes the client
+in the meantime, the close wins.
 
-Nobody waits for a client that the program has lost sight of. Its threads hold no reference to the
-``BroadcastClient``, only to the core, so they do not keep it alive. Its finalizer may run anywhere,
-also on a thread that holds a lock of this or another client, and must take none: it leaves that to
-a new thread. A finalizer at the exit of the program would come too late for that, as there are no
-new threads then; so all clients that are left are closed before. (Python 3.12 starts none by that
-time either: a client that has just lost its connection does not come back there, and says so.)
+**The end** comes with ``close()``, with the last reference to the client, or with the program. What
+is queued goes out first, then Close; then the client's own thread ends, and with it everything that
+the client has. ``close()`` waits for that, and cuts the connection when it takes too long.
+
+Nobody waits for a client that the program has lost sight of. The client's threads hold no reference
+to the ``BroadcastClient``, only to its core, so they do not keep it alive. Its finalizer may run
+anywhere, also on a thread that holds a lock of this or another client, so it must take no lock: it
+leaves the closing to a new thread. No thread can be started when the program is at its end, so all
+clients that are left are closed before that. (Python 3.12 starts none by that time either: a client
+that has just lost its connection does not come back there, and says so.)
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ import threading
 import warnings
 
 from .. import exits
+from ..errors import ConnectFailed, UsageError
 from ..transport.deadlines import Deadline
 from ..wire import frames
 from .core import LOOK_SECONDS, ClientCore, all_clients
 from .link import Link
+from .loop import ClientLife
 
 # What was cut off ends at once, but for a callback of the user's that takes its time.
 CUT_SECONDS = 1.0
@@ -33,6 +41,108 @@ EXIT_SECONDS = 5.0
 MAX_LINKS = 2
 
 logger = logging.getLogger("broadcast_server.client")
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+def connect(core: ClientCore) -> None:
+    """Connect and join the room.
+
+    Raises:
+        ConnectFailed: there is no connection.
+        UsageError: the client has been connected, or closed, before.
+    """
+    with core.lock:
+        if core.connecting or core.ended:
+            raise UsageError("a client connects once; make a new one")
+        core.connecting = True
+        core.state = "connecting"
+    link = _dial(core)
+    try:
+        _start(core, link)
+        _await_welcome(core, link)
+    except BaseException:  # Ctrl-C, too
+        _undo(core, link)
+        raise
+
+
+def _dial(core: ClientCore) -> Link:
+    try:
+        dialing = core.dial(core.url)
+        with core.lock:
+            core.dialing = dialing  # close() cuts it off
+            if core.left is not None:
+                dialing.cut()
+        sock, chosen = dialing.dial()
+    except BaseException as error:  # Ctrl-C, too
+        with core.lock:
+            core.state, core.connecting = "closed", False
+            if core.left is not None and isinstance(error, ConnectFailed):
+                raise _closed_meanwhile(core) from error
+        raise
+    finally:
+        with core.lock:
+            core.dialing = None
+    return core.make_link(sock, chosen)
+
+
+def _start(core: ClientCore, link: Link) -> None:
+    """Start the link's writer and the client's own thread."""
+    life = ClientLife(core, link)
+    thread = threading.Thread(target=life.run, name="client", daemon=True)
+    with core.lock:
+        if core.left is not None:
+            raise _closed_meanwhile(core)
+        core.speaks = link.events is not None
+        core.link, core.thread = link, thread
+        if link.welcomed:
+            core.state = "open"
+        # Under the lock, so that close() finds them alive; the one joins the other.
+        link.start_locked()
+        core.is_living = True
+        try:
+            thread.start()
+        except RuntimeError:
+            core.is_living = False
+            raise
+
+
+def _await_welcome(core: ClientCore, link: Link) -> None:
+    with core.lock:
+        while not (link.welcomed or core.ended):
+            core.changed.wait(LOOK_SECONDS)  # which the client's own thread lets end in time
+        if link.welcomed:
+            return
+        failure = core.failure
+        why = failure or core.closed_locked()
+    core.await_thread(Deadline(core.close_timeout))  # a callback may hold it
+    shown = core.url.partition("?")[0]
+    raise ConnectFailed(f"cannot connect to {shown}: {why}") from failure
+
+
+def _undo(core: ClientCore, link: Link) -> None:
+    """Leave nothing behind of a connection that nobody has got."""
+    with core.lock:
+        was_living = core.is_living
+        link.end_locked()
+        core.end_locked(frames.ABNORMAL, "never connected")
+    if was_living:
+        link.channel.abort()
+        core.await_thread(Deadline(core.close_timeout))
+    else:
+        link.leave(0)
+    with core.lock:
+        # A callback that takes its time may hold the thread: such a client is not used again.
+        if core.left is None and not core.is_living:
+            core.forget_locked()
+
+
+def _closed_meanwhile(core: ClientCore) -> ConnectFailed:
+    return ConnectFailed(f"{core.url}: closed while it connected")
+
+
+# -- The end -----------------------------------------------------------------------------------
 
 
 def close(
@@ -147,11 +257,11 @@ def _await_end(core: ClientCore, deadline: Deadline, *, while_moving: bool) -> N
             silence = Deadline(core.close_timeout)
         left = (silence if while_moving else deadline).left()
         if left == 0:
-            return _give_up(core)
+            return _cut_off(core)
         core.await_thread(Deadline(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left)))
 
 
-def _give_up(core: ClientCore) -> None:
+def _cut_off(core: ClientCore) -> None:
     logger.debug("%s: no answer to Close", core.url)
     with core.lock:
         link, dialing = core.link, core.dialing  # which may have come just now
