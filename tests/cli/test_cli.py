@@ -26,8 +26,8 @@ from broadcast_server.cli.options import parser as cli
 from broadcast_server.cli.options import words as cli_words
 from broadcast_server.settings import Settings
 
-from ..client.test_publisher import Act, answer, reset, serving
 from ..support import PYTHON, RawClient, http_request, python_environment, running_hub, wait_until
+from ..support.http_server import Act, answer, reset, serving
 
 SECONDS = 20  # bound of every wait for a process
 

@@ -15,8 +15,8 @@ from broadcast_server.client import core as client_core
 from broadcast_server.transport import deadlines
 
 from ..support import TEXT, run_parent, running_hub, wait_until
+from ..support.beside import in_thread
 from ..support.raw_server import SECONDS, connected_pair, event_pair
-from .test_client import in_thread
 
 
 def test_endless_timeout_is_one() -> None:

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer; what breaks on the way is in ``client/test_publisher.py``."""
+"""One HTTP request and its answer; what breaks on the way is in ``client/test_requests.py``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from broadcast_server.client.http import Answer, exchange, is_broken, why
 from broadcast_server.transport.deadlines import Deadline
 from broadcast_server.wire import urls
 
-from .test_publisher import Act, answer, serving
+from ..support.http_server import Act, answer, serving
 
 SECONDS = 10.0
 

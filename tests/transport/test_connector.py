@@ -14,8 +14,8 @@ from broadcast_server.transport import connector
 from broadcast_server.transport.connector import Connector
 from broadcast_server.transport.deadlines import Deadline
 
-from ..client.test_client import in_thread
 from ..support import running_hub, wait_until
+from ..support.beside import in_thread
 from ..support.certificates import Certificates
 from ..support.raw_server import SECONDS, event_pair, fall_silent, listener, silent_host
 

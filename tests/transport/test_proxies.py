@@ -9,8 +9,8 @@ import pytest
 from broadcast_server import BroadcastClient, ConnectFailed
 from broadcast_server.transport import proxies
 
-from ..client.test_client import in_thread
 from ..support import TEXT, running_hub
+from ..support.beside import in_thread
 from ..support.certificates import Certificates
 from ..support.raw_server import SECONDS, listener, read_head, upgrade
 

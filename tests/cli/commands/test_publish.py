@@ -14,9 +14,8 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ...client.test_poster import GOOD, keeping
-from ...client.test_publisher import answer
 from ...support import PYTHON, RawClient, running_hub, wait_until
+from ...support.http_server import GOOD, answer, keeping
 from ..test_cli import SECONDS, assert_fails, environment, run
 
 
@@ -280,7 +279,7 @@ def test_header_lines_go_along(tmp_path: pathlib.Path) -> None:
     with keeping([GOOD], [GOOD]) as server:
         run("publish", server.url, "x", "-H", "X-A: 1", f"-H@{path}")
         run("publish", server.url, "x", variables={"BROADCAST_SERVER_HEADER": "X-C: 3 4\nX-D: 5"})
-    first, second = (asked.headers for (asked,) in server.asked)
+    first, second = (asked.headers for asked in server.asked)
     assert (first["x-a"], first["x-b"]) == ("1", "2")
     assert (second["x-c"], second["x-d"]) == ("3 4", "5")
 

@@ -1,97 +1,32 @@
-"""``publish``: one message by one HTTP request, to a server that answers what the test says."""
+"""Single requests to a hub, mostly to a server that answers what the test says."""
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
+import json
 import pathlib
+import re
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from broadcast_server import PublishFailed, UsageError, publish
+from broadcast_server.client import requests
+from broadcast_server.client.requests import Poster, fetch_last
 
-SECONDS = 10.0
+from ..support import running_hub
+from ..support.http_server import GOOD, SECONDS, Act, answer, keeping, reset, serving
+from ..support.raw_server import listener
 
-
-class Asked(NamedTuple):
-    """A request as it came."""
-
-    first: str
-    headers: dict[str, str]
-    body: bytes
-
-
-def answer(body: str, status: str = "200 OK", *lines: str) -> bytes:
-    """Return a whole answer."""
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body.encode())}", *lines, "", ""]
-    return "\r\n".join(head).encode() + body.encode()
-
-
-GOOD = answer('{"id":"7-0","room":"/scores","duplicate":false}')
-
-# What to do with a connection once its request has been read.
-Act = bytes | Callable[[socket.socket], None]
-
-
-def reset(sock: socket.socket) -> None:
-    """Break the connection off."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-class Server:
-    """A listening socket and what was asked of it."""
-
-    def __init__(self, listening: socket.socket, host: str) -> None:
-        self.listening = listening
-        self.asked: list[Asked] = []
-        self.port: int = listening.getsockname()[1]
-        self.url = f"http://{host}:{self.port}/scores"
-
-    def run(self, acts: tuple[Act, ...]) -> None:
-        """Serve one connection for each of the acts."""
-        for act in acts:
-            sock, _ = self.listening.accept()
-            with sock:
-                sock.settimeout(SECONDS)
-                self.asked.append(self._read(sock))
-                if callable(act):
-                    act(sock)
-                else:
-                    sock.sendall(act)
-
-    def _read(self, sock: socket.socket) -> Asked:
-        with sock.makefile("rb") as file:
-            first = file.readline().decode().strip()
-            headers: dict[str, str] = {}
-            while line := file.readline().decode().strip():
-                key, _, value = line.partition(": ")
-                assert key.lower() not in headers
-                headers[key.lower()] = value
-            return Asked(first, headers, file.read(int(headers.get("content-length", 0))))
-
-
-@contextlib.contextmanager
-def serving(*acts: Act, host: str = "127.0.0.1") -> Iterator[Server]:
-    """Serve that many connections on a free loopback port; all of them must come."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listening:
-        listening.settimeout(SECONDS)
-        server = Server(listening, f"[{host}]" if ":" in host else host)
-        thread = threading.Thread(target=server.run, args=(acts,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            thread.join(SECONDS)
-    assert len(server.asked) == len(acts)
+BUSY = answer('{"detail": "busy"}', "429 Too Many Requests", "Retry-After: 0")
+STOPPING = answer('{"detail": "stopping"}', "503 Service Unavailable", "Retry-After: 0")
 
 
 def failure(url: str, data: str | bytes = "x", **options: Any) -> PublishFailed:
@@ -101,7 +36,7 @@ def failure(url: str, data: str | bytes = "x", **options: Any) -> PublishFailed:
     return failed.value
 
 
-# -- The request -------------------------------------------------------------------------------
+# -- One message: the request ------------------------------------------------------------------
 
 
 def test_text_goes_out_and_its_id_comes_back() -> None:
@@ -211,7 +146,7 @@ def test_lone_surrogates_are_no_text() -> None:
         publish("http://hub/", "\udc80")
 
 
-# -- Refusals ----------------------------------------------------------------------------------
+# -- One message: refusals ---------------------------------------------------------------------
 
 
 def test_refusal_has_status_words_and_wait() -> None:
@@ -270,7 +205,7 @@ def test_early_refusal_of_a_large_message_is_heard() -> None:
     assert (error.status, error.detail) == (413, "too big")
 
 
-# -- Connections that break --------------------------------------------------------------------
+# -- One message: connections that break -------------------------------------------------------
 
 
 @pytest.mark.parametrize("act", [b"", reset, GOOD[:-5], GOOD[:50], b"HTTP/1.1 200 OK\r\n"])
@@ -396,3 +331,218 @@ def test_silent_server_has_the_deadline() -> None:
         error = failure(server.url, timeout=0.1)
         over.set()
     assert error.detail == "no answer in 0.1 s"
+
+
+# -- Many messages -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def posting(url: str, **options: Any) -> Iterator[Poster]:
+    """A poster that is closed in the end."""
+    defaults = {"name": None, "token": None, "headers": {}, "trust": {}, "timeout": SECONDS}
+    found = Poster(url, **{**defaults, "reconnect": True, **options})
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for what is drawn at random."""
+    monkeypatch.setattr(requests, "MAX_PAUSE_SECONDS", 0.02)
+
+
+def test_one_connection_serves_many_messages() -> None:
+    """In their order, each with its key, and with what every request has."""
+    with keeping([GOOD] * 3) as server:
+        with posting(server.url, name="ann", token="t", headers={"X-A": "b"}) as found:
+            for number in range(3):
+                assert found.post(f"é{number}", f"k{number}") == "7-0"
+    assert server.bodies() == [["é0".encode(), "é1".encode(), "é2".encode()]]
+    assert server.keys() == ["k0", "k1", "k2"]
+    asked = server.asked[0]
+    assert asked.first == "POST /scores?name=ann HTTP/1.1"
+    assert asked.headers["authorization"] == "Bearer t" and asked.headers["x-a"] == "b"
+    assert asked.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_content_type_may_be_chosen() -> None:
+    """A header line of the user wins over ours."""
+    with keeping([GOOD]) as server, posting(server.url, headers={"content-type": "a/b"}) as found:
+        found.post("x", "k")
+    assert server.asked[0].headers["content-type"] == "a/b"
+
+
+def test_connection_that_was_closed_meanwhile_is_made_anew() -> None:
+    """Also where it may not be when it breaks: nothing was lost."""
+    with keeping([GOOD], [GOOD]) as server, posting(server.url, reconnect=False) as found:
+        found.post("1", "a")
+        found.post("2", "b")
+        assert not found.lost
+    assert server.bodies() == [[b"1"], [b"2"]]
+
+
+@pytest.mark.parametrize("act", [reset, b"", b"HTTP/1.1 200 OK\r\nContent-Len"])
+def test_message_without_an_answer_is_sent_again_with_its_key(act: Act) -> None:
+    """The hub delivers it once."""
+    with keeping([GOOD, act], [act], [GOOD]) as server, posting(server.url) as found:
+        found.post("1", "a")
+        found.post("2", "b")
+    assert server.bodies() == [[b"1", b"2"], [b"2"], [b"2"]]
+    assert server.keys() == ["a", "b", "b", "b"]
+
+
+def test_broken_connection_may_be_the_end() -> None:
+    """Where it is not to be made anew; nobody knows what has become of the message."""
+    with keeping([reset]) as server, posting(server.url, reconnect=False) as found:
+        with pytest.raises(PublishFailed, match="the connection broke") as failed:
+            found.post("1", "a")
+        assert found.lost and failed.value.status is None
+
+
+@pytest.mark.parametrize("busy", [BUSY, STOPPING, answer("", "502 Bad Gateway")])
+def test_hub_that_is_busy_is_asked_again(busy: bytes) -> None:
+    """With the same key, when it wishes."""
+    with keeping([busy, busy, GOOD]) as server, posting(server.url) as found:
+        assert found.post("1", "a") == "7-0"
+    assert server.keys() == ["a"] * 3
+
+
+def test_wish_that_is_longer_than_there_is_time_for_is_the_end() -> None:
+    """Nobody waits in vain; the message was refused, and is not lost."""
+    slow = answer('{"detail": "busy"}', "429 x", "Retry-After: 3600")
+    with keeping([slow]) as server, posting(server.url) as found:
+        with pytest.raises(PublishFailed, match="busy") as failed:
+            found.post("1", "a")
+        assert not found.lost and failed.value.retry_after == 3600
+
+
+@pytest.mark.parametrize("status", ["400 x", "401 x", "403 x", "404 x", "413 x", "415 x", "302 x"])
+def test_refusal_is_the_end(status: str) -> None:
+    """Asking again would change nothing; the hub's words are told."""
+    with keeping([answer('{"detail": "not here"}', status)]) as server:
+        with posting(server.url) as found:
+            with pytest.raises(PublishFailed, match="/scores: not here"):
+                found.post("1", "a")
+            assert not found.lost
+
+
+def test_no_hub_at_first_is_the_end() -> None:
+    """Whoever has never been there is not waited for."""
+    with socket.socket() as bound:  # bound and not listening: nobody else can take it
+        bound.bind(("127.0.0.1", 0))
+        with posting(f"ws://127.0.0.1:{bound.getsockname()[1]}/") as found:
+            with pytest.raises(PublishFailed, match="refused"):
+                found.post("1", "a")
+            assert not found.lost
+
+
+def test_hub_that_has_gone_is_waited_for_as_long_as_there_is_time() -> None:
+    """Then the message counts as lost."""
+    with keeping([GOOD]) as server:
+        found = Poster(
+            server.url, name=None, token=None, headers={}, trust={}, timeout=0.5, reconnect=True
+        )
+        found.post("1", "a")
+    with pytest.raises(PublishFailed, match=r"refused|no answer"):
+        found.post("2", "b")
+    found.close()
+    assert found.lost
+
+
+def test_silence_ends_with_the_time() -> None:
+    """One message's time is for all that it takes."""
+    done = threading.Event()
+    with keeping([lambda sock: bool(done.wait(SECONDS)) and None]) as server:
+        with posting(server.url, timeout=0.2) as found:
+            with pytest.raises(PublishFailed, match=re.escape("no answer in 0.2 s")):
+                found.post("1", "a")
+            assert found.lost
+            done.set()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"token": "t", "headers": {"authorization": "x"}}, "not both"),
+        ({"token": "a b"}, "visible ASCII"),
+        ({"trust": {"insecure": True}}, "without TLS"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(options: dict[str, Any], words: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(UsageError, match=words), posting("ws://127.0.0.1:1/", **options):
+        pass
+
+
+# -- Old messages ------------------------------------------------------------------------------
+
+
+def test_last_messages_of_a_room_come_in_order() -> None:
+    """As many as are wanted and there are; other parameters of the address do not matter."""
+    with running_hub(token="secret") as hub:
+        shown = {"Authorization": "Bearer secret"}
+        room = hub.url + "room"
+        for number in range(3):
+            publish(room, str(number), name="bob", token="secret")
+        found = fetch_last(f"{room}?name=ann&since=1-0", "/room", 2, shown)
+        assert [message.data for message in found] == ["1", "2"]
+        assert [message.id for message in found] == [m.id for m in hub.history("/room")[1:]]
+        assert all(message.sender and message.sender.name == "bob" for message in found)
+        assert all(message.room == "/room" for message in found)
+        assert fetch_last(hub.url + "other", "/other", 5, shown) == []
+        with pytest.raises(LookupError, match="token"):
+            fetch_last(room, "/room", 2, {})
+
+
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Answer one request with these bytes; gives the address."""
+    with listener() as listening:
+
+        def serve() -> None:
+            sock, _ = listening.read_head()
+            with sock:
+                sock.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.url
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<html>", "no hub"),
+        (b"{}", "no hub"),
+        (b'{"messages": 3}', "no hub"),
+        (b'{"messages": [{"type": "message"}]}', "no hub"),
+        (b"", "broke before the answer"),
+    ],
+)
+def test_answer_that_is_none_is_told(body: bytes, why: str) -> None:
+    """No traceback for whatever a server says."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with answering(head + body) as url, pytest.raises(LookupError, match=why):
+        fetch_last(url, "/room", 3, {})
+
+
+def test_answer_that_is_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a hub, and less could be had."""
+    monkeypatch.setattr(requests, "MAX_HISTORY_BYTES", 1000)
+    body = b'{"messages": [%s' % (b" " * 1000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with answering(head + body) as url, pytest.raises(LookupError, match="ask for fewer"):
+        fetch_last(url, "/room", 3, {})
+
+
+def test_events_of_other_types_are_left_out() -> None:
+    """A newer hub may say more."""
+    event = {"type": "message", "id": "1-0", "time": "2026-11-25T06:00:00Z", "from": None}
+    messages = [{"type": "new"}, {**event, "data": "x"}]
+    body = json.dumps({"messages": messages}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with answering(head + body) as url:
+        assert [message.data for message in fetch_last(url, "/room", 3, {})] == ["x"]
