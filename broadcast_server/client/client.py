@@ -186,33 +186,33 @@ class BroadcastClient:
     @property
     def id(self) -> str | None:
         """The client's id in the hub, or None."""
-        return self._core.session.id
+        return self._core.membership.id
 
     @property
     def name(self) -> str | None:
         """The client's name as the hub has it, or None."""
-        return self._core.session.name
+        return self._core.membership.name
 
     @property
     def room(self) -> str:
         """The room's path."""
-        return self._core.session.room
+        return self._core.membership.room
 
     @property
     def newest(self) -> str | None:
         """The id of the newest message in the room that is known, or None."""
-        return self._core.session.newest
+        return self._core.membership.newest
 
     @property
     def members(self) -> list[Member]:
         """Who is in the room, oldest first. Above 100 members it is who was last listed."""
         with self._core.lock:
-            return self._core.session.members()
+            return self._core.membership.members()
 
     @property
     def member_count(self) -> int:
         """How many are in the room, also above 100."""
-        return self._core.session.count
+        return self._core.membership.count
 
     @property
     def refused(self) -> list[SendRefused]:

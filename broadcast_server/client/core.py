@@ -22,8 +22,8 @@ from ..transport.deadlines import Deadline
 from ..wire import client_events, frames
 from . import dialer
 from .link import Link
+from .membership import Membership
 from .queues import Inbox, Outbox, Outgoing
-from .session import Session
 
 # How often who waits looks whether waiting is still of use.
 LOOK_SECONDS = 0.25
@@ -76,7 +76,7 @@ class ClientCore:
         self.on_error = on_error
         self.refs = itertools.count(1)  # next() is one step, whatever the number of threads
         self._begin_empty()
-        self.session = Session(room, name or None)
+        self.membership = Membership(room, name or None)
         self.state = "closed"
         self.connecting = False  # connect() was called, and has not failed
         self.speaks = False  # the server speaks events

@@ -148,8 +148,8 @@ class ClientLife:
         return True
 
     def _return_url_locked(self) -> str:
-        session = self._core.session
-        wanted = {"history": None, "since": session.resume, "session": session.token}
+        membership = self._core.membership
+        wanted = {"history": None, "since": membership.resume, "session": membership.token}
         if self._core.new_name is not None:
             wanted["name"] = self._core.new_name[0]
         return urls.with_parameters(urls.split(self._core.url), wanted).geturl()
@@ -214,7 +214,7 @@ class ClientLife:
                 elif opcode == frames.CLOSE:
                     self._end_link_locked(link, *link.answer_close_locked(event))
                 elif isinstance(event, Message):
-                    if self._core.session.take_message(event):
+                    if self._core.membership.take_message(event):
                         self._core.inbox.put_locked(event, size)
                 elif opcode != frames.PONG:
                     self._take_event_locked(link, event, size, troubles)
@@ -237,7 +237,7 @@ class ClientLife:
                 if link.events is None:
                     now = now or datetime.datetime.now(datetime.timezone.utc)
                     text = payload.decode("utf-8") if opcode == frames.TEXT else payload
-                    event = Message(text, self._core.session.room, None, now, None)
+                    event = Message(text, self._core.membership.room, None, now, None)
                 else:
                     try:
                         if opcode == frames.BINARY:
@@ -257,27 +257,27 @@ class ClientLife:
         size: int,
         troubles: list[SendRefused],
     ) -> None:
-        session = self._core.session
+        membership = self._core.membership
         if isinstance(event, Ack):
-            session.take_ack(event)
+            membership.take_ack(event)
             self._core.outbox.answered_locked(event.ref)
             self._core.answer_locked(event.ref, event.id)
         elif isinstance(event, Gap):
             logger.info("%s: lost after %s: %s", self._core.url, event.since, event.reason)
-            session.take_gap(event)
+            membership.take_gap(event)
             self._core.inbox.put_locked(event, size)
         elif isinstance(event, Trouble):
             self._take_trouble_locked(event, troubles)
         else:
             if isinstance(event, Welcome):
-                event = session.take_welcome(event)
+                event = membership.take_welcome(event)
                 self._open_locked(link)
             else:
                 assert isinstance(event, Presence)
-                session.take_presence(event)
+                membership.take_presence(event)
                 if event.kind == "members":
                     self._core.asked = None
-                elif session.incomplete:
+                elif membership.incomplete:
                     self._core.ask_locked()
             if self._core.presence:
                 self._core.inbox.put_locked(event, size)
@@ -290,7 +290,7 @@ class ClientLife:
         # The list of who is here answers what was asked before, also while we connected.
         self._core.asked = None
         # The hub may have kept the old name with the session: no name is in no query.
-        if self._core.new_name is not None and self._core.new_name[0] != self._core.session.name:
+        if self._core.new_name is not None and self._core.new_name[0] != self._core.membership.name:
             self._core.tell_locked(client_events.encode_name(*self._core.new_name))
 
     def _take_trouble_locked(self, event: Trouble, troubles: list[SendRefused]) -> None:
@@ -298,7 +298,7 @@ class ClientLife:
             self._core.asked = None
         if self._core.new_name is not None and event.ref == self._core.new_name[1]:
             # We come back as who we are: a hub may not let us in under a name that it refuses.
-            self._core.new_name = (self._core.session.name, event.ref)
+            self._core.new_name = (self._core.membership.name, event.ref)
         item = self._core.outbox.answered_locked(event.ref)
         data = None if item is None else client_events.data_of(item.payload)
         refusal = SendRefused(event.code, event.detail, data)
@@ -317,7 +317,7 @@ class ClientLife:
         link.end_locked()
         returns = (
             self._core.resumes
-            and self._core.session.resume is not None
+            and self._core.membership.resume is not None
             and failure is None
             and code in RETURN_CODES
             and not link.echoed

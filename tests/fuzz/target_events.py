@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from broadcast_server import rules
-from broadcast_server.client.session import Session
+from broadcast_server.client.membership import Membership
 from broadcast_server.errors import ProtocolError
 from broadcast_server.hub.rooms.encodings import json_event
 from broadcast_server.hub.rooms.entries import Entry, encode
@@ -68,7 +68,7 @@ def run_client(data: bytes) -> str:
     if not data:
         return "short"
     reader = EventReader(MAX_BYTES) if data[0] & 1 else _welcomed()
-    session = Session("/r", None)
+    membership = Membership("/r", None)
     label = "nothing"
     for line in data[1:].split(b"\n"):
         try:
@@ -80,7 +80,7 @@ def run_client(data: bytes) -> str:
             label = "unknown"
             continue
         label = type(event).__name__
-        _take(session, event)
+        _take(membership, event)
     return label
 
 
@@ -125,25 +125,25 @@ def _welcomed() -> EventReader:
     return reader
 
 
-def _take(session: Session, event: client_events.Event) -> None:
-    """Let a session note an event; its places must stay ids, and its list of members one."""
+def _take(membership: Membership, event: client_events.Event) -> None:
+    """Let a membership note an event; its places must stay ids, and its list of members one."""
     if isinstance(event, Message):
         assert len(event.data if isinstance(event.data, bytes) else event.data.encode()) <= (
             MAX_BYTES
         )
-        session.take_message(event)
+        membership.take_message(event)
     elif isinstance(event, Presence):
-        session.take_presence(event)
+        membership.take_presence(event)
     elif isinstance(event, Gap):
-        session.take_gap(event)
+        membership.take_gap(event)
     elif isinstance(event, Welcome):
-        session.take_welcome(event)
+        membership.take_welcome(event)
     elif isinstance(event, Ack):
-        session.take_ack(event)
+        membership.take_ack(event)
     else:
         json.dumps([event.code, event.detail, event.ref])
-    for place in (session.newest, session.resume):
+    for place in (membership.newest, membership.resume):
         if place is not None:
             parse_id(place)
-    assert all(isinstance(member, Member) for member in session.members())
-    assert session.count >= 0
+    assert all(isinstance(member, Member) for member in membership.members())
+    assert membership.count >= 0

@@ -245,7 +245,7 @@ def test_key_is_good_for_one_message() -> None:
 def test_newer_connection_takes_the_session() -> None:
     """1008 is the end of the older client, not a fight."""
     with running_hub() as hub, BroadcastClient(hub.url, max_reconnect_delay=SOON) as old:
-        token = old._core.session.token
+        token = old._core.membership.token
         with BroadcastClient(f"{hub.url}?session={token}") as new:
             assert new.id == old.id
             assert wait_until(lambda: old.state == "closed", SECONDS)

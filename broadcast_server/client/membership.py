@@ -1,10 +1,10 @@
 """What a client knows of its room from the hub's events, and where it would go on; no I/O.
 
-A session outlives its connections. It keeps the secret with which the client comes back as the same
-one, and two places in the order of messages. ``_seen`` is the last message that was handed out:
-nothing up to it is handed out again. ``resume`` is where the next connection begins; an
-acknowledgement moves it, too, since it never overtakes a message. Otherwise a client that only
-sends would ask, an hour later, for what the hub has long forgotten, and be told of a loss.
+A membership outlives the client's connections. It keeps the secret with which the client comes back
+as the same one, and two places in the order of messages. ``_seen`` is the last message that was
+handed out: nothing up to it is handed out again. ``resume`` is where the next connection begins. An
+acknowledgement moves it as well, since it never overtakes a message: otherwise a client that only
+sends would ask, an hour later, for what the hub has long forgotten, and a loss would be reported.
 
 So ids are compared, as docs/reference/protocol.md allows: an acknowledgement may come after
 messages that are newer than what it acknowledges, and must not take the place back; what came
@@ -20,8 +20,8 @@ from ..wire.client_events import Ack, Welcome
 MAX_TOLD_MEMBERS = 100
 
 
-class Session:
-    """One client's stay in one room.
+class Membership:
+    """What one client has of one room.
 
     Not thread-safe: the client's lock is held around every call.
 
