@@ -24,9 +24,8 @@ from broadcast_server import (
     SendRefused,
     UsageError,
 )
-from broadcast_server.client import dialer
-from broadcast_server.client import link as client_link
-from broadcast_server.client import queues as client_queues
+from broadcast_server.client import dialer, queues
+from broadcast_server.client.link import MAX_PONGS
 
 from ..support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, running_hub, wait_until
 from ..support.beside import in_thread
@@ -384,7 +383,7 @@ def test_send_that_wants_no_answer_waits_although_nobody_receives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without reconnecting there are no acknowledgements to wait for: only the hub's reading."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 10_000)
     with event_pair(reconnect=False, close_timeout=0.05) as (client, server, _):
         for number in range(1, 41):
             server.message(number, "x" * 500)
@@ -430,7 +429,7 @@ def test_flood_of_pings_is_not_queued() -> None:
         link = client._core.link
         assert link is not None
         assert wait_until(lambda: bool(link.pongs) and link.pongs[-1] == last)
-        assert len(link.pongs) == client_link.MAX_PONGS
+        assert len(link.pongs) == MAX_PONGS
         while server.recv_frame() != (PONG, last):
             pass
 
@@ -447,7 +446,7 @@ def test_recv_waits_no_longer_than_its_timeout() -> None:
 
 def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not receive bounds what is queued; nothing is lost when it does."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 100_000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 100_000)
     with connected_pair() as (client, server):
         count = 2000
 
@@ -458,7 +457,7 @@ def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
         sending = in_thread(send_all)
         assert wait_until(lambda: client._core.inbox.bytes >= 100_000)
         for number in range(count):
-            assert client._core.inbox.bytes <= 100_000 + 10_000 + client_queues.ENTRY_BYTES
+            assert client._core.inbox.bytes <= 100_000 + 10_000 + queues.ENTRY_BYTES
             data = client.recv(timeout=SECONDS).data
             assert data == number.to_bytes(2, "big") * 5000
         sending.result(SECONDS)
@@ -809,7 +808,7 @@ def test_send_does_not_wait_for_acknowledgements_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are behind messages that nobody receives: an error, not a wait without an end."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 10_000)
     with event_pair(close_timeout=0.3, max_queued_bytes=10_000) as (client, server, _):
         for number in range(1, 41):
             server.message(number, "x" * 500)
@@ -1028,7 +1027,7 @@ def test_close_with_a_timeout_is_bounded_although_bytes_move() -> None:
 @pytest.mark.parametrize("keep_reading", [False, True])
 def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: bool) -> None:
     """Either nobody receives any more, or all that comes before the echo is received."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 10_000)
     with connected_pair() as (client, server):
 
         def serve() -> None:

@@ -11,8 +11,8 @@ import types
 import pytest
 
 from broadcast_server import BroadcastClient, ProtocolError, SendRefused
-from broadcast_server.client import core as client_core
 from broadcast_server.transport import deadlines
+from broadcast_server.client import core
 
 from ..support import TEXT, run_parent, running_hub, wait_until
 from ..support.beside import in_thread
@@ -42,7 +42,7 @@ def test_clients_are_told_while_others_are_made() -> None:
     makers = [in_thread(make) for _ in range(2)]
     try:
         for _ in range(1000):
-            assert len(client_core.all_clients()) >= len(kept)
+            assert len(core.all_clients()) >= len(kept)
     finally:
         is_over.set()
     for maker in makers:
@@ -87,19 +87,19 @@ def test_ctrl_c_does_not_take_the_lock_from_another_thread() -> None:
         raise KeyboardInterrupt
 
     with connected_pair() as (client, server):
-        core = client._core
+        state = client._core
 
         def hold_the_lock() -> bool:
-            waiters = core.inbox.arrived._waiters  # type: ignore[attr-defined]
+            waiters = state.inbox.arrived._waiters  # type: ignore[attr-defined]
             assert wait_until(lambda: len(waiters) == 1)
             (waiter,) = waiters
-            with core.lock:
-                core.inbox.arrived.notify()
+            with state.lock:
+                state.inbox.arrived.notify()
                 assert wait_until(waiter.locked)  # it has heard it, and wants the lock
                 wait_until(lambda: frames()[main].f_code.co_name == "_acquire_restore", 0.2)
                 signal.pthread_kill(main, signal.SIGINT)
                 came.wait(0.2)  # a lock that can be interrupted is, and then it is not held
-                is_free = in_thread(core.lock.acquire, False).result(SECONDS)
+                is_free = in_thread(state.lock.acquire, False).result(SECONDS)
             return is_free
 
         before = signal.signal(signal.SIGINT, interrupt)
@@ -157,7 +157,7 @@ def test_send_with_a_long_timeout_notices_soon_that_nobody_receives(
         patch.setattr(client._core.inbox, "stalled_seconds", lambda: clock.now)
         with pytest.raises(TimeoutError, match="nobody receives"):
             client.send("y", timeout=1000.0)
-        assert clock.waits == [client_core.LOOK_SECONDS] * 5
+        assert clock.waits == [core.LOOK_SECONDS] * 5
 
 
 def test_reason_of_the_end_does_not_grow() -> None:
@@ -175,12 +175,12 @@ def test_reason_of_the_end_does_not_grow() -> None:
 def test_what_was_refused_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, and by the size of the messages, of which the last one always stays."""
     with event_pair(on_error=lambda _: None) as (client, server, _):
-        core = client._core
-        with core.lock:
-            for number in range(client_core.MAX_REFUSED + 50):
-                core.refused_locked(SendRefused("refused", str(number), "x" * 10))
+        state = client._core
+        with state.lock:
+            for number in range(core.MAX_REFUSED + 50):
+                state.refused_locked(SendRefused("refused", str(number), "x" * 10))
         assert [refusal.detail for refusal in client.refused] == [str(n) for n in range(50, 150)]
-        monkeypatch.setattr(client_core, "MAX_REFUSED_BYTES", 1000)
+        monkeypatch.setattr(core, "MAX_REFUSED_BYTES", 1000)
         for size, left in ((100, 91), (900, 2), (5000, 1)):
             client.send("x" * size)
             event = server.recv_event()
@@ -191,7 +191,7 @@ def test_what_was_refused_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch)
 
 def test_client_that_is_gone_is_not_kept() -> None:
     """A process that makes a client for each message does not grow."""
-    before = len(client_core.all_clients())
+    before = len(core.all_clients())
     for _ in range(50):
         BroadcastClient("ws://127.0.0.1:1/")
     with running_hub() as hub:
@@ -200,7 +200,7 @@ def test_client_that_is_gone_is_not_kept() -> None:
                 client.publish("x", timeout=SECONDS)
         del client
         gc.collect()
-        assert wait_until(lambda: len(client_core.all_clients()) <= before)
+        assert wait_until(lambda: len(core.all_clients()) <= before)
 
 
 def test_threads_that_iterate_share_what_comes() -> None:

@@ -19,8 +19,7 @@ from broadcast_server import (
     Presence,
     UsageError,
 )
-from broadcast_server.client import loop as client_life
-from broadcast_server.client import queues as client_queues
+from broadcast_server.client import loop, queues
 from broadcast_server.client.retries import back_off
 from broadcast_server.transport import channel
 from broadcast_server.transport.deadlines import Deadline
@@ -361,7 +360,7 @@ def test_wait_that_the_hub_asks_for_is_kept_up_to_the_limit(
         pauses.append(back_off(attempts, limit, chance, at_least))
         return pauses[-1]
 
-    monkeypatch.setattr(client_life, "back_off", noted)
+    monkeypatch.setattr(loop, "back_off", noted)
     with returning() as (client, server, listening):
         server.sock.close()
         listening.refuse(503, "7")
@@ -483,7 +482,7 @@ def test_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None
 
 def test_silent_hub_is_asked_and_then_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is dead without a word is found, and made anew."""
-    monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(loop, "QUIET_SECONDS", 0.1)
     with returning() as (client, server, listening):
         assert server.recv_frame() == (PING, b"")
         server.send_frame(PONG, b"")
@@ -519,7 +518,7 @@ def test_quiet_connection_is_kept_alive(
 ) -> None:
     """A server that is no hub may be silent for ever, with a proxy between: it is pinged. One that
     does not answer is not given up, since the client could not come back."""
-    monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(loop, "QUIET_SECONDS", 0.05)
     with connected_pair(**options) as (client, server):
         for _ in range(3):
             assert server.recv_frame() == (PING, b"")
@@ -624,7 +623,7 @@ def test_client_comes_back_although_the_old_stream_does_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever waits for a minute for what was sent does not come back a minute later."""
-    monkeypatch.setattr(client_life, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(loop, "LEAVE_SECONDS", 0.1)
     with returning(close_timeout=1000.0) as (client, server, listening):
         server.send_close(1012)
         assert server.recv_close() == (1012, "")
@@ -708,7 +707,7 @@ def test_close_during_a_pause_tries_at_once_for_what_is_pending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It waits for that; a pause may be longer than it waits. Unless the hub has asked for it."""
-    monkeypatch.setattr(client_life, "back_off", lambda *asked: asked[3] or 1000.0)
+    monkeypatch.setattr(loop, "back_off", lambda *asked: asked[3] or 1000.0)
     with returning(close_timeout=1000.0) as (client, server, listening):
         client.send("x")
         sent = server.recv_event()
@@ -740,7 +739,7 @@ def test_reader_that_is_slow_holds_the_hub_up_and_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The hub closes with 1013; what was queued comes first, then what was missed."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 10_000)
     with returning() as (client, server, listening):
         for number in range(1, 101):
             server.message(number, "x" * 500)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from broadcast_server.client import queues as client_queues
+from broadcast_server.client import queues
 from broadcast_server.client.queues import BATCH_BYTES, ENTRY_BYTES, Inbox, Outbox, Outgoing
 from broadcast_server.messages import Gap
 from broadcast_server.wire.frames import TEXT
@@ -38,7 +38,7 @@ def test_full_inbox_holds_the_reader_up_until_one_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For how long nobody has received can be asked meanwhile."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 1000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 1000)
     lock = threading.Lock()
     inbox = Inbox(lock)
 
@@ -66,7 +66,7 @@ def test_full_inbox_holds_the_reader_up_until_one_is_taken(
 
 def test_inbox_that_nobody_empties_any_more_throws_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that waits is let go; what fits is still kept."""
-    monkeypatch.setattr(client_queues, "READ_AHEAD_BYTES", 1000)
+    monkeypatch.setattr(queues, "READ_AHEAD_BYTES", 1000)
     lock = threading.Lock()
     inbox = Inbox(lock)
     with lock:

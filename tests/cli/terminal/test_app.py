@@ -598,7 +598,7 @@ def test_connection_that_is_lost_at_once_is_not_there_again() -> None:
 def test_quiet_connection_is_kept_alive(tmp_path: pathlib.Path) -> None:
     """wscat #50: no keep-alive, and a proxy cut it off. A server that is silent is pinged."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from broadcast_server import client_life\nclient_life.QUIET_SECONDS = 0.1\n"
+        "from broadcast_server.client import loop\nloop.QUIET_SECONDS = 0.1\n"
     )
     with listener() as listening, ThreadPoolExecutor(1) as pool, terminal(100) as ann:
         accepting = pool.submit(listening.accept)
