@@ -1,7 +1,7 @@
 """What the threads of one client share: settings, queues, and the state that its lock guards.
 
-``BroadcastClient`` (client/client.py) changes it from the user's threads, ``ClientLife`` (client/loop.py)
-from the client's own one.
+``BroadcastClient`` (client/client.py) changes it from the user's threads, ``ClientLife``
+(client/loop.py) from the client's own one.
 """
 
 from __future__ import annotations
@@ -314,4 +314,5 @@ def _leave_all_to_parent() -> None:
         core.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_leave_all_to_parent)
+if hasattr(os, "register_at_fork"):  # else no process forks
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import select
+import selectors
 import socket
 import ssl
 import urllib.parse
 from typing import Any, NamedTuple
 
 from ..transport import tls
-from ..transport.connector import Connector
+from ..transport.connector import Connector, Selector
 from ..transport.deadlines import Deadline
 
 # What is longer is no sentence.
@@ -203,10 +203,11 @@ class _Connection(http.client.HTTPConnection):
 
     def is_over(self) -> bool:
         """Whether the server has ended the connection, or says what nobody has asked for."""
-        poller = select.poll()
-        if self._socket is not None:
-            poller.register(self._socket, select.POLLIN)
-        return bool(poller.poll(0))
+        if self._socket is None:
+            return False
+        with Selector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def connect(self) -> None:
         """Connect to the first of the host's addresses that answers, perhaps through a proxy."""

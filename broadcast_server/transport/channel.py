@@ -5,23 +5,27 @@ lock. The lock is there for TLS, whose state two threads must not use at once; t
 for TLS as well, where a read may have to wait until the socket can be written.
 
 websocket-client has made the socket, so it is an ``SSLSocket``, and not two buffers as in
-``transport/tls_stream.py``. Where a write waits for something to read, the reader may take just that away: so
-it does not wait for long before it tries again.
+``transport/tls_stream.py``. Where a write waits for something to read, the reader may take just
+that away: so it does not wait for long before it tries again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import select
 import socket
 import ssl
 import struct
 import sys
-import termios
 import threading
 
 from .deadlines import Deadline
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 RECV_BYTES = 64 * 1024
 # A big write on TLS would hide its progress until the end.
@@ -108,8 +112,9 @@ class Channel:
         Any thread. Where the system does not tell the last one it is 0.
         """
         unsent = b"\0\0\0\0"
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            unsent = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, unsent)
+        if fcntl is not None:
+            with self._lock, contextlib.suppress(OSError, ValueError):
+                unsent = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, unsent)
         return self.received, self.sent, int.from_bytes(unsent, sys.byteorder)
 
     def abort(self, *, reset: bool = False) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -35,6 +35,11 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
 ]
+
+# Waits for sockets, on every system. Unlike an epoll it has no descriptor that a fork would copy.
+Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 
 _Socket = TypeVar("_Socket", bound=socket.socket)
 
@@ -129,8 +134,8 @@ class Connector:
     def _connect_first(self, found: Iterable[tuple[Any, ...]], deadline: Deadline) -> socket.socket:
         """Return a socket that is connected to one of the addresses."""
         untried = collections.deque(found)
-        pending: dict[int, socket.socket] = {}
-        poller = select.poll()
+        pending: set[socket.socket] = set()
+        selector = Selector()
         error = OSError("the host has no address")
         alone = Deadline(0)  # until when no other address is tried
         try:
@@ -142,8 +147,8 @@ class Connector:
                     except OSError as failed:
                         error = failed
                         continue
-                    pending[begun.fileno()] = begun
-                    poller.register(begun, select.POLLOUT)
+                    pending.add(begun)
+                    selector.register(begun, selectors.EVENT_WRITE, begun)
                 if not pending:
                     raise error
                 if self._was_cut:  # perhaps before there was anything to shut down
@@ -151,9 +156,10 @@ class Connector:
                 left = deadline.left_or_late()
                 if untried:
                     left = min(left, alone.left() or 0.0)
-                for number, _ in poller.poll(left * 1000):
-                    poller.unregister(number)
-                    sock = pending.pop(number)
+                for key, _ in selector.select(left):
+                    sock: socket.socket = key.data
+                    selector.unregister(sock)
+                    pending.discard(sock)
                     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if self._was_cut:
                         raise _aborted()
@@ -163,7 +169,8 @@ class Connector:
                     error = OSError(code, os.strerror(code))
                     alone = Deadline(0)
         finally:
-            self._drop(list(pending.values()))
+            selector.close()
+            self._drop(pending)
 
     def _begin(self, found: tuple[Any, ...]) -> socket.socket:
         """Begin to connect to an address; the socket can be written to when that has ended."""

@@ -22,7 +22,7 @@ import pytest
 
 import broadcast_server
 
-from ..support import PYTHON, ROOT, code_blocks, run_python
+from ..support import PYTHON, ROOT, code_blocks, run_python, running_hub
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
@@ -123,6 +123,57 @@ import sys
 import broadcast_server
 broadcast_server.BroadcastHub, broadcast_server.BroadcastClient
 assert not {"prompt_toolkit", "wcwidth", "asyncio"} & set(sys.modules)
+"""
+    run(PYTHON, "-c", program)
+
+
+# Takes away what only POSIX systems have, before a program that must do without it.
+WITHOUT_POSIX = """
+import os, select, selectors, signal, socket, sys
+for module, names in {
+    os: "register_at_fork fork set_blocking",
+    select: "poll epoll",
+    selectors: "PollSelector EpollSelector",
+    signal: "SIGHUP",
+    socket: "MSG_DONTWAIT MSG_NOSIGNAL AF_UNIX",
+}.items():
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+selectors.DefaultSelector = selectors.SelectSelector
+for name in "fcntl", "termios", "resource", "pwd", "grp", "tty", "pty":
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import broadcast_server.errors",
+        "from broadcast_server import publish",
+        "from broadcast_server import BroadcastClient",
+    ],
+)
+def test_client_side_is_imported_without_what_only_posix_has(statement: str) -> None:
+    """A program that only talks to a hub may be imported where no hub can run."""
+    run(PYTHON, "-c", WITHOUT_POSIX + statement)
+
+
+def test_publish_works_without_what_only_posix_has() -> None:
+    """It connects, sends and reads the answer with what every system has."""
+    program = "import broadcast_server as b\nprint(b.publish(sys.argv[1], 'x', timeout=30))"
+    with running_hub() as hub:
+        id = run(PYTHON, "-c", WITHOUT_POSIX + program, hub.url).strip()
+        assert [(message.id, message.data) for message in hub.history("/")] == [(id, "x")]
+
+
+def test_publish_imports_neither_a_client_nor_a_hub() -> None:
+    """A script that sends one message does not pay for threads and queues."""
+    program = """
+import sys
+from broadcast_server import publish
+parts = ("hub", "cli", "client.client", "client.core", "client.link", "transport.tls_stream")
+assert not {f"broadcast_server.{part}" for part in parts} & set(sys.modules)
 """
     run(PYTHON, "-c", program)
 
