@@ -4,9 +4,9 @@ Neither call holds the other up: the socket does not block, whoever has to wait 
 lock. The lock is there for TLS, whose state two threads must not use at once; the waiting is there
 for TLS as well, where a read may have to wait until the socket can be written.
 
-websocket-client has made the socket, so it is an ``SSLSocket``, and not two buffers as in
-``transport/tls_stream.py``. Where a write waits for something to read, the reader may take just
-that away: so it does not wait for long before it tries again.
+The socket is an ``SSLSocket`` where TLS is spoken, as the connector makes it, and not two buffers as
+in ``transport/tls_stream.py``. A write may have to wait for something to read, which the reader may
+take away: so it does not wait for long before it tries again.
 """
 
 from __future__ import annotations
