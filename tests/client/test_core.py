@@ -11,8 +11,8 @@ import types
 import pytest
 
 from broadcast_server import BroadcastClient, ProtocolError, SendRefused
-from broadcast_server.transport import deadlines
 from broadcast_server.client import core
+from broadcast_server.transport import deadlines
 
 from ..support import TEXT, run_parent, running_hub, wait_until
 from ..support.beside import in_thread

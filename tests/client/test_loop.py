@@ -385,8 +385,8 @@ def test_pauses_start_small_again_after_a_connection_that_lasted(
         counted.append(attempts)
         return back_off(attempts, *others)
 
-    monkeypatch.setattr(client_life, "back_off", count)
-    monkeypatch.setattr(client_life, "STABLE_SECONDS", stable_seconds)
+    monkeypatch.setattr(loop, "back_off", count)
+    monkeypatch.setattr(loop, "STABLE_SECONDS", stable_seconds)
     with returning() as (client, server, listening):
         for _ in attempts:
             server.sock.close()
@@ -502,7 +502,7 @@ def test_silent_hub_is_left_although_it_stops_reading(monkeypatch: pytest.Monkey
         data = "x" * (2 << 20)
         client.send(data)
         assert server.recv_exact(1)  # the writer has begun, before the silence is noticed
-        monkeypatch.setattr(client_life, "QUIET_SECONDS", 0.05)
+        monkeypatch.setattr(loop, "QUIET_SECONDS", 0.05)
         server.message(1)
         again = listening.accept(SUBPROTOCOL)
         with again.sock:
