@@ -12,6 +12,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     the main thread.
     """
     # The parser must be importable where nothing is installed that the commands need.
-    from .options import parser
+    from .commands import entry
 
-    return parser.main(argv)
+    return entry.main(argv)

@@ -4,8 +4,8 @@ Neither call holds the other up: the socket does not block, whoever has to wait 
 lock. The lock is there for TLS, whose state two threads must not use at once; the waiting is there
 for TLS as well, where a read may have to wait until the socket can be written.
 
-The socket is an ``SSLSocket`` where TLS is spoken, as the connector makes it, and not two buffers as
-in ``transport/tls_stream.py``. A write may have to wait for something to read, which the reader may
+With TLS the socket is an ``SSLSocket``, as the connector makes it, and not two buffers as in
+``transport/tls_stream.py``. A write may have to wait for something to read, which the reader may
 take away: so it does not wait for long before it tries again.
 """
 

@@ -1,4 +1,4 @@
-"""Writes the shell completions beside this file from the parser in ``broadcast_server/cli/options/parser.py``.
+"""Writes the shell completions beside this file from ``broadcast_server/cli/options/parser.py``.
 
 Run it as ``make docs``; a test fails when the committed files differ. shtab writes them, from a
 parser that is told what its options take: files, or one of a few words.
@@ -11,16 +11,16 @@ import pathlib
 
 import shtab
 
-from broadcast_server.cli.options import option as options
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.options.option import OneOf
+from broadcast_server.cli.options.parser import PROG, build_parser
+from broadcast_server.cli.options.words import SUMMARIES
 
 HERE = pathlib.Path(__file__).parent
 # Where each shell looks for it, below share/, is in setup.cfg.
 FILES = {
-    "bash": HERE / "bash" / cli.PROG,
-    "zsh": HERE / "zsh" / f"_{cli.PROG}",
-    "fish": HERE / "fish" / f"{cli.PROG}.fish",
+    "bash": HERE / "bash" / PROG,
+    "zsh": HERE / "zsh" / f"_{PROG}",
+    "fish": HERE / "fish" / f"{PROG}.fish",
 }
 # shtab gives these names to functions in every script that it writes: those of two programs, made
 # by different versions of it, would get into each other's way.
@@ -42,11 +42,11 @@ def completion(shell: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser()
+    parser = build_parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command, sub in action.choices.items():
-                sub.description = cli_words.SUMMARIES[command]
+                sub.description = SUMMARIES[command]
                 for option in sub._actions:
                     _tell(option)
     return parser
@@ -61,7 +61,7 @@ def _tell(action: argparse.Action) -> None:
         action.complete = {"zsh": "( )"}  # type: ignore[attr-defined]
     if action.metavar == "FILE":
         action.complete = shtab.FILE  # type: ignore[attr-defined]
-    if isinstance(action.type, options.OneOf):
+    if isinstance(action.type, OneOf):
         action.choices = action.type.words
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import pathlib
 import re
 
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.options import words
 from broadcast_server.cli.options.option import Option
+from broadcast_server.cli.options.parser import PROG
+from broadcast_server.cli.options.tables import OPTIONS
 
 HEAD = """\
-<!-- Made by make_options.py from broadcast_server/*_options.py and cli/options/words.py: edit those, then
-run `make docs`. -->
+<!-- Made by make_options.py from tables.py and words.py in broadcast_server/cli/options/: edit
+those, then run `make docs`. -->
 # Options
 
 Each option can be given on the command line or by its environment variable; the command line wins.
@@ -32,10 +33,10 @@ come from the files that are named here, or from the variables `BROADCAST_SERVER
 def page() -> str:
     """Return the page as Markdown."""
     parts = [HEAD]
-    for command, groups in cli.OPTIONS.items():
-        parts.append(f"\n## `{cli.PROG} {command}`\n\n{marked(cli_words.DESCRIPTIONS[command])}\n")
-        parts.append(f"\n    {cli.PROG} {command} {cli_words.USAGES[command]}\n")
-        operands = cli_words.OPERANDS[command]
+    for command, groups in OPTIONS.items():
+        parts.append(f"\n## `{PROG} {command}`\n\n{marked(words.DESCRIPTIONS[command])}\n")
+        parts.append(f"\n    {PROG} {command} {words.USAGES[command]}\n")
+        operands = words.OPERANDS[command]
         parts += ["\n"] * bool(operands)
         parts += [f"- `{name}`: {marked(text)}\n" for name, text in operands.items()]
         for title, options in groups.items():

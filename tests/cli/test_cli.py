@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 
+from broadcast_server.cli import main
 from broadcast_server.cli.commands import commands
 from broadcast_server.cli.io import logs, streams
-from broadcast_server.cli.options import option as options
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.options import parser
+from broadcast_server.cli.options.option import KINDS
+from broadcast_server.cli.options.tables import OPTIONS
+from broadcast_server.cli.options.words import OPERANDS, USAGES
 from broadcast_server.settings import Settings
 
 from ..support import PYTHON, RawClient, http_request, python_environment, running_hub, wait_until
@@ -112,33 +114,39 @@ def hub_program(command: Sequence[str], **options: Any) -> Iterator[Running]:
 def test_start_options_are_the_settings() -> None:
     """Every setting of the library is an option of ``start``, with the same default; but secrets
     are never arguments."""
-    options = {o.dest: o.default for group in cli.OPTIONS["start"].values() for o in group}
+    options = {o.dest: o.default for group in OPTIONS["start"].values() for o in group}
     command_only = {"log_level", "log_format", "restart_on_term"}
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     secrets = {"token", "publish_token", "jwt_key"}
     assert options.keys() - command_only == fields.keys() - secrets | {"host", "port"}
-    assert not any(secret in cli.build_parser().format_help() for secret in ("--token ", "--jwt "))
+    assert not any(
+        secret in parser.build_parser().format_help() for secret in ("--token ", "--jwt ")
+    )
     fields = {name: default for name, default in fields.items() if name not in secrets}
     differing = {name for name in fields if options[name] != fields[name]}
     # The command is a process of its own and may set this for all of it.
     assert differing == {"switch_interval"}
 
 
-@pytest.mark.parametrize("command", cli.OPTIONS)
+@pytest.mark.parametrize("command", OPTIONS)
 def test_option_help_is_a_phrase_with_its_default(command: str) -> None:
     """Help is one lower-case phrase, then the default."""
-    for option in (option for group in cli.OPTIONS[command].values() for option in group):
+    for option in (option for group in OPTIONS[command].values() for option in group):
         text = option.full_help()
         assert re.fullmatch(r"[a-zHT][^.]*(\.\w[^.]*)* \(default: [^()]+\)", text), text
-        assert option.metavar in options.KINDS
+        assert option.metavar in KINDS
 
 
 def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The man page is the same on every machine."""
-    before = cli.build_parser().format_help()
+    before = parser.build_parser().format_help()
     monkeypatch.setenv("BROADCAST_SERVER_PORT", "1")
-    assert cli.build_parser().format_help() == before
-    assert vars(cli.build_parser().parse_args(["start"])).keys() <= {"command", "start", "connect"}
+    assert parser.build_parser().format_help() == before
+    assert vars(parser.build_parser().parse_args(["start"])).keys() <= {
+        "command",
+        "start",
+        "connect",
+    }
 
 
 # Arguments.
@@ -168,7 +176,7 @@ def test_parser_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPat
 )
 def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -> None:
     """Both spellings work in any place."""
-    assert cli.command_first(given.split()) == parsed.split()
+    assert parser.command_first(given.split()) == parsed.split()
 
 
 @pytest.mark.parametrize(
@@ -186,13 +194,13 @@ def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -
 def test_command_first_refuses_none_and_two(given: str) -> None:
     """Without exactly one command nothing is guessed."""
     with pytest.raises(ValueError, match="connect, publish, listen or who"):
-        cli.command_first(given.split())
+        parser.command_first(given.split())
 
 
 def test_resolve_prefers_command_line_to_environment_to_default() -> None:
     """Each source is looked at in turn, and it is known which one spoke."""
     variables = {"BROADCAST_SERVER_PORT": "1", "BROADCAST_SERVER_HOST": "::1"}
-    found = cli.resolve("start", {"port": 2}, variables)
+    found = parser.resolve("start", {"port": 2}, variables)
     assert found.values["port"] == 2 and found.sources["port"] == "--port"
     assert found.values["host"] == ["::1"] and found.sources["host"] == "BROADCAST_SERVER_HOST"
     assert found.values["history"] == 100 and found.sources["history"] == "--history"
@@ -201,38 +209,38 @@ def test_resolve_prefers_command_line_to_environment_to_default() -> None:
 @pytest.mark.parametrize("text", ["", "tcp://10.0.0.7:8765"])
 def test_resolve_ignores_values_that_nobody_meant_for_us(text: str) -> None:
     """Kubernetes sets such variables, compose files leave empty ones."""
-    found = cli.resolve("start", {}, {"BROADCAST_SERVER_PORT": text})
+    found = parser.resolve("start", {}, {"BROADCAST_SERVER_PORT": text})
     assert found.values["port"] == 8765 and found.sources["port"] == "--port"
 
 
 def test_resolve_keeps_the_client_and_the_hub_apart() -> None:
     """The hub may listen where no client can connect."""
     variables = {"BROADCAST_SERVER_HOST": "0.0.0.0", "BROADCAST_SERVER_CONNECT_PORT": "81"}
-    values = cli.resolve("connect", {}, variables).values
+    values = parser.resolve("connect", {}, variables).values
     assert (values["host"], values["port"]) == ("127.0.0.1", 81)
 
 
 def test_resolve_splits_a_list() -> None:
     """A repeatable option takes several values from one variable."""
     variables = {"BROADCAST_SERVER_ALLOW_ORIGIN": "https://a.example, https://b.example"}
-    found = cli.resolve("start", {}, variables)
+    found = parser.resolve("start", {}, variables)
     assert found.values["allow_origin"] == ["https://a.example", "https://b.example"]
 
 
 def test_resolve_takes_secrets_from_the_environment_only() -> None:
     """A file that is named, on the command line or in a variable, wins over a token in one."""
     variables = {"BROADCAST_SERVER_TOKEN": "t", "BROADCAST_SERVER_PUBLISH_TOKEN": "p"}
-    found = cli.resolve("start", {}, variables)
+    found = parser.resolve("start", {}, variables)
     assert (found.values["token"], found.values["publish_token"]) == ("t", "p")
     assert found.sources["token"] == "BROADCAST_SERVER_TOKEN"
-    found = cli.resolve("start", {"token_file": "/t"}, variables)
+    found = parser.resolve("start", {"token_file": "/t"}, variables)
     assert (found.values["token"], found.values["token_file"]) == (None, "/t")
     variables["BROADCAST_SERVER_PUBLISH_TOKEN_FILE"] = "/p"
-    assert cli.resolve("start", {}, variables).values["publish_token"] is None
+    assert parser.resolve("start", {}, variables).values["publish_token"] is None
     for command in ("connect", "who"):
-        assert cli.resolve(command, {}, variables).values["token"] == "t"
-        assert cli.resolve(command, {"token_file": "/t"}, variables).values["token"] is None
-        assert cli.resolve(command, {}, {"BROADCAST_SERVER_TOKEN": ""}).values["token"] is None
+        assert parser.resolve(command, {}, variables).values["token"] == "t"
+        assert parser.resolve(command, {"token_file": "/t"}, variables).values["token"] is None
+        assert parser.resolve(command, {}, {"BROADCAST_SERVER_TOKEN": ""}).values["token"] is None
 
 
 @pytest.mark.parametrize(
@@ -254,8 +262,8 @@ def test_bad_value_names_its_source(
     """The same value is refused in the command line and in the environment."""
     variable = "BROADCAST_SERVER_" + option.upper().replace("-", "_")
     with pytest.raises(ValueError, match=f"{variable}: "):
-        cli.resolve("start", {}, {variable: text})
-    assert cli.main(["start", f"--{option}={text}"]) == 2
+        parser.resolve("start", {}, {variable: text})
+    assert main(["start", f"--{option}={text}"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     start = f"broadcast-server start: error: argument --{option}: "
@@ -265,7 +273,7 @@ def test_bad_value_names_its_source(
 
 def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """An empty address would be every interface of the machine."""
-    assert cli.main(["start", "--host", ""]) == 2
+    assert main(["start", "--host", ""]) == 2
     assert "--host: it is empty" in capsys.readouterr().err
 
 
@@ -424,18 +432,18 @@ def test_version_is_printed() -> None:
         assert (result.returncode, result.stdout, result.stderr) == expected
 
 
-@pytest.mark.parametrize("command", cli.OPTIONS)
+@pytest.mark.parametrize("command", OPTIONS)
 def test_help_has_every_option(command: str) -> None:
     """Help comes on standard output, whatever the environment says."""
     result = run(command, "--help", variables={"BROADCAST_SERVER_PORT": "abc"})
     assert (result.returncode, result.stderr) == (0, "")
-    for option in (option for group in cli.OPTIONS[command].values() for option in group):
+    for option in (option for group in OPTIONS[command].values() for option in group):
         assert f"--{option.name} {option.metavar}".rstrip() in result.stdout
     general = run("--help").stdout
     assert "--start " in general and "--connect " in general and "--version " in general
 
 
-@pytest.mark.parametrize("command", [None, *cli.OPTIONS])
+@pytest.mark.parametrize("command", [None, *OPTIONS])
 def test_help_fits_a_screen(command: str | None) -> None:
     """At most 40 lines of 80 columns, in which there are examples and the way to the rest."""
     arguments = ["--help"] if command is None else [command, "--help"]
@@ -454,7 +462,7 @@ def test_help_all_describes_every_option() -> None:
     result = run("start", "--help-all", variables={"COLUMNS": "80"})
     assert (result.returncode, result.stderr) == (0, "")
     text = " ".join(result.stdout.split())
-    for option in (option for group in cli.OPTIONS["start"].values() for option in group):
+    for option in (option for group in OPTIONS["start"].values() for option in group):
         assert f"--{option.name} {option.metavar}".rstrip() in text
         assert option.full_help().partition("%")[0] in text.replace("- ", "-")
 
@@ -464,21 +472,19 @@ def test_help_all_without_a_command_describes_all_of_them() -> None:
     result = run("--help-all", variables={"COLUMNS": "80"})
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(run("--help").stdout)
-    for command in cli.OPTIONS:
+    for command in OPTIONS:
         assert result.stdout.count(f"\nusage: broadcast-server {command} ") == 1
         assert run(command, "--help-all", variables={"COLUMNS": "80"}).stdout in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", cli.OPTIONS)
+@pytest.mark.parametrize("command", OPTIONS)
 def test_help_tells_what_is_no_option(command: str) -> None:
     """Each name in the usage line is explained below it, in the short help and in the long one."""
-    assert set(re.findall(r"[A-Z]{3,}", cli_words.USAGES[command])) == set(
-        cli_words.OPERANDS[command]
-    )
+    assert set(re.findall(r"[A-Z]{3,}", USAGES[command])) == set(OPERANDS[command])
     for spelling in ("--help", "--help-all"):
         told = run(command, spelling).stdout
-        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(cli_words.OPERANDS[command])
+        assert re.findall(r"^  ([A-Z]+) ", told, re.MULTILINE) == list(OPERANDS[command])
 
 
 def test_help_names_what_can_be_typed() -> None:
@@ -767,7 +773,7 @@ def test_hub_that_has_failed_ends_the_command() -> None:
     program = """
 import sys
 import broadcast_server
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli import main
 from broadcast_server.cli.commands import service
 
 class FailedHub(broadcast_server.BroadcastHub):
@@ -776,7 +782,7 @@ class FailedHub(broadcast_server.BroadcastHub):
 
 broadcast_server.BroadcastHub = FailedHub
 service.CHECK_SECONDS = 0.001
-sys.exit(cli.main(["start", "--port", "0", "--log-level", "error"]))
+sys.exit(main(["start", "--port", "0", "--log-level", "error"]))
 """
     result = subprocess.run(
         [PYTHON, "-c", program],

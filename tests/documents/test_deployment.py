@@ -14,7 +14,8 @@ import subprocess
 
 import pytest
 
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli.options import parser
+from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.settings import Settings
 
 from ..cli.test_cli import SECONDS, environment, hub_program
@@ -41,7 +42,7 @@ def seconds_to_end() -> float:
 
 def accepted(arguments: list[str]) -> dict[str, object]:
     """Return what the command line makes of arguments; it ends the test if it refuses them."""
-    return vars(cli.build_parser().parse_args(cli.command_first(arguments)))
+    return vars(parser.build_parser().parse_args(parser.command_first(arguments)))
 
 
 # -- systemd -----------------------------------------------------------------------------------
@@ -74,9 +75,7 @@ def test_units_start_a_command_line_that_is_one() -> None:
     assert accepted(arguments) == {
         "start": False, "connect": False, "command": "start", "restart_on_term": True,
     }  # fmt: skip
-    port = {option.name: option.default for option in cli.OPTIONS["start"]["where to listen"]}[
-        "port"
-    ]
+    port = {option.name: option.default for option in OPTIONS["start"]["where to listen"]}["port"]
     assert values(SOCKET, "ListenStream") == [str(port)]
 
 

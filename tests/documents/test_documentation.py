@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server import errors
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.options.tables import OPTIONS
+from broadcast_server.cli.options.words import OPERANDS
 
 from ..support import ROOT, code_blocks, run_python
 
@@ -128,13 +128,13 @@ def test_generated_reference_is_fresh(name: str) -> None:
 def test_options_are_listed_as_they_can_be_typed() -> None:
     """In each spelling, with default and variable, and what is no option, too."""
     page = (ROOT / "docs" / "reference" / "options.md").read_text(encoding="utf-8")
-    for command, groups in cli.OPTIONS.items():
+    for command, groups in OPTIONS.items():
         part = page.partition(f"## `broadcast-server {command}`")[2].partition("\n## ")[0]
         for option in (option for group in groups.values() for option in group):
             spellings = ", ".join(option.flags) + f" {option.metavar}".rstrip()
             entry = part.partition(f"\n- **`{spellings}`**")[2].partition("\n- ")[0]
             assert "default: " in entry and f"`{option.variable(command)}`" in entry, spellings
-        assert re.findall(r"^- `([A-Z]+)`: ", part, re.MULTILINE) == [*cli_words.OPERANDS[command]]
+        assert re.findall(r"^- `([A-Z]+)`: ", part, re.MULTILINE) == [*OPERANDS[command]]
     assert "**`-H, --header HEADER`**" in page
 
 

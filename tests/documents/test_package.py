@@ -311,9 +311,9 @@ def test_man_page_has_what_a_reader_looks_for() -> None:
     wanted += ["AT A TERMINAL", "IN A PIPE", "SIGNALS", "CLOSE CODES", "ENVIRONMENT", "FILES"]
     wanted += ["EXAMPLES", "SEE ALSO", "AUTHOR"]
     assert sections == wanted
-    from broadcast_server.cli.options import parser as cli
+    from broadcast_server.cli.options.tables import OPTIONS
 
-    for groups in cli.OPTIONS.values():
+    for groups in OPTIONS.values():
         for option in (option for group in groups.values() for option in group):
             heading = rf"\fB--{option.name}\fR"
             if option.metavar:  # a flag has none

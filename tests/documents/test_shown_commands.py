@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub
-from broadcast_server.cli.options import parser as cli
-from broadcast_server.cli.options import words as cli_words
+from broadcast_server.cli.commands import entry
+from broadcast_server.cli.options import parser
+from broadcast_server.cli.options.tables import OPTIONS
+from broadcast_server.cli.options.words import EXAMPLES
 
 from ..support import ROOT, code_blocks, command_environment, running_hub, wait_until
 from ..support.beside import process_group
@@ -31,13 +33,13 @@ from .test_documentation import PAGES, name_of
 SECONDS = 30.0
 # Not what is quoted, such as the pattern of pkill, nor a path or an assignment that ends so.
 COMMAND = re.compile(
-    rf"(?<![\w/.:='-])broadcast-server +(?=--start|--connect|(?:{'|'.join(cli.OPTIONS)})\b)"
+    rf"(?<![\w/.:='-])broadcast-server +(?=--start|--connect|(?:{'|'.join(OPTIONS)})\b)"
 )
 
 
 def in_help() -> list[str]:
     """Return the examples of all help."""
-    return [line for lines in cli_words.EXAMPLES.values() for line in lines]
+    return [line for lines in EXAMPLES.values() for line in lines]
 
 
 def in_man_page() -> list[str]:
@@ -86,11 +88,11 @@ def test_command_that_is_shown_is_one(page: pathlib.Path | None) -> None:
     for arguments in arguments_of(text):
         if not {"--help", "--help-all", "[options]"}.isdisjoint(arguments):
             continue
-        given, unknown = cli.build_parser().parse_known_args(cli.command_first(arguments))
+        given, unknown = parser.build_parser().parse_known_args(parser.command_first(arguments))
         assert [word for word in unknown if word != "--"] == [], arguments
         values = vars(given)
-        cli.take_url(values)
-        cli.resolve(values["command"], values, {})
+        entry.take_url(values)
+        parser.resolve(values["command"], values, {})
 
 
 # -- Those that are run ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server import BroadcastHub
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.hub import metrics, reader
 from broadcast_server.hub.rates import Pace
 from broadcast_server.hub.server import HubServer
@@ -565,7 +565,7 @@ def test_memory_of_all_logs() -> None:
 def test_page_of_limits_has_the_defaults_and_the_reasons() -> None:
     """What docs/reference/limits.md says is what the options and the metrics say."""
     text = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8")
-    options = {o.name: o for group in cli.OPTIONS["start"].values() for o in group}
+    options = {o.name: o for group in OPTIONS["start"].values() for o in group}
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -578,7 +578,7 @@ def test_page_of_limits_has_the_defaults_and_the_reasons() -> None:
         number, _, unit = default.partition(" ")
         assert int(number.replace(",", "")) * units[unit] == options[found[1]].default, option
     named = {name for row in rows for name in re.findall(r"`--([a-z-]+)`", row[1])}
-    limits = {o.name for o in cli.OPTIONS["start"]["limits"]}
+    limits = {o.name for o in OPTIONS["start"]["limits"]}
     assert limits <= named
     reasons = {row[4].strip("`") for row in rows} - {""}
     assert reasons <= set(metrics.REFUSALS)

@@ -1,1 +1,1 @@
-"""What every command needs of its process: streams, log, signals, addresses, the service manager."""
+"""What every command needs of its process: streams, log, signals, addresses, service manager."""

@@ -1,8 +1,7 @@
 """What an option of the command is: its name, its default, how its value is read.
 
-The tables are in ``cli/options/hub_tables.py`` and ``cli/options/client_tables.py``. argparse-manpage makes the man page
-from them in a build that has none of our dependencies, so nothing but the standard library is
-imported.
+The options themselves are in ``cli/options/tables.py``. argparse-manpage makes the man page from
+them in a build that has none of our dependencies, so nothing but the standard library is imported.
 """
 
 from __future__ import annotations

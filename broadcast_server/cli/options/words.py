@@ -1,7 +1,7 @@
 """What help, man page and options.md say of the program and of each command.
 
-The words about a single option stand with it, in ``cli/options/hub_tables.py`` and ``cli/options/client_tables.py``.
-Nothing is imported: see ``cli/options/option.py``.
+The words about a single option stand with it, in ``cli/options/tables.py``. Nothing is imported:
+see ``cli/options/option.py``.
 """
 
 from __future__ import annotations

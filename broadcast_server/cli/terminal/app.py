@@ -1,9 +1,9 @@
 """A conversation at a terminal: ``broadcast-server connect`` where somebody sits.
 
-The main thread runs the screen (cli/terminal/prompt.py, or cli/terminal/plain.py where the terminal can do
-nothing). For each room that the user goes to there is a client and a *receiver*, a thread that
-turns what comes into lines. What takes its time, going to another room or asking for old messages,
-runs on an *errand* thread; so the keys always work, and Ctrl-C ends it within a second.
+The main thread runs the screen (cli/terminal/prompt.py, or cli/terminal/plain.py where the terminal
+can do nothing). For each room that the user goes to there is a client and a *receiver*, a thread
+that turns what comes into lines. What takes its time, going to another room or asking for old
+messages, runs on an *errand* thread; so the keys always work, and Ctrl-C ends it within a second.
 
 A lost connection is the client's business: it comes back, and what was typed meanwhile goes out
 once. Here that is only shown.

@@ -291,14 +291,14 @@ def test_lines_wait_until_somebody_reads_the_output() -> None:
     read is not thrown away."""
     program = """
 import sys, time
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli import main
 from broadcast_server.cli.commands import pipe as console
 console.SILENCE_SECONDS = 0.2
 def pause(seconds, sleep=time.sleep):
     print("pause", seconds, file=sys.stderr, flush=True)
     sleep(seconds)
 time.sleep = pause
-sys.exit(cli.main())
+sys.exit(main())
 """
     lines = [b"%d " % number + b"." * 1000 + b"\n" for number in range(3000)]
     with running_hub(room_log_bytes=1 << 26, write_timeout=300) as hub:
@@ -451,13 +451,13 @@ def test_lost_connection_without_reconnecting_is_3() -> None:
 # Tells when the input has come to its end.
 LINGERING = """
 import sys
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli import main
 from broadcast_server.cli.commands import pipe as console
 def told(self, wait=console.Console._await_answers):
     print("lingering", file=sys.stderr, flush=True)
     return wait(self)
 console.Console._await_answers = told
-sys.exit(cli.main())
+sys.exit(main())
 """
 
 

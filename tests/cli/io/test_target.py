@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from broadcast_server.cli.io import target as targets
-from broadcast_server.cli.options import parser as cli
+from broadcast_server.cli.options import parser
 from broadcast_server.errors import AccessError, ConnectFailed, TlsError, UsageError
 
 
 def find(url: str | None = None, **given: Any) -> targets.Target:
     """Return where ``listen`` would go with these options."""
-    found = cli.resolve("listen", given, {})
+    found = parser.resolve("listen", given, {})
     return targets.find("listen", found.values, found.sources, url)
 
 
 def offered(*header: str, **given: Any) -> dict[str, str]:
     """Return what ``listen`` would say in its upgrade with these options."""
-    found = cli.resolve("listen", {"header": header, **given}, {})
+    found = parser.resolve("listen", {"header": header, **given}, {})
     headers = targets.read_headers(header, "-H")
     return targets.offer(headers, found.values, found.sources)
 
@@ -82,7 +82,7 @@ def test_token_comes_from_its_file_or_the_variable(tmp_path: pathlib.Path) -> No
     path = tmp_path / "token"
     path.write_text("s3cret\n")
     assert find(token_file=str(path)).token == "s3cret"
-    found = cli.resolve("listen", {}, {"BROADCAST_SERVER_TOKEN": "t"})
+    found = parser.resolve("listen", {}, {"BROADCAST_SERVER_TOKEN": "t"})
     assert targets.find("listen", found.values, found.sources, None).token == "t"
     with pytest.raises(AccessError, match="cannot read"):
         find(token_file=str(tmp_path / "none"))

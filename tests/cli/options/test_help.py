@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broadcast_server.cli.options import help as short_help
+from broadcast_server.cli.options.help import page
 from broadcast_server.cli.options.option import Option
 
 GROUPS = {
@@ -19,9 +19,9 @@ GROUPS = {
 COMMON = ["host", "name", "a-rather-long-option", "header"]
 
 
-def page(width: int) -> list[str]:
+def shown(width: int) -> list[str]:
     """Return the lines of the page, the ones that are empty left out."""
-    text = short_help.page(
+    text = page(
         "usage: prog", "What it does.", {"URL": "address; more"}, GROUPS, COMMON,
         ["prog --host x"], "See more.", width,
     )  # fmt: skip
@@ -31,7 +31,7 @@ def page(width: int) -> list[str]:
 
 def test_common_options_are_described_by_their_first_phrase() -> None:
     """With the default, if there is one."""
-    lines = page(79)
+    lines = shown(79)
     assert lines[:2] == ["usage: prog", "What it does."]
     assert "  URL                 address" in lines
     assert "  --host ADDRESS      address of the hub (127.0.0.1)" in lines
@@ -43,7 +43,7 @@ def test_common_options_are_described_by_their_first_phrase() -> None:
 
 def test_other_options_are_named_under_their_titles() -> None:
     """No option is parted from what stands for its value, and no title has nothing behind it."""
-    text = "\n".join(page(40))
+    text = "\n".join(shown(40))
     assert "  where: --quick" in text and "none:" not in text
     for number in range(9):
         assert f"--option{number} COUNT" in text
@@ -52,4 +52,4 @@ def test_other_options_are_named_under_their_titles() -> None:
 def test_lines_fit_the_width() -> None:
     """Down to that of a telephone."""
     for width in (45, 60, 79):
-        assert max(map(len, page(width))) <= width
+        assert max(map(len, shown(width))) <= width

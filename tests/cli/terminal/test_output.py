@@ -1,4 +1,4 @@
-"""The terminal on which prompt_toolkit draws, without a screen; whole ones: cli/terminal/test_app.py."""
+"""The terminal on which prompt_toolkit draws, without a screen; with one: test_app.py."""
 
 from __future__ import annotations
 

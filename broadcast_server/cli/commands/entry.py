@@ -1,0 +1,83 @@
+"""From the arguments of the process to its exit status: the command that was asked for is run.
+
+The module of a command is imported only when it is the one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ... import __version__
+from ..io.streams import complain, open_standard_streams, write_stdout
+from ..io.target import is_room
+from ..options import words
+from ..options.parser import Asked, command_first, parse, resolve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status.
+
+    It takes over the signals and the logging of the process: call it where it is the program, in
+    the main thread.
+    """
+    open_standard_streams()
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before a command has taken the signals over
+        status = 130
+    return status if write_stdout() else status or 1
+
+
+def _run(argv: Sequence[str]) -> int:
+    command = ""
+    try:
+        arguments = command_first(argv)
+        command = arguments[0]
+        given = parse(arguments, __version__)
+        url = take_url(given)
+        values, sources = resolve(command, given, os.environ)
+    except Asked as asked:
+        return 0 if write_stdout(asked.text) else 1
+    except ValueError as error:
+        complain(command, str(error))
+        return 2
+    if command == "start":
+        from .commands import start
+
+        return start(values, sources)
+    if command == "connect":
+        from .commands import connect
+
+        return connect(values, sources, url)
+    if command == "publish":
+        from .publish import publish
+
+        return publish(values, sources, url, given.get("words", []))
+    if command == "listen":
+        from .listen import listen
+
+        return listen(values, sources, url)
+    from .commands import who
+
+    return who(values, sources, url)
+
+
+def take_url(given: dict[str, Any]) -> str | None:
+    """Return the URL among the arguments, None if there is none; what is left of `words` is text.
+
+    Raises:
+        ValueError: the room is given twice.
+    """
+    apart = not given.keys().isdisjoint(("host", "port", "room"))
+    url: str | None = given.get("url")
+    # Where there is a text, its first word stands in the place of a URL that is not given.
+    has_text = "TEXT" in words.OPERANDS[given["command"]]
+    if url is not None and has_text and (apart or not is_room(url)):
+        given["words"] = [url, *given.get("words", [])]
+        url = None
+    if url is not None and apart:
+        raise ValueError("give a URL or --host, --port and --room, not both")
+    return url
