@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from broadcast_server.cli import main
-from broadcast_server.cli.commands import commands
+from broadcast_server.cli.commands import start
 from broadcast_server.cli.io import logs, streams
 from broadcast_server.cli.options import parser
 from broadcast_server.cli.options.option import KINDS
@@ -406,8 +406,8 @@ def test_write_stdout_tells_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -
     os.close(reader)
     with open(writer, "w") as stream:
         monkeypatch.setattr("sys.stdout", stream)
-        assert not commands.write_stdout("text")
-        assert commands.write_stdout("more")
+        assert not streams.write_stdout("text")
+        assert streams.write_stdout("more")
 
 
 def test_complain_survives_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -654,7 +654,7 @@ def test_descriptor_limit_bounds_the_clients() -> None:
     with hub_command("start", "--port", "0", preexec_fn=limit) as hub:
         assert resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE) == (100, 100)
         _, _, log = hub.end()
-    expected = 100 - commands.OWN_DESCRIPTORS - 25
+    expected = 100 - start.OWN_DESCRIPTORS - 25
     assert f"max-clients is {expected} instead of 10000" in log
     assert "max-handshakes is 25 instead of 1000" in log
 

@@ -45,11 +45,11 @@ def _run(argv: Sequence[str]) -> int:
         complain(command, str(error))
         return 2
     if command == "start":
-        from .commands import start
+        from .start import start
 
         return start(values, sources)
     if command == "connect":
-        from .commands import connect
+        from .connect import connect
 
         return connect(values, sources, url)
     if command == "publish":
@@ -60,7 +60,7 @@ def _run(argv: Sequence[str]) -> int:
         from .listen import listen
 
         return listen(values, sources, url)
-    from .commands import who
+    from .who import who
 
     return who(values, sources, url)
 

@@ -21,13 +21,10 @@ from typing import Any
 from ...errors import BroadcastServerError, MessagesLost, UsageError
 from ...messages import Message
 from ...transport.deadlines import Deadline
-from ..io import formats as message_forms
-from ..io import logs
-from ..io import signals as interrupts
-from ..io import target as targets
+from ..io import formats, logs, signals, target
 from ..io.endings import ending
 from ..io.streams import complain, hint, warn, write_bytes
-from .runner import Executor
+from .runner import Runner
 
 # How long each step may take when it is to end: saying goodbye, the user's command, what hangs.
 LEAVE_SECONDS = 1.0
@@ -57,14 +54,14 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
     deadline = Deadline(values["timeout"])
     try:
         _check(values, sources)
-        target = targets.find("listen", values, sources, url)
+        destination = target.find("listen", values, sources, url)
         timeout = values["timeout"]
         client = BroadcastClient(
-            target.url,
-            **target.trust,
+            destination.url,
+            **destination.trust,
             name=values["name"],
-            token=target.token,
-            headers=targets.offer(target.headers, values, sources),
+            token=destination.token,
+            headers=target.offer(destination.headers, values, sources),
             since=values["since"],
             history=values["history"],
             reconnect=not values["no_reconnect"],
@@ -72,9 +69,9 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
             open_timeout=10.0 if timeout is None else min(10.0, timeout),
         )
         client.connect()
-    except targets.FAILURES as error:
-        return targets.tell("listen", error)
-    return Listener(client, values, deadline).run(interrupts.descriptor())
+    except target.FAILURES as error:
+        return target.tell("listen", error)
+    return Listener(client, values, deadline).run(signals.descriptor())
 
 
 class _StateTeller:
@@ -121,7 +118,7 @@ class Listener:
         self._timeout: float | None = values["timeout"]
         self._wanted: int | None = values["count"]
         command = values["exec"]
-        self._executor = None if command is None else Executor(command)
+        self._runner = None if command is None else Runner(command)
         self._form: str = values["format"] or ("text" if command is None else "raw")
         # The main thread's own.
         self._taken = 0
@@ -130,13 +127,13 @@ class Listener:
         self._reason: int | str | None = None
         self._done_reader, self._done_writer = os.pipe()
 
-    def run(self, signals: int) -> int:
+    def run(self, caught: int) -> int:
         """Listen to the end; return the exit status.
 
         Args:
-            signals: a descriptor that gets the number of each signal.
+            caught: a descriptor that gets the number of each signal.
         """
-        watcher = threading.Thread(target=self._watch, args=(signals,), name="watcher", daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(caught,), name="watcher", daemon=True)
         watcher.start()
         failure = self._take_all()
         self._client.close(timeout=LEAVE_SECONDS)
@@ -151,10 +148,10 @@ class Listener:
         while self._wants_more():
             try:
                 message = self._client.recv()
-                if self._executor is None:
+                if self._runner is None:
                     self._write(message)
                 else:
-                    self._execute(self._executor, message)
+                    self._execute(self._runner, message)
             except MessagesLost as error:
                 warn("listen", str(error))
             except BroadcastServerError as error:
@@ -164,9 +161,9 @@ class Listener:
     def _wants_more(self) -> bool:
         return self._reason is None and bool(self._written) and self._taken != self._wanted
 
-    def _execute(self, executor: Executor, message: Message) -> None:
+    def _execute(self, runner: Runner, message: Message) -> None:
         self._taken += 1
-        failure = executor.run(message, message_forms.encode(self._form, message))
+        failure = runner.run(message, formats.encode(self._form, message))
         if failure is not None:
             complain("listen", f"message {message.id}: the command {failure}")
 
@@ -176,7 +173,7 @@ class Listener:
         try:
             while True:
                 self._taken += 1
-                data += message_forms.encode(self._form, message)
+                data += formats.encode(self._form, message)
                 if self._taken == self._wanted or len(data) > WRITE_BYTES:
                     break
                 message = self._client.recv(timeout=0)
@@ -188,10 +185,10 @@ class Listener:
 
     def _tell_end(self, failure: BroadcastServerError | None) -> int:
         """Say how it has ended, if that is worth a word; return the exit status."""
-        failures = 0 if self._executor is None else self._executor.failures
+        failures = 0 if self._runner is None else self._runner.failures
         reason = self._reason
         if isinstance(reason, int):
-            interrupts.die(reason)
+            signals.die(reason)
         if self._written is False:
             return 1
         if self._written is None or reason == OUTPUT_CLOSED:
@@ -212,35 +209,35 @@ class Listener:
 
     # The watcher.
 
-    def _watch(self, signals: int) -> None:
+    def _watch(self, caught: int) -> None:
         """Wait for a reason to end, and then for the end; the process does not outlive it long."""
-        reason = self._wait(signals, self._deadline, sys.stdout.fileno())
+        reason = self._wait(caught, self._deadline, sys.stdout.fileno())
         if reason is None:
             return
         self._reason = reason
-        if self._executor is not None:
-            self._executor.stop(signal.SIGTERM)
+        if self._runner is not None:
+            self._runner.stop(signal.SIGTERM)
         leaving = threading.Thread(target=self._client.close, kwargs={"timeout": LEAVE_SECONDS})
         leaving.daemon = True
         leaving.start()
-        if self._wait(signals, Deadline(LEAVE_SECONDS)) is None:
+        if self._wait(caught, Deadline(LEAVE_SECONDS)) is None:
             return
-        if self._executor is not None:
-            self._executor.stop(signal.SIGKILL)
-        if self._wait(signals, Deadline(LEAVE_SECONDS)) is not None:
+        if self._runner is not None:
+            self._runner.stop(signal.SIGKILL)
+        if self._wait(caught, Deadline(LEAVE_SECONDS)) is not None:
             # Nobody reads standard output, and nothing else ends a thread that writes there.
             os._exit(128 + reason if isinstance(reason, int) else 1)
 
-    def _wait(self, signals: int, deadline: Deadline, output: int = -1) -> int | str | None:
+    def _wait(self, caught: int, deadline: Deadline, output: int = -1) -> int | str | None:
         """Return why to end now, None if the main thread has ended.
 
         Args:
-            signals: as for `run`.
+            caught: as for `run`.
             deadline: until when.
             output: the descriptor whose reader may go away, -1 for none.
         """
         poller = select.poll()
-        poller.register(signals, select.POLLIN)
+        poller.register(caught, select.POLLIN)
         poller.register(self._done_reader, select.POLLIN)
         if output >= 0:
             poller.register(output, 0)  # which are POLLERR and POLLHUP
@@ -249,8 +246,8 @@ class Listener:
             ready = dict(poller.poll(None if left is None else left * 1000))
             if self._done_reader in ready:
                 return None
-            if signals in ready:
-                return os.read(signals, 1)[0]
+            if caught in ready:
+                return os.read(caught, 1)[0]
             if output in ready:
                 return OUTPUT_CLOSED
             if deadline.left() == 0:

@@ -49,7 +49,7 @@ READ_BYTES = 64 * 1024
 WRITE_CHARACTERS = 64 * 1024
 
 
-class Console:
+class Pipe:
     """A user, or a pipe, that is connected to a room. It owns the standard streams.
 
     Args:

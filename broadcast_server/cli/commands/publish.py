@@ -17,8 +17,7 @@ from typing import Any
 from ...client.arguments import checked_name
 from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
-from ..io import logs
-from ..io import target as targets
+from ..io import logs, target
 from ..io.streams import Lines, complain, warn
 
 READ_BYTES = 64 * 1024
@@ -49,18 +48,18 @@ def publish(
     try:
         checked_name(values["name"])
         _check(values, sources, words)
-        target = targets.find("publish", values, sources, url)
+        destination = target.find("publish", values, sources, url)
         poster = Poster(
-            target.url,
+            destination.url,
             name=values["name"],
-            token=target.token,
-            headers=target.headers,
-            trust=target.trust,
+            token=destination.token,
+            headers=destination.headers,
+            trust=destination.trust,
             timeout=values["timeout"],
             reconnect=not values["no_reconnect"],
         )
-    except targets.FAILURES as error:
-        return targets.tell("publish", error)
+    except target.FAILURES as error:
+        return target.tell("publish", error)
     from_input = list(words) == ["-"]
     key = values["key"] or uuid.uuid4().hex
     number = 0
@@ -72,7 +71,7 @@ def publish(
                 poster.post(text, f"{key}-{number}")
     except PublishFailed as error:
         where = f"line {number}: " if from_input else ""
-        hint = targets.hint(error.status, poster.untrusted)
+        hint = target.hint(error.status, poster.untrusted)
         may = "; it may have been published" if poster.lost else ""
         complain("publish", f"{where}{error}{hint}{may}")
         return 3 if poster.lost else 1

@@ -23,7 +23,7 @@ from ..io.formats import rfc3339
 SHELL = "/bin/sh"
 
 
-class Executor:
+class Runner:
     """One command.
 
     `run` belongs to one thread; `stop` may be called on any, and more than once.

@@ -292,8 +292,8 @@ def test_lines_wait_until_somebody_reads_the_output() -> None:
     program = """
 import sys, time
 from broadcast_server.cli import main
-from broadcast_server.cli.commands import pipe as console
-console.SILENCE_SECONDS = 0.2
+from broadcast_server.cli.commands import pipe
+pipe.SILENCE_SECONDS = 0.2
 def pause(seconds, sleep=time.sleep):
     print("pause", seconds, file=sys.stderr, flush=True)
     sleep(seconds)
@@ -452,11 +452,11 @@ def test_lost_connection_without_reconnecting_is_3() -> None:
 LINGERING = """
 import sys
 from broadcast_server.cli import main
-from broadcast_server.cli.commands import pipe as console
-def told(self, wait=console.Console._await_answers):
+from broadcast_server.cli.commands import pipe
+def told(self, wait=pipe.Pipe._await_answers):
     print("lingering", file=sys.stderr, flush=True)
     return wait(self)
-console.Console._await_answers = told
+pipe.Pipe._await_answers = told
 sys.exit(main())
 """
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server import Member, Message
-from broadcast_server.cli.commands.runner import Executor, environment
+from broadcast_server.cli.commands.runner import Runner, environment
 
 from ...support import wait_until
 
@@ -27,8 +27,8 @@ def message(data: str | bytes = "x", name: str | None = "ann", id: str | None = 
 
 def run(command: str, given: bytes = b"x", name: str | None = "ann") -> tuple[str | None, int]:
     """Run a command for one message; return why it failed and how often."""
-    executor = Executor(command)
-    return executor.run(message(name=name), given), executor.failures
+    runner = Runner(command)
+    return runner.run(message(name=name), given), runner.failures
 
 
 def test_message_is_on_standard_input_and_known_in_the_environment(tmp_path: pathlib.Path) -> None:
@@ -79,10 +79,10 @@ def test_environment_has_no_stale_values(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_failure_is_told_and_counted(command: str, why: str) -> None:
     """And the next message gets its command all the same."""
-    executor = Executor(command)
-    assert executor.run(message(), b"") == why
-    assert executor.run(message(), b"") == why
-    assert executor.failures == 2
+    runner = Runner(command)
+    assert runner.run(message(), b"") == why
+    assert runner.run(message(), b"") == why
+    assert runner.failures == 2
 
 
 def test_command_that_cannot_be_run_has_failed() -> None:
@@ -94,29 +94,29 @@ def test_command_that_cannot_be_run_has_failed() -> None:
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_full_disk_is_a_failure_of_the_command(size: int) -> None:
     """The message cannot be put where the command finds it; the next one may fit."""
-    executor = Executor("true")
+    runner = Runner("true")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        why = executor.run(message(), b"x" * size)
+        why = runner.run(message(), b"x" * size)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (why, executor.failures) == ("cannot be run: File too large", 1)
-    assert executor.run(message(), b"x" * size) is None
+    assert (why, runner.failures) == ("cannot be run: File too large", 1)
+    assert runner.run(message(), b"x" * size) is None
 
 
 @contextlib.contextmanager
-def running(command: str, path: pathlib.Path) -> Iterator[tuple[Executor, list[str | None], int]]:
+def running(command: str, path: pathlib.Path) -> Iterator[tuple[Runner, list[str | None], int]]:
     """Run a command that writes its number to a file, on a thread of its own."""
-    executor = Executor(command)
+    runner = Runner(command)
     results: list[str | None] = []
-    thread = threading.Thread(target=lambda: results.append(executor.run(message(), b"")))
+    thread = threading.Thread(target=lambda: results.append(runner.run(message(), b"")))
     thread.start()
     try:
         assert wait_until(lambda: path.exists() and path.read_text().endswith("\n"), SECONDS)
-        yield executor, results, int(path.read_text())
+        yield runner, results, int(path.read_text())
     finally:
-        executor.stop(signal.SIGKILL)
+        runner.stop(signal.SIGKILL)
         thread.join(SECONDS)
         assert not thread.is_alive()
 
@@ -132,20 +132,20 @@ def is_gone(pid: int) -> bool:
 def test_stop_ends_the_command_and_what_it_has_started(tmp_path: pathlib.Path) -> None:
     """That is no failure, and no other command is run from then on."""
     path = tmp_path / "pid"
-    with running(f"sleep 1000 & echo $! > {path}; wait; true", path) as (executor, results, pid):
-        executor.stop(signal.SIGTERM)
+    with running(f"sleep 1000 & echo $! > {path}; wait; true", path) as (runner, results, pid):
+        runner.stop(signal.SIGTERM)
         assert wait_until(lambda: len(results) == 1, SECONDS)
-        assert results == [None] and executor.failures == 0
+        assert results == [None] and runner.failures == 0
         assert wait_until(lambda: is_gone(pid), SECONDS)
-        assert executor.run(message(), b"") is None
+        assert runner.run(message(), b"") is None
 
 
 def test_stop_kills_what_does_not_listen(tmp_path: pathlib.Path) -> None:
     """A signal that nobody can ignore comes second."""
     path = tmp_path / "pid"
     command = f"trap '' TERM; echo $$ > {path}; while :; do sleep 1000; done"
-    with running(command, path) as (executor, results, pid):
-        executor.stop(signal.SIGTERM)
+    with running(command, path) as (runner, results, pid):
+        runner.stop(signal.SIGTERM)
         assert not is_gone(pid)
-        executor.stop(signal.SIGKILL)
+        runner.stop(signal.SIGKILL)
         assert wait_until(lambda: len(results) == 1 and is_gone(pid), SECONDS)
