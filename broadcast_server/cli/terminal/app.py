@@ -28,11 +28,10 @@ from ...wire import urls
 from ..io import logs
 from ..io.endings import ending
 from ..io.streams import complain, write_stdout
-from . import commands as terminal_commands
-from . import signals as terminal_signals
+from . import commands, signals
 from .commands import Command, Completion, Mistake, Say
 from .history import HistoryFile, default_path
-from .log import Log, messages_of
+from .log import Transcript, messages_of
 from .plain import LineScreen
 from .screen import Screen
 from .status import Status
@@ -88,7 +87,7 @@ class Terminal:
         self._ending: BroadcastServerError | None = None
         self._fault: BaseException | None = None
         self._screen = self._make_screen(environ)
-        self._log = Log(self._screen, bell=bell)
+        self._transcript = Transcript(self._screen, bell=bell)
 
     def _make_screen(self, environ: Mapping[str, str]) -> Screen:
         if environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
@@ -123,12 +122,12 @@ class Terminal:
         """
         threading.excepthook = self._take_fault
         self._client = self._connect(url, name)
-        terminal_signals.catch(self._screen)
+        signals.catch(self._screen)
         if self._hint:
-            self._log.tell(self._hint)
-        self._log.greet(self._client)
+            self._transcript.tell(self._hint)
+        self._transcript.greet(self._client)
         self._receive_from(self._client)
-        with logs.redirected(lambda text: self._log.tell(text, "warning")):
+        with logs.redirected(lambda text: self._transcript.tell(text, "warning")):
             try:
                 self._screen.run()
             except OSError as error:
@@ -177,9 +176,9 @@ class Terminal:
         """Carry out what was typed; return whether it is done with."""
         # What the terminal has sent that is no UTF-8 comes as lone surrogates.
         line = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        asked = terminal_commands.parse(line)
+        asked = commands.parse(line)
         if isinstance(asked, Mistake):
-            self._log.tell(visible(asked.text))
+            self._transcript.tell(visible(asked.text))
             return False
         if isinstance(asked, Say):
             return self._say(asked.text)
@@ -191,7 +190,7 @@ class Terminal:
         """Send messages as they are; return how many are on their way."""
         for number, text in enumerate(texts):
             if not self._say(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
-                self._log.tell(f"{number} of {messages_of(len(texts))} sent", "warning")
+                self._transcript.tell(f"{number} of {messages_of(len(texts))} sent", "warning")
                 return number
         return len(texts)
 
@@ -199,7 +198,7 @@ class Terminal:
         """Return how the text before the cursor could go on."""
         names = [member.name for member in self._client.members if member.id != self._client.id]
         # A name that would have to be escaped is not put into what the user types.
-        return terminal_commands.complete(before, [n for n in names if n and visible(n) == n])
+        return commands.complete(before, [n for n in names if n and visible(n) == n])
 
     def status(self) -> Status:
         """Return where the user is."""
@@ -211,15 +210,17 @@ class Terminal:
         elif self._unsent_since is None:
             self._unsent_since = time.monotonic()
         late = unsent and time.monotonic() - (self._unsent_since or 0) > LATE_SECONDS
-        return Status(client.room, members, client.state, unsent, self._log.unread, bool(late))
+        return Status(
+            client.room, members, client.state, unsent, self._transcript.unread, bool(late)
+        )
 
     def take_key(self) -> None:
         """Note that the user has pressed a key."""
-        self._log.take_key()
+        self._transcript.take_key()
 
     def take_focus(self, focused: bool) -> None:
         """Note that the window has got or lost the focus."""
-        self._log.take_focus(focused)
+        self._transcript.take_focus(focused)
         self._screen.update()
 
     def _say(self, text: str) -> bool:
@@ -227,12 +228,12 @@ class Terminal:
         try:
             client.send(text, timeout=0)
         except TimeoutError:
-            self._log.tell("not sent: too much waits for the hub already", "warning")
+            self._transcript.tell("not sent: too much waits for the hub already", "warning")
             return False
         except ConnectionClosed:
             return False  # which the receiver tells
         if not self._screen.keeps_typed:
-            self._log.add_own(client, text, still=lambda: client is self._client)
+            self._transcript.add_own(client, text, still=lambda: client is self._client)
         self._screen.update()
         return True
 
@@ -241,39 +242,41 @@ class Terminal:
         client = self._client
         try:
             if name == "help":
-                self._screen.show([notice(line) for line in terminal_commands.HELP])
+                self._screen.show([notice(line) for line in commands.HELP])
             elif name == "quit":
                 self._screen.leave()
             elif client.id is None and (name == "who" or (name == "name" and argument)):
-                self._log.tell("this server knows no names")
+                self._transcript.tell("this server knows no names")
             elif name == "who":
-                self._log.expect_members()
+                self._transcript.expect_members()
                 client.who(timeout=0)
                 self._tell_later(client)
             elif name == "name" and argument:
                 client.rename(argument, timeout=0)
                 self._tell_later(client)
             elif name == "name":
-                self._log.tell(f"you are {visible(client.name or client.id or 'without a name')}")
+                self._transcript.tell(
+                    f"you are {visible(client.name or client.id or 'without a name')}"
+                )
             elif name == "room" and argument:
                 return self._go(f"going to {argument}", lambda: self._change_room(argument))
             elif name == "room":
-                self._log.tell(f"this is {visible(client.room)}")
+                self._transcript.tell(f"this is {visible(client.room)}")
             else:
                 count = int(argument)
                 return self._go("asking for old messages", lambda: self._show_history(count))
         except UsageError as error:
-            self._log.tell(visible(str(error)))
+            self._transcript.tell(visible(str(error)))
             return name != "name"  # only a name can be put right
         except (ConnectionClosed, TimeoutError):
-            self._log.tell("there is no connection for that now")
+            self._transcript.tell("there is no connection for that now")
             return False
         return True
 
     def _tell_later(self, client: BroadcastClient) -> None:
         """Tell that what was asked for has to wait, if it has to."""
         if client.state != "open":
-            self._log.tell("there is no connection now; this waits until it is there again")
+            self._transcript.tell("there is no connection now; this waits until it is there again")
 
     # An errand thread.
 
@@ -285,7 +288,7 @@ class Terminal:
             else:
                 busy, self._errand = "", what
         if busy:
-            self._log.tell(f"wait, still {visible(busy)}")
+            self._transcript.tell(f"wait, still {visible(busy)}")
             return False
 
         def run() -> None:
@@ -307,13 +310,13 @@ class Terminal:
         except (ConnectFailed, UsageError) as error:
             if self._over:
                 return
-            self._log.tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
+            self._transcript.tell(f"still in {visible(old.room)}: {visible(str(error))}", "warning")
             return
         self._leaving, self._client = old, client
-        self._log.greet(client)
+        self._transcript.greet(client)
         self._receive_from(client)
         if not old.close(timeout=FAREWELL_SECONDS) and old.unaccepted:
-            self._log.tell(
+            self._transcript.tell(
                 f"{visible(old.room)} has not accepted {messages_of(old.unaccepted)}", "warning"
             )
         self._leaving = None
@@ -321,14 +324,14 @@ class Terminal:
     def _show_history(self, count: int) -> None:
         client = self._client
         if client.id is None:
-            self._log.tell("this server has no old messages")
+            self._transcript.tell("this server has no old messages")
             return
         try:
             messages = self._fetch_old(client.url, client.room, count)
         except LookupError as error:
-            self._log.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
+            self._transcript.tell(f"no old messages: {visible(str(error.args[0]))}", "warning")
             return
-        self._log.add_old(client, messages)
+        self._transcript.add_old(client, messages)
 
     # Clients.
 
@@ -345,7 +348,7 @@ class Terminal:
                     is_news = client not in self._lost
                     self._lost.add(client)
                 if is_news:  # and not another attempt that has failed
-                    self._log.tell("connection lost, trying again", "warning")
+                    self._transcript.tell("connection lost, trying again", "warning")
             self._screen.update()
 
         client = self._make_client(url, name=name, on_state=take_state, on_error=self._take_refusal)
@@ -360,7 +363,7 @@ class Terminal:
         what = " it"
         if isinstance(error.data, str):
             what = f" {visible(error.data[:40])!r}{' …' if len(error.data) > 40 else ''}"
-        self._log.tell(f"the hub did not take{what}: {visible(error.detail)}", "warning")
+        self._transcript.tell(f"the hub did not take{what}: {visible(error.detail)}", "warning")
 
     # Receivers, one for each client.
 
@@ -386,7 +389,7 @@ class Terminal:
                 item = client.recv()
                 if is_here():  # else it is the old room's, which is being left
                     self._tell_return(client, item)
-                    self._log.add(client, item, newest, first=first, still=is_here)
+                    self._transcript.add(client, item, newest, first=first, still=is_here)
                     first = False
         except BroadcastServerError as error:
             if is_here():
@@ -401,4 +404,4 @@ class Terminal:
                 was_lost = client in self._lost
                 self._lost.discard(client)
             if was_lost:
-                self._log.tell("connected again", still=lambda: client not in self._lost)
+                self._transcript.tell("connected again", still=lambda: client not in self._lost)

@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from ...client.client import BroadcastClient
 from ...messages import Gap, Member, Message, Presence, parse_id
-from . import view as terminal_view
+from . import view
 from .screen import Screen
 from .status import Attention
 from .view import Line, View, notice, visible
 
 
-class Log:
-    """The log of one terminal. All methods may be called from any thread.
+class Transcript:
+    """What one terminal has been shown. All methods may be called from any thread.
 
     Args:
         screen: where the lines go.
@@ -90,12 +90,12 @@ class Log:
         if not messages:
             self.tell(f"there are no old messages in {room}")
             return
-        view = View()
+        asked_view = View()
         lines = [notice(f"the last {messages_of(len(messages))} of {room}")]
         members = client.members
         for message in messages:
             own = message.sender is not None and message.sender.id == client.id
-            lines += view.message(message, named=True, own=own, members=members)
+            lines += asked_view.message(message, named=True, own=own, members=members)
         self._screen.show([*lines, notice("so far the old messages")])
 
     def add(
@@ -118,7 +118,7 @@ class Log:
         if isinstance(item, Message):
             self._add_message(client, item, newest, still)
         elif isinstance(item, Gap):
-            self._screen.show(terminal_view.gap(item), still=still)
+            self._screen.show(view.gap(item), still=still)
         else:
             self._add_presence(client, item, first, still)
 
@@ -140,7 +140,7 @@ class Log:
             if is_new and not own:
                 self._attention.take_message()
         text = message.data if isinstance(message.data, str) else ""
-        rings = self._bell and is_new and not own and terminal_view.mentions(text, client.name)
+        rings = self._bell and is_new and not own and view.mentions(text, client.name)
         self._screen.show(lines, bell=rings, still=still)
 
     def _add_presence(
@@ -159,7 +159,7 @@ class Log:
             # The list that comes with a new connection is no news.
             elif first or self._asked:
                 self._asked = False
-                lines = terminal_view.who(event.members, event.count)
+                lines = view.who(event.members, event.count)
         if lines:
             self._screen.show(lines, still=still)
         self._screen.update()

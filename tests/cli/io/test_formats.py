@@ -8,7 +8,7 @@ import json
 import pytest
 
 from broadcast_server import Member, Message
-from broadcast_server.cli.io import formats as message_forms
+from broadcast_server.cli.io import formats
 
 TIME = datetime.datetime(2026, 11, 25, 6, 0, 0, 123_999, tzinfo=datetime.timezone.utc)
 ANN = Member("c7", "ann", "/r", "")
@@ -30,7 +30,7 @@ def message(data: str | bytes, sender: Member | None = ANN, id: str | None = "5-
 )
 def test_text_is_one_line_that_steers_nothing(data: str | bytes, line: str) -> None:
     """Whatever was sent: nobody forges a line of another."""
-    assert message_forms.encode("text", message(data)).decode() == line
+    assert formats.encode("text", message(data)).decode() == line
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_text_is_one_line_that_steers_nothing(data: str | bytes, line: str) -> N
 )
 def test_raw_is_the_message(data: str | bytes, written: bytes) -> None:
     """A text is a line, as it was one when it was sent; binary data stays as it is."""
-    assert message_forms.encode("raw", message(data)) == written
+    assert formats.encode("raw", message(data)) == written
 
 
 def test_json_is_the_event_of_the_protocol() -> None:
     """In ASCII, so that nothing in it steers a terminal either."""
-    line = message_forms.encode("json", message("é\n\u202e"))
+    line = formats.encode("json", message("é\n\u202e"))
     assert line.isascii() and line.count(b"\n") == 1
     assert json.loads(line) == {
         "type": "message",
@@ -57,8 +57,8 @@ def test_json_is_the_event_of_the_protocol() -> None:
 
 def test_json_says_null_for_what_is_not_known() -> None:
     """Who publishes over HTTP has no id, and a server that is no hub tells nothing."""
-    event = json.loads(message_forms.encode("json", message(b"\0\xff", None, None)))
+    event = json.loads(formats.encode("json", message(b"\0\xff", None, None)))
     assert (event["id"], event["from"]) == (None, None)
     assert event["data_base64"] == "AP8=" and "data" not in event
-    event = json.loads(message_forms.encode("json", message("", Member("", None, "/r", ""))))
+    event = json.loads(formats.encode("json", message("", Member("", None, "/r", ""))))
     assert event["from"] == {"id": None, "name": None}

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from broadcast_server.cli.io import target as targets
+from broadcast_server.cli.io import target
 from broadcast_server.cli.options import parser
 from broadcast_server.errors import AccessError, ConnectFailed, TlsError, UsageError
 
 
-def find(url: str | None = None, **given: Any) -> targets.Target:
+def find(url: str | None = None, **given: Any) -> target.Target:
     """Return where ``listen`` would go with these options."""
     found = parser.resolve("listen", given, {})
-    return targets.find("listen", found.values, found.sources, url)
+    return target.find("listen", found.values, found.sources, url)
 
 
 def offered(*header: str, **given: Any) -> dict[str, str]:
     """Return what ``listen`` would say in its upgrade with these options."""
     found = parser.resolve("listen", {"header": header, **given}, {})
-    headers = targets.read_headers(header, "-H")
-    return targets.offer(headers, found.values, found.sources)
+    headers = target.read_headers(header, "-H")
+    return target.offer(headers, found.values, found.sources)
 
 
 # Addresses.
@@ -39,7 +39,7 @@ def offered(*header: str, **given: Any) -> dict[str, str]:
 )
 def test_room_url_is_made_of_what_people_write(parts: tuple[str, int, str], url: str) -> None:
     """A room is quoted, an IPv6 address put in brackets."""
-    assert targets.room_url(*parts) == url
+    assert target.room_url(*parts) == url
 
 
 def test_url_takes_the_place_of_host_port_and_room() -> None:
@@ -83,7 +83,7 @@ def test_token_comes_from_its_file_or_the_variable(tmp_path: pathlib.Path) -> No
     path.write_text("s3cret\n")
     assert find(token_file=str(path)).token == "s3cret"
     found = parser.resolve("listen", {}, {"BROADCAST_SERVER_TOKEN": "t"})
-    assert targets.find("listen", found.values, found.sources, None).token == "t"
+    assert target.find("listen", found.values, found.sources, None).token == "t"
     with pytest.raises(AccessError, match="cannot read"):
         find(token_file=str(tmp_path / "none"))
 
@@ -95,7 +95,7 @@ def test_header_lines_are_read_as_curl_reads_them(tmp_path: pathlib.Path) -> Non
     """From the argument or from a file; a name that comes twice is a list (RFC 9110 §5.3)."""
     path = tmp_path / "headers"
     path.write_text("Authorization: Basic YTpi\r\n\nx-b:2\n")
-    found = targets.read_headers([f"@{path}", "X-A:  1 2 ", "X-B: 3", "X-C:"], "-H")
+    found = target.read_headers([f"@{path}", "X-A:  1 2 ", "X-B: 3", "X-C:"], "-H")
     assert found == {"Authorization": "Basic YTpi", "X-A": "1 2", "x-b": "2, 3", "X-C": ""}
 
 
@@ -105,7 +105,7 @@ def test_header_lines_are_read_as_curl_reads_them(tmp_path: pathlib.Path) -> Non
 def test_what_is_no_header_line_is_refused(line: str) -> None:
     """And not repeated: it may be a secret."""
     with pytest.raises(UsageError, match="--header: a header line is ") as failed:
-        targets.read_headers([line], "--header")
+        target.read_headers([line], "--header")
     assert line not in str(failed.value).partition(":")[2]
 
 
@@ -114,17 +114,17 @@ def test_bad_line_of_a_file_is_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "headers"
     path.write_text("a: b\nsecret\n")
     with pytest.raises(UsageError, match="headers, line 2: ") as failed:
-        targets.read_headers([f"@{path}"], "--header")
+        target.read_headers([f"@{path}"], "--header")
     assert "secret" not in str(failed.value)
     with pytest.raises(AccessError, match="cannot read"):
-        targets.read_headers([f"@{tmp_path / 'none'}"], "--header")
+        target.read_headers([f"@{tmp_path / 'none'}"], "--header")
 
 
 @pytest.mark.parametrize("name", ["Host", "connection", "Content-Length", "Sec-WebSocket-Key"])
 def test_what_we_say_ourselves_cannot_be_chosen(name: str) -> None:
     """It would be another protocol."""
     with pytest.raises(UsageError, match=f"{name} cannot be chosen"):
-        targets.read_headers([f"{name}: x"], "--header")
+        target.read_headers([f"{name}: x"], "--header")
 
 
 # Subprotocols and the origin.
@@ -190,8 +190,8 @@ def test_failure_has_its_status_and_its_line(
     error: Exception, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """2 for what can never work, 1 for what does not work now."""
-    assert isinstance(error, targets.FAILURES)
-    assert targets.tell("listen", error) == status
+    assert isinstance(error, target.FAILURES)
+    assert target.tell("listen", error) == status
     assert capsys.readouterr().err == f"broadcast-server listen: error: {words}\n"
 
 
@@ -216,4 +216,4 @@ def test_failure_has_its_status_and_its_line(
 )
 def test_word_is_an_address_where_it_can_be_nothing_else(word: str, is_room: bool) -> None:
     """A score or a time of day is a text."""
-    assert targets.is_room(word) is is_room
+    assert target.is_room(word) is is_room

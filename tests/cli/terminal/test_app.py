@@ -18,7 +18,7 @@ from datetime import timezone
 import pytest
 
 from broadcast_server import BroadcastHub, publish
-from broadcast_server.cli.terminal import commands as terminal_commands
+from broadcast_server.cli.terminal import commands
 
 from ...support import PING, ROOT, RawClient, code_blocks, running_hub, wait_until
 from ...support.hub_process import hub_process
@@ -500,7 +500,7 @@ def test_how_to_is_what_there_is() -> None:
         ann.key("C-c")
         assert ann.status() == 0
     told = re.findall(r"^\| `/(\w+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
-    assert told == list(terminal_commands.COMMANDS)
+    assert told == list(commands.COMMANDS)
 
 
 # -- Connections that end ----------------------------------------------------------------------
@@ -852,9 +852,9 @@ def test_plain_server_is_talked_to_without_names() -> None:
 def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -> None:
     """With `--debug` it is a traceback; the terminal is as it was in either case."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from broadcast_server import terminal_view\n"
+        "from broadcast_server.cli.terminal import view\n"
         "def who(*_):\n    raise ZeroDivisionError('boom')\n"
-        "terminal_view.who = who\n"
+        "view.who = who\n"
     )
     with running_hub() as hub, terminal(100, 40) as ann:
         before = ann.settings()
@@ -871,9 +871,9 @@ def test_fault_in_the_program_is_one_line(tmp_path: pathlib.Path, option: str) -
 def test_fault_of_the_system_is_told(tmp_path: pathlib.Path, term: str) -> None:
     """Only what says that the terminal has gone is an end like any other."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from broadcast_server import terminal_commands\n"
+        "from broadcast_server.cli.terminal import commands\n"
         "def parse(line):\n    raise OSError(28, 'boom')\n"
-        "terminal_commands.parse = parse\n"
+        "commands.parse = parse\n"
     )
     with running_hub() as hub, terminal(100) as ann:
         ann.type(f"PYTHONPATH={tmp_path}:$PYTHONPATH\n")

@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from broadcast_server.cli.terminal import history as terminal_history
+from broadcast_server.cli.terminal import history
 from broadcast_server.cli.terminal.history import MAX_ENTRIES, HistoryFile, default_path
 
 
@@ -71,7 +71,7 @@ def test_file_of_somebody_who_writes_a_lot_is_bounded(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is no entry is not shown, and only the end of the file is read."""
-    monkeypatch.setattr(terminal_history, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(history, "MAX_FILE_BYTES", 10_000)
     path = tmp_path / "history"
     path.write_text("first\n" + "x" * 20_000 + "\nlast\n")
     assert HistoryFile(path).load() == ["last"]
@@ -117,7 +117,7 @@ def test_cutting_down_that_fails_leaves_the_file(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(terminal_history.os, "replace", fail)
+    monkeypatch.setattr(history.os, "replace", fail)
     file = HistoryFile(path)
     assert len(file.load()) == MAX_ENTRIES
     assert file.failure is not None and "No space left" in file.failure

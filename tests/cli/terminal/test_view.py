@@ -6,8 +6,20 @@ import datetime
 
 import pytest
 
-from broadcast_server.cli.terminal import view as terminal_view
-from broadcast_server.cli.terminal.view import Line, View, colour_of, mentions, visible
+from broadcast_server.cli.terminal.view import (
+    MAX_LINES,
+    NAME_COLOURS,
+    QUIET_COLOUR,
+    STYLES,
+    Line,
+    View,
+    colour_of,
+    columns,
+    gap,
+    mentions,
+    visible,
+    who,
+)
 from broadcast_server.messages import Gap, Member, Message, Presence
 
 BOB = Member("c2", "bob", "/", "")
@@ -115,7 +127,7 @@ def test_message_of_several_lines_forges_none() -> None:
 def test_long_message_is_cut_off_with_a_word() -> None:
     """A message cannot push the others out of the screen for good."""
     lines = shown(message("x\n" * 100))
-    assert len(lines) == terminal_view.MAX_LINES + 1
+    assert len(lines) == MAX_LINES + 1
     assert lines[-1] == "    | [cut off here: the message has 200 characters in 100 lines]"
     (first, last) = shown(message("x" * 20_000))
     assert len(first) < 11_000 and last == "    | [cut off here: the message has 20000 characters]"
@@ -155,7 +167,7 @@ def test_two_of_the_same_name_are_told_apart() -> None:
     ]
     event = Presence("rename", Member("c2", "rob", "/", ""), 3, (), "bob")
     assert plain(view.presence(event, "c1", members)) == ["-- bob (c2) is now rob"]
-    assert plain(terminal_view.who(members, 3)) == ["-- 3 here: bob (c2), c3, bob (c9)"]
+    assert plain(who(members, 3)) == ["-- 3 here: bob (c2), c3, bob (c9)"]
 
 
 @pytest.mark.parametrize(
@@ -171,28 +183,26 @@ def test_name_that_looks_like_none_is_quoted(name: str, shown_as: str) -> None:
 def test_columns_are_read_from_top_to_bottom() -> None:
     """No word is broken, whatever it is wide; there is a word for those left out."""
     words = [f"w{number}" for number in range(7)]
-    assert plain(terminal_view.columns(words, 17)) == ["-- w0  w3  w6", "-- w1  w4", "-- w2  w5"]
-    assert plain(terminal_view.columns(words, 1)) == [f"-- {word}" for word in words]
-    assert plain(terminal_view.columns(["\u4f60", "b"], 20, lambda text: 2 * len(text))) == [
-        "-- \u4f60  b"
-    ]
-    lines = plain(terminal_view.columns([f"{number:03}" for number in range(60)], 80))
+    assert plain(columns(words, 17)) == ["-- w0  w3  w6", "-- w1  w4", "-- w2  w5"]
+    assert plain(columns(words, 1)) == [f"-- {word}" for word in words]
+    assert plain(columns(["\u4f60", "b"], 20, lambda text: 2 * len(text))) == ["-- \u4f60  b"]
+    lines = plain(columns([f"{number:03}" for number in range(60)], 80))
     assert lines[-1] == "-- and 10 more"
     assert max(map(len, lines)) < 80
 
 
 def test_list_of_who_is_here_is_bounded() -> None:
     """With a word for the others."""
-    assert plain(terminal_view.who([BOB, NAMELESS], 2)) == ["-- 2 here: bob, c3"]
+    assert plain(who([BOB, NAMELESS], 2)) == ["-- 2 here: bob, c3"]
     many = [Member(f"c{number}", None, "/", "") for number in range(1000)]
-    (line,) = plain(terminal_view.who(many, 1204))
+    (line,) = plain(who(many, 1204))
     assert line.startswith("-- 1204 here: c0, ") and line.endswith(", c49, and 1154 more")
 
 
 @pytest.mark.parametrize("reason", ["trimmed", "restarted", "unknown", "\x1b"])
 def test_gap_is_told(reason: str) -> None:
     """With its reason."""
-    (line,) = plain(terminal_view.gap(Gap(reason, "1-0", "9-0")))
+    (line,) = plain(gap(Gap(reason, "1-0", "9-0")))
     assert line.startswith("-- messages are missing here: ") and "\x1b" not in line
 
 
@@ -222,7 +232,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("colour", [*terminal_view.NAME_COLOURS, terminal_view.QUIET_COLOUR])
+@pytest.mark.parametrize("colour", [*NAME_COLOURS, QUIET_COLOUR])
 def test_colour_can_be_read_on_black_and_on_white(colour: str) -> None:
     """Nobody has to say which background it is."""
     light = luminance(colour) + 0.05
@@ -233,5 +243,5 @@ def test_colour_of_a_name_is_always_the_same() -> None:
     """In every run, and whatever the id; all colours are used."""
     assert colour_of(BOB) == colour_of(Member("c99", "bob", "/x", "")) == "name2"
     names = {colour_of(Member("", f"name {number}", "/", "")) for number in range(500)}
-    assert names == {f"name{number}" for number in range(len(terminal_view.NAME_COLOURS))}
-    assert names < terminal_view.STYLES.keys()
+    assert names == {f"name{number}" for number in range(len(NAME_COLOURS))}
+    assert names < STYLES.keys()
