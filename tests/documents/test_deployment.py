@@ -18,8 +18,8 @@ from broadcast_server.cli.options import parser
 from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.settings import Settings
 
-from ..cli.test_cli import SECONDS, environment, hub_program
 from ..support import PYTHON, ROOT, RawClient
+from ..support.command import SECONDS, environment, hub_program
 
 HUB = "/opt/broadcast-server/bin/broadcast-server"
 COMMAND = os.fspath(ROOT / "bin" / "broadcast-server")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..cli.test_cli import hub_program
 from ..support import PYTHON, ROOT, code_blocks, command_environment, needs_module
+from ..support.command import hub_program
 
 SECONDS = 20.0
 PUBLISHERS = "docs/howto/many-publishers.md"

@@ -31,10 +31,10 @@ from broadcast_server import (
 )
 from broadcast_server.transport import tls
 
-from ..cli.test_cli import assert_fails, environment, hub_command, run
 from ..promises.test_delivery import read_until_close
 from ..support import PYTHON, RawClient, running_hub, wait_until
 from ..support.certificates import Certificates
+from ..support.command import assert_fails, environment, hub_command, run
 
 SECONDS = 20.0
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ...support import BINARY, PYTHON, TEXT, RawClient, running_hub, wait_until
+from ...support.command import SECONDS, assert_fails, environment, run
 from ...support.raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from ...support.tmux import terminal
-from ..test_cli import SECONDS, assert_fails, environment, run
 
 # What is a bound for a command that was told to end, on a busy machine.
 LEAVE = SECONDS

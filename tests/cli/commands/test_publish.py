@@ -15,8 +15,8 @@ import pytest
 from broadcast_server import BroadcastHub
 
 from ...support import PYTHON, RawClient, running_hub, wait_until
+from ...support.command import SECONDS, assert_fails, environment, run
 from ...support.http_server import GOOD, answer, keeping
-from ..test_cli import SECONDS, assert_fails, environment, run
 
 
 def texts(hub: BroadcastHub) -> list[str | bytes]:

@@ -16,7 +16,7 @@ import pytest
 
 from ...promises.test_subprotocol import OFFER
 from ...support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
-from ..test_cli import SECONDS, Running, environment, hub_command, hub_program
+from ...support.command import SECONDS, Running, environment, hub_command, hub_program
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
 
@@ -54,6 +54,32 @@ def test_health_is_told_before_anybody_is_refused() -> None:
         with RawClient.connect(port=hub.port) as client:
             client.sync()
             assert wait_until(lambda: signalled(hub, signal.SIGTERM) == 1, SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_says_goodbye_to_the_clients(number: signal.Signals) -> None:
+    """Every client gets 1001, and the command succeeds."""
+    with hub_command("start", "--port", "0") as hub:
+        with RawClient.connect(port=hub.port) as one, RawClient.connect(port=hub.port) as two:
+            hub.process.send_signal(number)
+            for client in one, two:
+                assert client.recv_close()[0] == 1001
+                client.send_close(1001)
+                client.recv_eof()
+        assert hub.process.wait(SECONDS) == 0
+
+
+def test_second_signal_ends_at_once() -> None:
+    """Who cannot wait for a client that does not answer presses Ctrl-C again."""
+    patient = ["--close-timeout", "50", "--stop-timeout", "50"]
+    with hub_command("start", "--port", "0", *patient) as hub:
+        with RawClient.connect(port=hub.port) as client:
+            hub.process.send_signal(signal.SIGINT)
+            assert client.recv_close()[0] == 1001
+            # Not at the same moment: that would count as one.
+            assert wait_until(
+                lambda: hub.process.send_signal(signal.SIGINT) or hub.process.poll() == 1, SECONDS
+            )
 
 
 def signalled(hub: Running, number: signal.Signals) -> int | None:
@@ -371,3 +397,30 @@ def test_term_under_full_load_loses_nothing_again_and_again(listeners: int) -> N
     """The same with more of everything, three times in a row."""
     for _ in range(3):
         end_under_load(listeners, publishers=8, messages=1500)
+
+
+def test_hub_that_has_failed_ends_the_command() -> None:
+    """Whatever watches the process can only start it again if it ends."""
+    program = """
+import sys
+import broadcast_server
+from broadcast_server.cli import main
+from broadcast_server.cli.commands import service
+
+class FailedHub(broadcast_server.BroadcastHub):
+    def stats(self):
+        raise broadcast_server.HubStopped("failed")
+
+broadcast_server.BroadcastHub = FailedHub
+service.CHECK_SECONDS = 0.001
+sys.exit(main(["start", "--port", "0", "--log-level", "error"]))
+"""
+    result = subprocess.run(
+        [PYTHON, "-c", program],
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "broadcast-server start: error: the hub has failed, its log says why\n"

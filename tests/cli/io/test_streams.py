@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import threading
@@ -91,3 +92,22 @@ def test_reader_that_has_gone_is_no_error(
         monkeypatch.setattr("sys.stdout", full)
         assert streams.write_bytes(b"x") is False
     assert "No space left" in capsys.readouterr().err
+
+
+def test_write_stdout_tells_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed write the stream leads nowhere, so that the interpreter's own cannot fail."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert not streams.write_stdout("text")
+        assert streams.write_stdout("more")
+
+
+def test_complain_survives_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody left to tell."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        streams.complain("start", "nothing")

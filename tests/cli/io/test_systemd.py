@@ -17,7 +17,7 @@ from broadcast_server import BroadcastHub
 from broadcast_server.cli.io.systemd import Notifier, WrongSockets, take_sockets
 
 from ...support import PYTHON, RawClient
-from ..test_cli import SECONDS, Running, environment
+from ...support.command import SECONDS, Running, environment
 
 # Puts the descriptors that it is given at 3 and up, as a manager does, and becomes the hub.
 WRAPPER = """

@@ -8,25 +8,15 @@ import subprocess
 import sys
 import termios
 import threading
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from broadcast_server.cli.terminal.plain import LineScreen
 
-from ...support import PYTHON, RawClient, command_environment, running_hub, wait_until
-from ...support.pseudo_terminal import PseudoTerminal
+from ...support import RawClient, running_hub, wait_until
+from ...support.command import SECONDS, terminal
 from ...support.raw_server import listener
-
-SECONDS = 20.0
-
-
-def terminal(url: str, environ: dict[str, str] | None = None, **streams: Any) -> PseudoTerminal:
-    """Run the command in a terminal that shows only what the command writes."""
-    command = [PYTHON, "-m", "broadcast_server", "connect", url, "--name", "ann"]
-    env = command_environment(**{"TERM": "dumb"} | (environ or {}))
-    return PseudoTerminal(command, env=env, echo=False, **streams)
 
 
 def test_lines_go_both_ways() -> None:

@@ -13,8 +13,8 @@ import termios
 import pytest
 
 from ...support import running_hub, wait_until
+from ...support.command import SECONDS, terminal
 from ...support.raw_server import listener
-from .test_plain import SECONDS, terminal
 
 
 def able(folder: pathlib.Path) -> dict[str, str]:
