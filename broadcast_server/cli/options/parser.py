@@ -173,8 +173,7 @@ def _variables(command: str) -> str:
 
 def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
     for name, text in operands.items():
-        # What is behind a URL: the first of the words may be one, which
-        # ``entry`` tells.
+        # What is behind a URL. The first of the words may be one: cli/commands/entry.py tells.
         many = name == "TEXT"
         parser.add_argument(
             "words" if many else "url",
