@@ -120,12 +120,13 @@ def test_typing_mistake_is_told_with_what_was_meant(arguments: list[str], told: 
     assert result.stderr.rstrip().endswith(told)
 
 
+@pytest.mark.parametrize("option", ["--version", "--help", "--help-all"])
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
-def test_full_disk_is_told(variables: dict[str, str]) -> None:
+def test_full_disk_is_told(variables: dict[str, str], option: str) -> None:
     """What could not be written is not passed over."""
     with open("/dev/full", "w") as full:
         options = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
-        result = run("--version", variables=variables, **options)
+        result = run(option, variables=variables, **options)
     assert result.returncode == 1
     assert re.fullmatch(r"broadcast-server: error: cannot write .*No space.*\n", result.stderr)
 
