@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ...client.test_publisher import Act, answer, reset, serving
+from ...support.http_server import Act, answer, reset, serving
 from ...support import RawClient, running_hub
 from ...support.command import assert_fails, run
 
