@@ -1,7 +1,7 @@
 """Every tunable of a hub with its default, checked once when the hub is made.
 
-The sentence that explains each one to a user stands in ``cli/options/hub_tables.py``, from which the help,
-the man page and the reference are made; a test keeps the defaults here and there the same.
+The sentence that explains each one to a user stands in ``cli/options/tables.py``, from which the
+help, the man page and the reference are made; a test keeps the defaults here and there the same.
 """
 
 from __future__ import annotations

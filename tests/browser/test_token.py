@@ -1,6 +1,6 @@
 """The page's prompt for a token in a real browser: asked for, taken, kept, lost and never shown.
 
-As in browser/test_page.py one Chromium serves all tests, and nothing may be in a page's console but what
+As in test_page.py one Chromium serves all tests, and nothing may be in a page's console but what
 Chromium itself writes when a request is refused.
 """
 

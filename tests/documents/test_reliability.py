@@ -7,7 +7,7 @@ import re
 from ..support import ROOT
 
 PAGE = (ROOT / "docs" / "topics" / "reliability.md").read_text(encoding="utf-8")
-NAME = re.compile(r"`(test_\w+\.py)(?:::(test_\w+))?`")
+NAME = re.compile(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(test_\w+))?`")
 
 
 def test_named_tests_exist() -> None:

@@ -7,7 +7,7 @@
 
 Half of the time goes to the targets, each in a process of its own, guided by coverage where atheris
 is installed. What reached something new is then taken by all of them in one process, by chance, for
-a fifth of the time: its memory must not grow. The rest is for the hub (``hub/hub.py``). A finding is
+a fifth of the time: its memory must not grow. The rest is for the hub (``hub.py``). A finding is
 written to ``tests/fuzz/findings/`` and the exit status is 1; the other parts still have their turn.
 Mend it, move the file to ``tests/fuzz/regressions/TARGET/`` under a name that says what it is, and
 write a test where the module has its own.

@@ -170,8 +170,8 @@ def test_spread_is_as_long_as_it_must_be(clients: int, most: float, seconds: flo
 
 
 class Clock:
-    """A clock that goes on only while somebody waits for it; in the place of ``time`` in hub/run.py and
-    of the event that ends a drain's waits."""
+    """A clock that goes on only while somebody waits for it; in the place of ``time`` in hub/run.py
+    and of the event that ends a drain's waits."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,7 +1,7 @@
 """What websocket-server 0.6.4 does wrong, one test for each: the hub is built on it and must not.
 
 The list is the one in docs/topics/dependencies.md. Some of it is tested in more depth elsewhere
-(promises/test_raw_protocol.py, promises/test_handshake.py, promises/test_delivery.py, promises/test_shutdown.py); here each defect has
+(test_raw_protocol.py, test_handshake.py, test_delivery.py, test_shutdown.py); here each defect has
 the shortest test that would show it.
 """
 

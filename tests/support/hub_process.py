@@ -1,7 +1,8 @@
-"""A hub in a process of its own: ``python -m tests.support.hub_process '{"room_log_bytes": 67108864}'``.
+"""A hub in a process of its own.
 
-It prints its URL on one line and stops when its standard input ends, so that it never outlives
-whoever started it. Used where a test measures memory or must not share the interpreter.
+``python -m tests.support.hub_process '{"room_log_bytes": 67108864}'`` prints its
+URL on one line and stops when its standard input ends, so that it never outlives whoever started
+it. Used where a test measures memory or must not share the interpreter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many clients of one room over TLS, all sending and receiving at once, and everything checked.
 
-``python -m tests.support.tls_stress SECONDS CERT KEY CA`` runs on any Python that has the package's own
-dependencies: the hub is a process of its own, with the same Python. Half of the clients are
+``python -m tests.support.tls_stress SECONDS CERT KEY CA`` runs on any Python that has the package's
+own dependencies: the hub is a process of its own, with the same Python. Half of the clients are
 ``BroadcastClient``, whose two threads share one TLS connection; half are raw ones, every second of
 which takes its bytes through a tiny buffer, so that the hub's socket is full again and again.
 

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from ...support.http_server import Act, answer, reset, serving
 from ...support import RawClient, running_hub
 from ...support.command import assert_fails, run
+from ...support.http_server import Act, answer, reset, serving
 
 
 @pytest.mark.parametrize("how", ["options", "URL", "http URL", "variables"])
