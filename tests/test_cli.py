@@ -32,6 +32,8 @@ from .support import (
 )
 from .test_publisher import Act, answer, reset, serving
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20  # bound of every wait for a process
 
 

@@ -19,6 +19,8 @@ from .raw_server import SECONDS, SUBPROTOCOL, event_pair, listener
 from .support import PYTHON, python_environment, running_hub, wait_until
 from .test_client import in_thread
 
+pytestmark = pytest.mark.slow
+
 # -- Closed ------------------------------------------------------------------------------------
 
 

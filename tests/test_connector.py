@@ -15,7 +15,7 @@ from broadcast_server.deadlines import Deadline
 
 from .certificates import Certificates
 from .raw_server import SECONDS, event_pair, fall_silent, listener, silent_host
-from .support import running_hub, wait_until
+from .support import lasting_port, running_hub, wait_until
 from .test_client import in_thread
 
 SYN_SENT = 2  # the TCP state of who has asked and got no answer
@@ -30,10 +30,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[Any, ...]) -> 
 
 def closed_port() -> tuple[str, int]:
     """Return an address at which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        address: tuple[str, int] = bound.getsockname()
-        return address
+    return ("127.0.0.1", lasting_port())
 
 
 def is_waiting(connecting: Connector) -> bool:

@@ -22,9 +22,12 @@ from .browser import find_chromium, running_browser
 from .support import RawClient, needs_module, running_hub
 
 needs_module("playwright.sync_api")
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
+    ),
+]
 
 # Everything by which a page can reach a server; each way tells what it got.
 ATTACK = """

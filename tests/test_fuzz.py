@@ -18,6 +18,8 @@ from .fuzz.mutation import MAX_BYTES, Mutator
 from .fuzz.targets import TARGETS, Target
 from .support import wait_until
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = 2_500
 ATTACKS = 100  # of each attacker
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .pages import Command, Reader, blocks, commands
 from .support import PYTHON
+
+pytestmark = pytest.mark.slow
 
 PAGE = "docs/howto/tls.md"
 

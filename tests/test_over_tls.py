@@ -31,6 +31,8 @@ from . import (
 from .certificates import Certificates
 from .support import RawClient
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = [test_handler, test_site, test_subprotocol]
 IN_FULL = [
     test_delivery,

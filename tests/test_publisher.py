@@ -18,6 +18,8 @@ import pytest
 
 from broadcast_server import PublishFailed, UsageError, publish
 
+from .support import lasting_port
+
 SECONDS = 10.0
 
 
@@ -298,9 +300,7 @@ def test_no_http_is_a_failure() -> None:
 
 def test_refused_connection_is_a_failure() -> None:
     """Nobody listens: the system's words."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    error = failure(f"http://127.0.0.1:{port}/")
+    error = failure(f"http://127.0.0.1:{lasting_port()}/")
     assert error.status is None and error.detail == "Connection refused"
 
 

@@ -23,6 +23,8 @@ from .beside import during
 from .support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from .test_subprotocol import OFFER, Peer
 
+pytestmark = pytest.mark.slow
+
 
 def parts(hub: BroadcastHub) -> tuple[Core, HubServer]:
     """Return what a running hub is made of."""

@@ -14,9 +14,20 @@ import threading
 
 import pytest
 
-from .support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
+from .support import (
+    CLOSE,
+    PYTHON,
+    TEXT,
+    HandshakeRefused,
+    RawClient,
+    client_frame,
+    stress_size,
+    wait_until,
+)
 from .test_cli import SECONDS, Running, environment, hub_command, hub_program
 from .test_subprotocol import OFFER
+
+pytestmark = pytest.mark.slow
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
 
@@ -370,5 +381,5 @@ def test_term_under_full_load_loses_nothing_that_was_accepted(listeners: int) ->
 @pytest.mark.parametrize("listeners", [50, 400])
 def test_term_under_full_load_loses_nothing_again_and_again(listeners: int) -> None:
     """The same with more of everything, three times in a row."""
-    for _ in range(3):
-        end_under_load(listeners, publishers=8, messages=1500)
+    for _ in range(stress_size(3, 1)):
+        end_under_load(listeners, publishers=8, messages=stress_size(1500, 500))

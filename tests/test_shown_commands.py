@@ -26,6 +26,8 @@ from .pages import Command, Reader, commands
 from .support import ROOT, code_blocks, command_environment, running_hub, wait_until
 from .test_documentation import PAGES, name_of
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30.0
 # Not what is quoted, such as the pattern of pkill, nor a path or an assignment that ends so.
 COMMAND = re.compile(

@@ -14,7 +14,9 @@ from .soak.run import Plan, soak
 from .soak.senders import JsonMember, Referee
 from .soak.track import Track
 from .soak.wire import Events, Frames, Head, key_of, payload_of
-from .support import TEXT, running_hub
+from .support import TEXT, running_hub, stress_size
+
+pytestmark = pytest.mark.slow
 
 SENDER, OTHER = 2, 3
 
@@ -321,7 +323,7 @@ def test_client_does_not_leave_before_it_knows_what_to_send_again() -> None:
     ("clients", "seconds"),
     [
         (40, 3),
-        pytest.param(100, 40, marks=pytest.mark.stress),
+        pytest.param(100, stress_size(40, 8), marks=pytest.mark.stress),
     ],
 )
 def test_short_soak_finds_nothing(clients: int, seconds: int) -> None:

@@ -19,6 +19,8 @@ from .pseudo_terminal import PseudoTerminal
 from .raw_server import listener
 from .support import PYTHON, RawClient, command_environment, running_hub, wait_until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 
 

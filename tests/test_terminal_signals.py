@@ -16,6 +16,8 @@ from .raw_server import listener
 from .support import running_hub, wait_until
 from .test_terminal_lines import SECONDS, terminal
 
+pytestmark = pytest.mark.slow
+
 
 def able(folder: pathlib.Path) -> dict[str, str]:
     """Return the environment of a terminal that can draw."""

@@ -36,6 +36,8 @@ from .support import PYTHON, RawClient, running_hub, wait_until
 from .test_cli import assert_fails, environment, hub_command, run
 from .test_delivery import read_until_close
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 
 

@@ -12,6 +12,8 @@ import pytest
 from .pages import Command, Reader, blocks, commands
 from .support import ROOT, command_environment, needs_module
 
+pytestmark = pytest.mark.slow
+
 FIRST_CHAT = "docs/tutorials/first-chat.md"
 SCOREBOARD = "docs/tutorials/scoreboard.md"
 
