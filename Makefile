@@ -6,12 +6,33 @@
 PYTHON ?= python3
 PORT = 8765
 ARGS =
+# How many processes share the tests. Most of them wait, so two for each core are busy enough.
+WORKERS = 4
+# COVERAGE=1: `make test` counts the lines that the tests reach.
+COVERAGE =
+# STRESS=short: `make stress` in small sizes.
+export STRESS
 
-BIN := .venv/bin
+# The default Python has its environment in .venv, another one, by name or path, in .venv-3.13 or
+# the like. Those of pyenv are found also where its shims refuse.
+VENV := .venv
+ifneq ($(PYTHON),python3)
+version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifeq ($(version),)
+override PYTHON := $(or $(lastword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/*/bin/$(PYTHON))),$(PYTHON))
+endif
+VENV := .venv-$(version)
+endif
+
+# Else all modules would be compiled again each time that a test starts the command.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := $(VENV)/bin
+PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadfile
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium shells tmux proxies run test stress soak conformance fuzz check lint \
+.PHONY: help .venv chromium shells tmux proxies run quick test stress soak conformance fuzz check lint \
 	types coverage package bench guard walks man reference site docs screenshots clean
 
 help: ## list the targets
@@ -25,11 +46,21 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 	@echo
 	@$(BIN)/broadcast-server --start --port $(PORT)
 
-test: .venv $(NODE_MODULES) chromium shells tmux proxies ## install what the tests need and run all but the long ones (ARGS=… for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+quick: .venv ## the tests that need neither other programs nor much time (PYTHON=python3.10 for another Python)
+	$(BIN)/python $(PYTEST) -m "not slow and not stress and not package and not site" $(ARGS)
 
-stress: .venv $(NODE_MODULES) ## run the stress tests at their full size
-	$(BIN)/python -m pytest -m stress --timeout 600 $(ARGS)
+test: .venv $(NODE_MODULES) chromium shells tmux proxies ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+ifeq ($(COVERAGE),)
+	$(BIN)/python $(PYTEST) $(ARGS)
+else
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run $(PYTEST) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+endif
+
+stress: .venv $(NODE_MODULES) ## run the stress tests at their full size (STRESS=short for small sizes)
+	$(BIN)/python -m pytest $(if $(STRESS),--numprocesses 2 --dist loadfile) -m stress --timeout 600 $(ARGS)
 
 soak: .venv ## use and abuse a hub at random for half an hour (ARGS="--minutes 30 --clients 1000")
 	$(BIN)/python -m tests.soak $(ARGS)
@@ -54,11 +85,8 @@ lint: .venv ## ruff's rules and format, spelling
 types: .venv ## mypy --strict
 	$(BIN)/mypy
 
-coverage: .venv $(NODE_MODULES) chromium shells tmux proxies ## the tests once more, counting the lines that they reach
-	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+coverage: ## the tests once more, counting the lines that they reach
+	$(MAKE) test COVERAGE=1
 
 package: .venv ## build sdist and wheel, install each into an empty environment and try it
 	$(BIN)/python -m pytest -m package --timeout 300 $(ARGS)
@@ -79,7 +107,7 @@ reference: .venv ## make options.md, library.md and the shell completions
 	$(BIN)/python docs/reference/make_library.py
 	$(BIN)/python docs/completions/make_completions.py
 
-site: .venv/.docs ## build the pages as a site, build/site/, and check it; a warning is an error
+site: $(VENV)/.docs ## build the pages as a site, build/site/, and check it; a warning is an error
 	rm -rf build/site
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
 		-d build/doctrees -c docs . build/site
@@ -123,15 +151,15 @@ proxies: ## fetch nginx and Caddy for the tests of a how-to, into build/proxies,
 		for package in *.deb; do dpkg -x "$$package" . && rm "$$package"; done; \
 	else echo "nginx or Caddy is missing, so the tests of a proxy in front will be skipped."; fi
 
-.venv: .venv/.stamp ## make .venv and install the package with all that tests and checks need
+.venv: $(VENV)/.stamp ## make .venv and install the package with all that tests and checks need
 
-.venv/.stamp: setup.cfg setup.py pyproject.toml
+$(VENV)/.stamp: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@
 
-.venv/.docs: .venv/.stamp
+$(VENV)/.docs: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
@@ -140,7 +168,7 @@ tests/node_modules/.stamp: tests/package.json $(wildcard tests/package-lock.json
 	@touch $@
 
 clean: ## remove everything that make has made
-	rm -rf .venv build dist *.egg-info tests/node_modules tests/benchmarks/build
+	rm -rf .venv .venv-* build dist *.egg-info tests/node_modules tests/benchmarks/build
 	rm -rf tests/fuzz/findings
 	rm -rf .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

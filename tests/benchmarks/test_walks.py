@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from ..support import PYTHON, ROOT, python_environment
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = ROOT / "tests" / "benchmarks" / "walks.py"
 NAMES = ["join", "POST", "message", "eviction", "send to ack"]

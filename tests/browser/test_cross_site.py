@@ -22,9 +22,12 @@ from ..support import RawClient, needs_module, running_hub
 from ..support.browser import find_chromium, running_browser
 
 needs_module("playwright.sync_api")
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
+    ),
+]
 
 # Everything by which a page can reach a server; each way tells what it got.
 ATTACK = """

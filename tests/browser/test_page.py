@@ -21,14 +21,17 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ..support import RawClient, needs_module, running_hub, wait_until
+from ..support import RawClient, lasting_port, needs_module, running_hub, wait_until
 from ..support.browser import find_chromium
 
 sync_api = needs_module("playwright.sync_api")
 expect = sync_api.expect
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
+    ),
+]
 
 # What Chromium itself writes when there is no hub; nothing that the page could do about it.
 NO_HUB = re.compile(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
@@ -342,8 +345,8 @@ def test_a_text_that_is_too_long_is_cut_until_asked_for(hub: BroadcastHub, windo
 def test_survives_a_restart_of_the_hub(window: Opener) -> None:
     """On a new hub at the old port both come back by themselves, what was typed meanwhile arrives
     once, and a line says that something may be missing."""
-    with running_hub() as hub:
-        port = hub.port
+    port = lasting_port()
+    with running_hub(port=port) as hub:
         ann, bob = window(hub, "/restart", name="ann"), window(hub, "/restart", name="bob")
         say(ann, "before")
         shows(bob, ["before"])

@@ -22,9 +22,12 @@ from .test_page import CONTRASTS, connected, say, shows
 sync_api = needs_module("playwright.sync_api")
 jwt = needs_module("jwt")
 expect = sync_api.expect
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
+    ),
+]
 
 REFUSED = re.compile(r"WebSocket connection to .* failed|status of 40[13]|ERR_CONNECTION_REFUSED")
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -16,6 +16,8 @@ from broadcast_server.cli.options.words import OPERANDS, USAGES
 from ..support import running_hub
 from ..support.command import assert_fails, run
 
+pytestmark = pytest.mark.slow
+
 # Information.
 
 

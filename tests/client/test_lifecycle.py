@@ -226,6 +226,8 @@ def test_callback_that_ends_its_thread_leaves_no_connection() -> None:
         assert client.close() is False
 
 
+pytestmark = pytest.mark.slow
+
 # -- Closed ------------------------------------------------------------------------------------
 
 

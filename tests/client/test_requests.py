@@ -21,7 +21,7 @@ from broadcast_server import PublishFailed, UsageError, publish
 from broadcast_server.client import requests
 from broadcast_server.client.requests import Poster, fetch_last
 
-from ..support import running_hub
+from ..support import lasting_port, running_hub
 from ..support.http_server import GOOD, SECONDS, Act, answer, keeping, reset, serving
 from ..support.raw_server import listener
 
@@ -233,9 +233,7 @@ def test_no_http_is_a_failure() -> None:
 
 def test_refused_connection_is_a_failure() -> None:
     """Nobody listens: the system's words."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    error = failure(f"http://127.0.0.1:{port}/")
+    error = failure(f"http://127.0.0.1:{lasting_port()}/")
     assert error.status is None and error.detail == "Connection refused"
 
 

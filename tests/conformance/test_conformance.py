@@ -13,6 +13,8 @@ from websocket_server import WebsocketServer
 
 from ..support import PYTHON, ROOT, needs_module, python_environment
 
+pytestmark = pytest.mark.slow
+
 CORE = "1-7,10"
 CORE_CASES = 247
 BIG = "9"

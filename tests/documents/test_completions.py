@@ -18,6 +18,8 @@ import pytest
 from ..support import ROOT, needs_module, python_environment
 from ..support.pseudo_terminal import PseudoTerminal
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "docs" / "completions"
 BASH_COMPLETION = pathlib.Path("/usr/share/bash-completion/bash_completion")
 

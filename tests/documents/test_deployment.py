@@ -21,6 +21,8 @@ from broadcast_server.settings import Settings
 from ..support import PYTHON, ROOT, RawClient
 from ..support.command import SECONDS, environment, hub_program
 
+pytestmark = pytest.mark.slow
+
 HUB = "/opt/broadcast-server/bin/broadcast-server"
 COMMAND = os.fspath(ROOT / "bin" / "broadcast-server")
 

@@ -16,10 +16,23 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from broadcast_server import BroadcastClient, BroadcastHub
 
-from ..support import PYTHON, ROOT, command_environment, needs_module, running_hub, wait_until
+from ..support import (
+    PYTHON,
+    ROOT,
+    command_environment,
+    lasting_port,
+    needs_module,
+    running_hub,
+    wait_until,
+)
 from ..support.beside import process_group
+
+pytestmark = pytest.mark.slow
+
 
 SECONDS = 20.0
 EXAMPLES = ROOT / "docs" / "examples"
@@ -111,8 +124,9 @@ def test_log_is_on_every_terminal(tmp_path: pathlib.Path) -> None:
     log = tmp_path / "app.log"
     log.write_text("before\n")
     with contextlib.ExitStack() as stack:
-        hub = stack.enter_context(running_hub())
-        port, room = hub.port, hub.url + "log"
+        port = lasting_port()
+        hub = stack.enter_context(running_hub(port=port))
+        room = hub.url + "log"
         desks = [
             stack.enter_context(running("broadcast-server", "connect", room)) for _ in range(3)
         ]
@@ -256,9 +270,9 @@ def test_crontab_line_tells_of_a_job_that_fails(hub: BroadcastHub, tmp_path: pat
 # -- The bot -----------------------------------------------------------------------------------
 
 
-def test_bot_answers(hub: BroadcastHub) -> None:
+def test_bot_answers() -> None:
     """What it knows and nothing else, also after the hub was away; Ctrl-C ends it quietly."""
-    port = hub.port
+    port = lasting_port()
 
     def ask(room: str, question: str) -> str:
         with BroadcastClient(room, name="ann") as ann:
@@ -268,7 +282,7 @@ def test_bot_answers(hub: BroadcastHub) -> None:
             assert message.sender.name == "bot"
             return str(message.data)
 
-    with running(PYTHON, EXAMPLES / "bot.py", hub.url) as bot:
+    with running_hub(port=port) as hub, running(PYTHON, EXAMPLES / "bot.py", hub.url) as bot:
         assert is_joined(hub, "/", 1)
         assert ask(hub.url, "!ping") == "pong"
         assert ask(hub.url, "!who") == "here: bot, ann"

@@ -12,6 +12,8 @@ import pytest
 from ..support import PYTHON, ROOT, code_blocks, command_environment, needs_module
 from ..support.command import hub_program
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 PUBLISHERS = "docs/howto/many-publishers.md"
 

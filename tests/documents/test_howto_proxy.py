@@ -17,21 +17,17 @@ import pytest
 
 from broadcast_server import BroadcastClient, BroadcastHub, publish
 
-from ..support import ROOT, code_blocks, running_hub, wait_until
+from ..support import ROOT, code_blocks, lasting_port, running_hub, wait_until
 from ..support.certificates import Certificates
+
+pytestmark = pytest.mark.slow
+
 
 PAGE = "docs/howto/tls.md"
 SECONDS = 20.0
 # Where they are looked for; `make proxies` puts them into the last two.
 FETCHED = ROOT / "build" / "proxies" / "usr"
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", f"{FETCHED}/sbin", f"{FETCHED}/bin"])
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on: a proxy cannot tell which one it has taken."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def nginx(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
@@ -105,7 +101,7 @@ def test_proxy_of_the_page_passes_everything_on(
     if shutil.which(prepare.__name__, path=PATH) is None:
         pytest.skip(f"{prepare.__name__} is missing (make proxies)")
     tmp_path.chmod(0o755)  # nginx's worker is another user
-    port = free_port()
+    port = lasting_port()  # a proxy cannot tell which one it has taken
     place = f"localhost:{port}"
     with (
         running_hub(trust_proxy=("127.0.0.1",)) as hub,

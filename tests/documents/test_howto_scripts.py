@@ -14,6 +14,8 @@ import pytest
 
 from ..support import ROOT, code_blocks, command_environment, running_hub, wait_until
 
+pytestmark = pytest.mark.slow
+
 PAGE = "docs/howto/scripts.md"
 SECONDS = 30
 

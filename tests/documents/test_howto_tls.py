@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ..support import PYTHON
 from ..support.pages import Command, Reader, blocks, commands
+
+pytestmark = pytest.mark.slow
 
 PAGE = "docs/howto/tls.md"
 

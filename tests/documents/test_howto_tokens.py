@@ -14,6 +14,8 @@ import pytest
 
 from ..support import PYTHON, ROOT, needs_module, python_environment
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/howto/tokens.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 SECONDS = 30

@@ -24,6 +24,8 @@ import broadcast_server
 
 from ..support import PYTHON, ROOT, code_blocks, run_python, running_hub
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MAN_PAGE = ROOT / "docs" / "man" / "broadcast-server.1"
 # Where shells look for what completes the command.

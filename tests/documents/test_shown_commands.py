@@ -30,6 +30,8 @@ from ..support.certificates import Certificates
 from ..support.pages import Command, Reader, commands
 from .test_documentation import PAGES, name_of
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30.0
 # Not what is quoted, such as the pattern of pkill, nor a path or an assignment that ends so.
 COMMAND = re.compile(

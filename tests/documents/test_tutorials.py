@@ -12,6 +12,8 @@ import pytest
 from ..support import ROOT, command_environment, needs_module
 from ..support.pages import Command, Reader, blocks, commands
 
+pytestmark = pytest.mark.slow
+
 FIRST_CHAT = "docs/tutorials/first-chat.md"
 SCOREBOARD = "docs/tutorials/scoreboard.md"
 

@@ -18,6 +18,8 @@ from .memory import describe, slope
 from .mutation import MAX_BYTES, Mutator
 from .targets import TARGETS, Target
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = 2_500
 ATTACKS = 100  # of each attacker
 

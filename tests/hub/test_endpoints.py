@@ -19,7 +19,14 @@ import pytest
 from broadcast_server import BroadcastHub, Member, Message, PublishFailed, publish
 from broadcast_server.messages import parse_id
 
-from ..support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from ..support import (
+    HandshakeRefused,
+    RawClient,
+    http_request,
+    running_hub,
+    stress_size,
+    wait_until,
+)
 
 SECONDS = 10.0
 
@@ -117,7 +124,9 @@ def test_key_that_comes_again_is_taken_once(
     assert [message.data for message in hub.history("/r")] == [b"a"]
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "count", [1000, pytest.param(stress_size(10_000, 2_000), marks=pytest.mark.stress)]
+)
 def test_many_posts_on_one_connection(
     hub: BroadcastHub, connection: http.client.HTTPConnection, count: int
 ) -> None:

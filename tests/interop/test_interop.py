@@ -28,6 +28,8 @@ from ..support import (
     running_hub,
 )
 
+pytestmark = pytest.mark.slow
+
 PEER_JS = ROOT / "tests" / "interop" / "peer.js"
 
 # Both sides of each change of the length field, nothing, and the largest that the hub takes.

@@ -10,7 +10,7 @@ import pytest
 
 from broadcast_server import BroadcastClient, BroadcastHub, Gap, MessagesLost, Presence
 
-from ..support import RawClient, running_hub, wait_until
+from ..support import RawClient, lasting_port, running_hub, stress_size, wait_until
 from ..support.raw_server import event_pair
 
 SECONDS = 10.0
@@ -147,7 +147,9 @@ def test_what_was_missed_is_replayed_once() -> None:
             client.recv(0.05)
 
 
-@pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "count", [2000, pytest.param(stress_size(100_000, 20_000), marks=pytest.mark.stress)]
+)
 def test_exactly_once_while_both_ends_are_cut_again_and_again(count: int) -> None:
     """A sender and a receiver over bad lines: every message, once, in order."""
     with running_hub(max_rate=0) as hub:
@@ -188,7 +190,7 @@ def restart(hub: BroadcastHub, **settings: int) -> BroadcastHub:
 @pytest.mark.parametrize("presence", [True, False])
 def test_restart_of_the_hub_is_a_gap(presence: bool) -> None:
     """It kept nothing: the client is back, and is told."""
-    with running_hub() as hub:
+    with running_hub(port=lasting_port()) as hub:
         options = {"presence": presence, "max_reconnect_delay": SOON}
         with BroadcastClient(hub.url, **options) as client:  # type: ignore[arg-type]
             hub.broadcast("1")
@@ -210,7 +212,7 @@ def test_restart_of_the_hub_is_a_gap(presence: bool) -> None:
 
 def test_messages_wait_for_the_next_hub() -> None:
     """What was not acknowledged by the old one goes to the new one."""
-    with running_hub() as hub:
+    with running_hub(port=lasting_port()) as hub:
         client = BroadcastClient(hub.url, max_reconnect_delay=SOON).connect()
         port = hub.port
         hub.stop()

@@ -28,12 +28,15 @@ from ..support import (
     descriptors,
     python_environment,
     running_hub,
+    stress_size,
     thread_count,
     wait_until,
 )
 from .test_shutdown import is_listening
 from .test_subprotocol import Peer
 from .test_threads import core_of
+
+pytestmark = pytest.mark.slow
 
 
 def interrupted(
@@ -357,7 +360,9 @@ print("well", flush=True)
 """
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "count", [100, pytest.param(stress_size(5_000, 1_000), marks=pytest.mark.stress)]
+)
 def test_hub_outlives_real_signals(count: int) -> None:
     """Whenever they come."""
     finished = subprocess.run(

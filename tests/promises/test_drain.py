@@ -21,7 +21,7 @@ from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.entries import Draft, encode
 
 from ..hub.test_endpoints import Stream
-from ..support import CLOSE, HandshakeRefused, RawClient, running_hub, wait_until
+from ..support import CLOSE, HandshakeRefused, RawClient, lasting_port, running_hub, wait_until
 from ..support.beside import during, in_thread
 from .test_shutdown import GRACE_SECONDS, is_listening, many_clients
 from .test_subprotocol import Peer
@@ -297,8 +297,8 @@ def test_client_goes_on_at_the_next_hub() -> None:
     """``BroadcastClient`` comes back after 1012, and is told that the new hub kept nothing."""
     from broadcast_server import BroadcastClient, BroadcastHub
 
-    hub = BroadcastHub(port=0).start()
-    port = hub.port
+    port = lasting_port()
+    hub = BroadcastHub(port=port).start()
     with BroadcastClient(f"ws://127.0.0.1:{port}/r") as client:
         hub.broadcast("before", room="/r")
         assert client.recv(timeout=SECONDS).data == "before"

@@ -39,6 +39,7 @@ from ..support import (
     http_request,
     resident_bytes,
     running_hub,
+    stress_size,
     upgrade_request,
     wait_until,
 )
@@ -47,6 +48,8 @@ from ..support.hub_process import hub_process
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub, Member, Message
+
+pytestmark = pytest.mark.slow
 
 JSON = ("Sec-WebSocket-Protocol: broadcast.v1.json",)
 # How long a test waits for what must come.
@@ -343,7 +346,9 @@ def connect_from(address: str, port: int) -> RawClient:
     return RawClient(socket.create_connection(("127.0.0.1", port), SECONDS, (address, 0)))
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "count", [1000, pytest.param(stress_size(10_000, 2_000), marks=pytest.mark.stress)]
+)
 def test_hub_is_as_before_after_many_have_come_and_gone(count: int) -> None:
     """Threads and descriptors are back where they were, memory within a tenth and 8 MiB."""
     with hub_process() as (process, url):

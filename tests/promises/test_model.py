@@ -36,7 +36,7 @@ from hypothesis.stateful import (
 
 from broadcast_server import BroadcastHub
 
-from ..support import BINARY, CLOSE, PING, TEXT, RawClient, http_request, wait_until
+from ..support import BINARY, CLOSE, PING, TEXT, RawClient, http_request, stress_size, wait_until
 
 ROOMS = ["/a", "/b"]
 RING = 64 * 1024
@@ -534,6 +534,6 @@ def test_hub_keeps_its_promises_whatever_happens() -> None:
 @pytest.mark.stress
 def test_hub_keeps_its_promises_whatever_happens_for_long() -> None:
     """500 runs of up to 60 steps."""
-    run(500, 60)
+    run(stress_size(500, 100), 60)
     print(dict(HubMachine.seen))
     assert set(HubMachine.seen) == {"evicted", "gap", "missed", "refused", "resumed"}

@@ -30,6 +30,9 @@ from . import (
 )
 
 AT_ONCE = [test_handler, test_endpoints, test_subprotocol]
+
+pytestmark = pytest.mark.slow
+
 IN_FULL = [
     test_delivery,
     test_fanout,

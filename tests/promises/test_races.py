@@ -24,6 +24,8 @@ from ..support import CLOSE, HandshakeRefused, RawClient, http_request, running_
 from ..support.beside import during
 from .test_subprotocol import OFFER, Peer
 
+pytestmark = pytest.mark.slow
+
 
 def parts(hub: BroadcastHub) -> tuple[Core, HubServer]:
     """Return what a running hub is made of."""

@@ -20,7 +20,7 @@ from broadcast_server import BroadcastHub
 from broadcast_server.messages import parse_id
 
 from ..hub.test_endpoints import Stream
-from ..support import running_hub
+from ..support import running_hub, stress_size
 from .test_subprotocol import Peer
 
 SECONDS = 120.0
@@ -130,7 +130,8 @@ class Seam:
 
 @pytest.mark.parametrize("reader", [client, stream])
 @pytest.mark.parametrize(
-    ("readers", "drops"), [(8, 5), pytest.param(50, 20, marks=pytest.mark.stress)]
+    ("readers", "drops"),
+    [(8, 5), pytest.param(stress_size(50, 20), stress_size(20, 8), marks=pytest.mark.stress)],
 )
 def test_readers_that_drop_at_random_get_all_once(reader: Reader, readers: int, drops: int) -> None:
     """Each number follows the one before it, over every drop of every reader."""

@@ -25,9 +25,11 @@ from ..support import (
     descriptor_count,
     descriptors,
     http_request,
+    lasting_port,
     python_environment,
     run_parent,
     running_hub,
+    stress_size,
     thread_count,
     wait_until,
 )
@@ -113,14 +115,14 @@ def test_nothing_is_left_after_stop() -> None:
 @pytest.mark.timeout(300)
 def test_nothing_is_left_after_stop_ten_times() -> None:
     """The same with 200 clients, ten times in a row."""
-    for _ in range(10):
+    for _ in range(stress_size(10, 3)):
         start_and_stop(clients=200)
 
 
 def test_port_is_free_after_stop() -> None:
     """Another hub can listen at once on the port of a stopped one."""
-    with running_hub(close_timeout=0.2) as hub:
-        port = hub.port
+    port = lasting_port()
+    with running_hub(port=port, close_timeout=0.2) as hub:
         with RawClient.connect(port=port):
             hub.stop()
     for _ in range(3):

@@ -32,7 +32,15 @@ from broadcast_server.transport.tls_stream import TlsStream
 from broadcast_server.wire.events import MAX_LISTED
 
 from ..hub.delivery.test_fanout import Bench
-from ..support import ROOT, HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from ..support import (
+    ROOT,
+    HandshakeRefused,
+    RawClient,
+    http_request,
+    running_hub,
+    stress_size,
+    wait_until,
+)
 from ..support.beside import SECONDS, in_thread
 from .test_subprotocol import OFFER, Peer
 
@@ -265,7 +273,9 @@ def test_page_names_every_lock_once() -> None:
     assert len(ALONE) >= 5 and not ALONE & set(RANKS)
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(400, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "steps", [20, pytest.param(stress_size(400, 100), marks=pytest.mark.stress)]
+)
 def test_locks_are_taken_in_their_order_and_counts_stay_true(
     monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:

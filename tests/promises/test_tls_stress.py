@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from ..support import PYTHON, ROOT, python_environment
+from ..support import PYTHON, ROOT, python_environment, stress_size
 from ..support.certificates import Certificates
+
+pytestmark = pytest.mark.slow
+
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 SECONDS = 5
-FULL_SECONDS = 60
+FULL_SECONDS = stress_size(60, SECONDS)
 # What the clients' own patience and the start of a hub may add.
 SPARE_SECONDS = 240
 

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 import pytest
 
-from ..support import TEXT, running_hub
+from ..support import TEXT, running_hub, stress_size
 from .driver import Driver, Latency
 from .order import Order, Violation, make_key, pack_id, unpack_id
 from .run import Plan, soak
 from .senders import JsonMember, Referee
 from .track import Track
 from .wire import Events, Frames, Head, key_of, payload_of
+
+pytestmark = pytest.mark.slow
+
 
 SENDER, OTHER = 2, 3
 
@@ -321,7 +324,7 @@ def test_client_does_not_leave_before_it_knows_what_to_send_again() -> None:
     ("clients", "seconds"),
     [
         (40, 3),
-        pytest.param(100, 40, marks=pytest.mark.stress),
+        pytest.param(100, stress_size(40, 8), marks=pytest.mark.stress),
     ],
 )
 def test_short_soak_finds_nothing(clients: int, seconds: int) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
+import secrets
 import socket
 import struct
 import subprocess
@@ -37,6 +38,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MASK = b"\x11\x22\x33\x44"
 
 
+def stress_size(full: int, short: int) -> int:
+    """Return the size of a stress test: the stated one, or where ``STRESS=short`` is set, one
+    that is small enough to be run at each change."""
+    chosen = os.environ.get("STRESS") or "full"
+    return {"full": full, "short": short}[chosen]
+
+
 def wait_until(predicate: Callable[[], bool], timeout: float = 5.0) -> bool:
     """Ask again and again until the predicate is true; return whether it became so in time."""
     deadline = time.monotonic() + timeout
@@ -47,6 +55,21 @@ def wait_until(predicate: Callable[[], bool], timeout: float = 5.0) -> bool:
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
     return True
+
+
+def lasting_port() -> int:
+    """Return a free port that the kernel gives to nobody else, for a hub whose port must stay its
+    own while it is stopped and started again: tests that run at the same time ask for port 0."""
+    limits = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    lowest, highest = 10_000, int(limits[0])
+    if highest - lowest < 1000:  # where nearly all ports are given to whoever asks for any
+        lowest, highest = 0, 1
+    while True:
+        port = lowest + secrets.randbelow(highest - lowest)
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+            found: int = tried.getsockname()[1]
+            return found
 
 
 def thread_count() -> int:
@@ -365,6 +388,8 @@ def running_hub(**settings: Any) -> Iterator[BroadcastHub]:
     settings.setdefault("port", 0)
     # What the tests of other things call a hub in their requests.
     settings.setdefault("allow_host", ("h", "x", "hub", "hub.test"))
+    # A raw client answers no ping, and on a slow machine a test may take longer than the default.
+    settings.setdefault("ping_interval", 3600.0)
     with BroadcastHub(**settings) as hub:
         yield hub
 

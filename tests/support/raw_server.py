@@ -161,12 +161,13 @@ class RawServer:
 
 
 def read_head(sock: socket.socket) -> str:
-    """Read a request without a body."""
+    """Read a request without a body; EOFError if the stream ends before, as it does where a client
+    gives up."""
     data = b""
     while not data.endswith(b"\r\n\r\n"):
         piece = sock.recv(4096)
         if not piece:
-            break
+            raise EOFError("the stream ended in the request")
         data += piece
     return data.decode()
 
@@ -187,6 +188,16 @@ def upgrade(sock: socket.socket, head: str, subprotocol: str | None = None) -> R
     return RawServer(sock, head)
 
 
+@contextlib.contextmanager
+def closing_on_failure(sock: socket.socket) -> Iterator[None]:
+    """Close a connection that nobody will get, because what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
+
+
 class Listener:
     """A listening socket and the address that a client needs."""
 
@@ -199,12 +210,15 @@ class Listener:
     def read_head(self) -> tuple[socket.socket, str]:
         """Accept a connection and read its request."""
         sock, _ = self.sock.accept()
-        sock.settimeout(SECONDS)
-        return sock, read_head(sock)
+        with closing_on_failure(sock):
+            sock.settimeout(SECONDS)
+            return sock, read_head(sock)
 
     def accept(self, subprotocol: str | None = None) -> RawServer:
         """Accept a connection and make it a WebSocket; choose a subprotocol."""
-        return upgrade(*self.read_head(), subprotocol)
+        sock, head = self.read_head()
+        with closing_on_failure(sock):
+            return upgrade(sock, head, subprotocol)
 
     def accept_events(self, *others: str, after: str = "1000-0", **members: Any) -> RawServer:
         """Accept a connection, choose to speak events, and say welcome."""

@@ -14,7 +14,7 @@ from broadcast_server.transport import connector
 from broadcast_server.transport.connector import Connector
 from broadcast_server.transport.deadlines import Deadline
 
-from ..support import running_hub, wait_until
+from ..support import lasting_port, running_hub, wait_until
 from ..support.beside import in_thread
 from ..support.certificates import Certificates
 from ..support.raw_server import SECONDS, event_pair, fall_silent, listener, silent_host
@@ -31,10 +31,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[Any, ...]) -> 
 
 def closed_port() -> tuple[str, int]:
     """Return an address at which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        address: tuple[str, int] = bound.getsockname()
-        return address
+    return ("127.0.0.1", lasting_port())
 
 
 def is_waiting(connecting: Connector) -> bool:

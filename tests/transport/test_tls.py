@@ -36,6 +36,8 @@ from ..support import PYTHON, RawClient, running_hub, wait_until
 from ..support.certificates import Certificates
 from ..support.command import assert_fails, environment, hub_command, run
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 
 

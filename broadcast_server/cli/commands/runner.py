@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import tempfile
 import threading
@@ -40,7 +39,7 @@ class Runner:
         # Guards the two fields below.
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None  # to which signals may be sent
-        self._stopped = False
+        self._signal: int | None = None  # what `stop` was called with last
         self.failures = 0
 
     def run(self, message: Message, given: bytes) -> str | None:
@@ -62,8 +61,7 @@ class Runner:
             return f"cannot be run: {error.strerror or error}"
         with self._lock:
             self._process = process
-        if self._is_stopped():
-            self.stop(signal.SIGTERM)
+            self._send_locked()  # `stop` may have been called while it started
         # While it has not been waited for, its number is nobody else's.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with self._lock:
@@ -88,15 +86,18 @@ class Runner:
 
     def _is_stopped(self) -> bool:
         with self._lock:
-            return self._stopped
+            return self._signal is not None
 
     def stop(self, number: int) -> None:
         """Send a signal to the command and what it has started; no other failure counts."""
         with self._lock:
-            self._stopped = True
-            if self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, number)
+            self._signal = number
+            self._send_locked()
+
+    def _send_locked(self) -> None:
+        if self._process is not None and self._signal is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, self._signal)
 
 
 def environment(message: Message) -> dict[bytes, bytes]:

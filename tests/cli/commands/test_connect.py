@@ -12,6 +12,8 @@ import pytest
 from ...support import PYTHON, RawClient, running_hub
 from ...support.command import SECONDS, assert_fails, environment, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("spelling", ["connect", "--connect"])
 def test_connect_sends_each_line_of_its_input(spelling: str) -> None:

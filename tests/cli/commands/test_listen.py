@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from ...support import BINARY, PYTHON, TEXT, RawClient, running_hub, wait_until
+from ...support import BINARY, PYTHON, TEXT, RawClient, lasting_port, running_hub, wait_until
 from ...support.command import SECONDS, assert_fails, environment, run
 from ...support.raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from ...support.tmux import terminal
+
+pytestmark = pytest.mark.slow
 
 # What is a bound for a command that was told to end, on a busy machine.
 LEAVE = SECONDS
@@ -260,8 +262,11 @@ def test_lost_connection_is_told_to_who_sits_at_a_terminal() -> None:
 
 def test_hub_that_is_started_anew_is_listened_to_again() -> None:
     """A real one, on the same port; what it has forgotten is told, if there was any."""
-    with running_hub() as first, listening(f"{first.url}r", "--count", "2") as process:
-        port = first.port
+    port = lasting_port()
+    with (
+        running_hub(port=port) as first,
+        listening(f"{first.url}r", "--count", "2") as process,
+    ):
         assert wait_until(lambda: len(first.members("/r")) == 1, SECONDS)
         first.broadcast("one", room="/r")
         assert read_line(process) == "one\n"

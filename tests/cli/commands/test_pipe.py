@@ -18,9 +18,22 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ...support import BINARY, PYTHON, TEXT, RawClient, python_environment, running_hub, wait_until
+from ...support import (
+    BINARY,
+    PYTHON,
+    TEXT,
+    RawClient,
+    lasting_port,
+    python_environment,
+    running_hub,
+    stress_size,
+    wait_until,
+)
 from ...support.hub_process import hub_process
 from ...support.raw_server import Listener, RawServer, listener
+
+pytestmark = pytest.mark.slow
+
 
 SECONDS = 20.0
 
@@ -124,7 +137,7 @@ def test_million_piped_lines_are_all_accepted_and_shown(max_rate: int) -> None:
     others leave too little of the machine would fall behind, and be told so."""
     log_bytes = 1 << 23 if max_rate else 1 << 30
     send_lines(
-        1_000_000,
+        stress_size(1_000_000, 100_000),
         max_rate=max_rate,
         room_log_bytes=log_bytes,
         total_log_bytes=max(log_bytes, 1 << 28),
@@ -339,8 +352,8 @@ def test_old_messages_come_first_if_asked_for() -> None:
 
 def test_pipe_goes_on_with_a_hub_that_is_started_anew() -> None:
     """What was read meanwhile is sent then, and what others send is shown."""
-    with running_hub() as first, console(first.url) as process:
-        port = first.port
+    port = lasting_port()
+    with running_hub(port=port) as first, console(first.url) as process:
         write(process, b"one\n")
         assert wait_until(lambda: [m.data for m in first.history("/")] == ["one"], SECONDS)
         first.stop()

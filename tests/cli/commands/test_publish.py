@@ -14,9 +14,11 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ...support import PYTHON, RawClient, running_hub, wait_until
+from ...support import PYTHON, RawClient, lasting_port, running_hub, wait_until
 from ...support.command import SECONDS, assert_fails, environment, run
 from ...support.http_server import GOOD, answer, keeping
+
+pytestmark = pytest.mark.slow
 
 
 def texts(hub: BroadcastHub) -> list[str | bytes]:
@@ -203,8 +205,11 @@ def test_hub_that_wants_it_slower_gets_it_slower() -> None:
 
 def test_hub_that_is_started_anew_gets_the_rest() -> None:
     """What was accepted is not sent again; what was not is."""
-    with running_hub() as first, publishing(first.url, "--timeout", str(SECONDS)) as process:
-        port = first.port
+    port = lasting_port()
+    with (
+        running_hub(port=port) as first,
+        publishing(first.url, "--timeout", str(SECONDS)) as process,
+    ):
         write(process, "one\n")
         assert wait_until(lambda: texts(first) == ["one"], SECONDS)
         first.stop()

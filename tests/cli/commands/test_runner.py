@@ -7,6 +7,7 @@ import datetime
 import pathlib
 import resource
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -149,3 +150,22 @@ def test_stop_kills_what_does_not_listen(tmp_path: pathlib.Path) -> None:
         assert not is_gone(pid)
         runner.stop(signal.SIGKILL)
         assert wait_until(lambda: len(results) == 1 and is_gone(pid), SECONDS)
+
+
+def test_signal_that_comes_while_it_starts_is_not_weakened(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs and nobody knows its number yet: it gets the last signal, not the first."""
+    path = tmp_path / "there"
+    runner = Runner(f"trap '' TERM; echo > {path}; while :; do sleep 1000; done")
+    start = runner._start
+
+    def start_and_stop(message: Message, given: bytes) -> subprocess.Popen[bytes]:
+        process = start(message, given)
+        assert wait_until(path.exists, SECONDS)
+        runner.stop(signal.SIGTERM)
+        runner.stop(signal.SIGKILL)
+        return process
+
+    monkeypatch.setattr(runner, "_start", start_and_stop)
+    assert runner.run(message(), b"") is None and runner.failures == 0

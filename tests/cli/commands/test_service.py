@@ -15,10 +15,21 @@ import threading
 import pytest
 
 from ...promises.test_subprotocol import OFFER
-from ...support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
+from ...support import (
+    CLOSE,
+    PYTHON,
+    TEXT,
+    HandshakeRefused,
+    RawClient,
+    client_frame,
+    stress_size,
+    wait_until,
+)
 from ...support.command import SECONDS, Running, environment, hub_command, hub_program
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
+
+pytestmark = pytest.mark.slow
 
 
 # -- Signals -----------------------------------------------------------------------------------
@@ -395,8 +406,8 @@ def test_term_under_full_load_loses_nothing_that_was_accepted(listeners: int) ->
 @pytest.mark.parametrize("listeners", [50, 400])
 def test_term_under_full_load_loses_nothing_again_and_again(listeners: int) -> None:
     """The same with more of everything, three times in a row."""
-    for _ in range(3):
-        end_under_load(listeners, publishers=8, messages=1500)
+    for _ in range(stress_size(3, 1)):
+        end_under_load(listeners, publishers=8, messages=stress_size(1500, 500))
 
 
 def test_hub_that_has_failed_ends_the_command() -> None:

@@ -19,6 +19,8 @@ from broadcast_server.cli.commands.start import OWN_DESCRIPTORS
 from ...support import PYTHON, RawClient, http_request, wait_until
 from ...support.command import SECONDS, assert_fails, environment, hub_command, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "arguments",

@@ -12,6 +12,8 @@ from ...support import RawClient, running_hub
 from ...support.command import assert_fails, run
 from ...support.http_server import Act, answer, reset, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("how", ["options", "URL", "http URL", "variables"])
 def test_who_lists_the_rooms_of_a_hub(how: str) -> None:

@@ -19,6 +19,8 @@ from broadcast_server.cli.io.systemd import Notifier, WrongSockets, take_sockets
 from ...support import PYTHON, RawClient
 from ...support.command import SECONDS, Running, environment
 
+pytestmark = pytest.mark.slow
+
 # Puts the descriptors that it is given at 3 and up, as a manager does, and becomes the hub.
 WRAPPER = """
 import os, sys

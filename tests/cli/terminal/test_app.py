@@ -20,10 +20,12 @@ import pytest
 from broadcast_server import BroadcastHub, publish
 from broadcast_server.cli.terminal import commands
 
-from ...support import PING, ROOT, RawClient, code_blocks, running_hub, wait_until
+from ...support import PING, ROOT, RawClient, code_blocks, lasting_port, running_hub, wait_until
 from ...support.hub_process import hub_process
 from ...support.raw_server import SUBPROTOCOL, Listener, RawServer, listener
 from ...support.tmux import PROMPT, Tmux, terminal
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 20.0
 GREETING = "-- you are ann in /; /help lists the commands"
@@ -508,10 +510,11 @@ def test_how_to_is_what_there_is() -> None:
 
 def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
     """ntfy #1895: lost messages. The hub is killed and started anew; nothing is sent twice."""
+    port = lasting_port()
     with terminal(70) as ann:
         with (
             pytest.raises(RuntimeError, match="ended with -9"),
-            hub_process(history=100) as (process, url),
+            hub_process(port=port, history=100) as (process, url),
         ):
             ann.start(f"broadcast-server connect {url} --name ann", "connected")
             process.kill()
@@ -521,7 +524,6 @@ def test_lost_connection_is_shown_and_what_was_typed_is_sent_once() -> None:
             ann.type("/who\n")
             ann.wait_for("-- there is no connection now; this waits until it is there again")
             ann.type("half")
-        port = int(re.findall(r":(\d+)/", url)[0])
         with hub_process(port=port) as (_, url):
             ann.wait_for("-- messages are missing here")
             ann.see(
@@ -641,8 +643,7 @@ def test_refusal_to_let_the_client_back_is_obeyed(code: int) -> None:
 
 def test_no_connection_at_all_is_told_in_one_line() -> None:
     """The terminal was never touched."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = lasting_port()
     with terminal(120) as ann:
         ann.start(f"broadcast-server connect ws://127.0.0.1:{port}/", "error: cannot connect")
         assert ann.status() == 1

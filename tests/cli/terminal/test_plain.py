@@ -18,6 +18,8 @@ from ...support import RawClient, running_hub, wait_until
 from ...support.command import SECONDS, terminal
 from ...support.raw_server import listener
 
+pytestmark = pytest.mark.slow
+
 
 def test_lines_go_both_ways() -> None:
     """What the user types stays where the terminal has put it, and is not shown again."""

@@ -16,6 +16,8 @@ from ...support import running_hub, wait_until
 from ...support.command import SECONDS, terminal
 from ...support.raw_server import listener
 
+pytestmark = pytest.mark.slow
+
 
 def able(folder: pathlib.Path) -> dict[str, str]:
     """Return the environment of a terminal that can draw."""
