@@ -19,14 +19,9 @@ from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.cli.options.words import OPERANDS
 
 from ..support import ROOT, code_blocks, run_python
+from ..support.documents import PAGES, name_of
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGE = ROOT / "broadcast_server"
-
-
-def name_of(page: pathlib.Path) -> str:
-    """Return a page's path from the checkout's top."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def prose(page: pathlib.Path) -> str:

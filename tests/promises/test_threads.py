@@ -31,10 +31,11 @@ from broadcast_server.transport.deadlines import Deadline
 from broadcast_server.transport.tls_stream import TlsStream
 from broadcast_server.wire.events import MAX_LISTED
 
-from ..hub.delivery.test_fanout import Bench
 from ..support import ROOT, HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from ..support.beside import SECONDS, in_thread
-from .test_subprotocol import OFFER, Peer
+from ..support.fanout_bench import Bench
+from ..support.inside import core_of
+from ..support.json_peer import OFFER, Peer
 
 PAGE = (ROOT / "docs/topics/threads-and-locks.md").read_text()
 # The locks of a hub by rank, and those that are taken with no other.
@@ -112,12 +113,6 @@ class TracedLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def core_of(hub: BroadcastHub) -> Core:
-    """Return the hub's parts."""
-    assert hub._core is not None
-    return hub._core
 
 
 @contextlib.contextmanager

@@ -1,10 +1,18 @@
-"""What stands in the pages of the checkout."""
+"""The pages for people, and what stands in them."""
 
 from __future__ import annotations
 
+import pathlib
 import re
 
 from .programs import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def name_of(page: pathlib.Path) -> str:
+    """Return a page's path from the checkout's top."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def code_blocks(page: str, language: str) -> list[str]:

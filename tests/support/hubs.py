@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub
 
+# Above what stop() is given, it may take this long to return.
+GRACE_SECONDS = 1.0
+
 
 @contextlib.contextmanager
 def running_hub(**settings: Any) -> Iterator[BroadcastHub]:

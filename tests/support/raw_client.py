@@ -6,10 +6,11 @@ test.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from .frames import (
@@ -102,7 +103,7 @@ class RawClient:
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         self.sock.sendall(upgrade_request(path, headers, host=f"{host}:{address[1]}") + extra)
         while b"\r\n\r\n" not in self.buffer:
-            self._fill()
+            self.fill()
         head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
         self.head = head.decode("latin-1")
         status = int(self.head.split(" ", 2)[1])
@@ -118,7 +119,8 @@ class RawClient:
                 return value.strip()
         return None
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Read once more into the buffer; EOFError if the stream has ended."""
         data = self.sock.recv(1 << 16)
         if not data:
             raise EOFError("the server ended the connection")
@@ -169,6 +171,18 @@ class RawClient:
         if not payload:
             return 1005, ""
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
+
+    def recv_until_close(self) -> tuple[list[bytes], int, str]:
+        """Read messages, answering nothing, until Close; return them with its code and reason."""
+        messages = []
+        while True:
+            fin, opcode, payload = self.recv_frame()
+            assert fin
+            if opcode == CLOSE:
+                self.recv_eof()
+                return messages, int.from_bytes(payload[:2], "big"), payload[2:].decode()
+            if opcode != PING:
+                messages.append(payload)
 
     def recv_eof(self) -> None:
         """Check that the stream ends here, in order: no more bytes, and no reset."""
@@ -246,3 +260,24 @@ def http_request(port: int, raw: bytes, *, eof: bool = False) -> bytes:
         while piece := client.sock.recv(1 << 16):
             pieces.append(piece)
         return b"".join(pieces)
+
+
+@contextlib.contextmanager
+def many_clients(port: int, count: int) -> Iterator[list[RawClient]]:
+    """Connect that many clients to a few rooms."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(RawClient.connect(port=port, path=f"/{number % 4}"))
+            for number in range(count)
+        ]
+
+
+def is_listening(port: int) -> bool:
+    """Return whether somebody accepts connections on a port."""
+    if port == 0:
+        return False
+    try:
+        RawClient.open(port=port, timeout=1).close()
+    except OSError:
+        return False
+    return True

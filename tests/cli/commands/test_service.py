@@ -14,9 +14,9 @@ import threading
 
 import pytest
 
-from ...promises.test_subprotocol import OFFER
 from ...support import CLOSE, PYTHON, TEXT, HandshakeRefused, RawClient, client_frame, wait_until
 from ...support.command import SECONDS, Running, environment, hub_command, hub_program
+from ...support.json_peer import OFFER
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
 
