@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubBusy, Message
-from broadcast_server.client import closing as client_closing
+from broadcast_server.client import lifecycle
 from broadcast_server.hub.core import Core
 from broadcast_server.transport.deadlines import Deadline
 from broadcast_server.transport.tls_stream import TlsStream
@@ -327,7 +327,7 @@ class Objects:
         self.stream._handshake(Deadline(0))
 
     def close_all(self) -> None:
-        client_closing.close_all()
+        lifecycle.close_all()
 
 
 @pytest.fixture
@@ -337,9 +337,9 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
     # What takes the same lock before or after the place that is looked at.
     monkeypatch.setattr(TlsStream, "_shake_hands", lambda self: True)
     monkeypatch.setattr(TlsStream, "_flush", lambda self, deadline: None)
-    monkeypatch.setattr(client_closing, "all_clients", lambda: [made.core])
-    monkeypatch.setattr(client_closing, "_begin", lambda *_, **__: True)
-    monkeypatch.setattr(client_closing, "_await_end", lambda *_, **__: None)
+    monkeypatch.setattr(lifecycle, "all_clients", lambda: [made.core])
+    monkeypatch.setattr(lifecycle, "_begin", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "_await_end", lambda *_, **__: None)
     yield made
     bench.close()
 
