@@ -92,7 +92,7 @@ def test_every_page_has_one_title() -> None:
 
 def test_every_page_with_code_is_run() -> None:
     """A page whose code can be run is named in the tests; a topic may show a run of an hour."""
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     for page in PAGES:
         if page.parent.name == "topics":
             continue
