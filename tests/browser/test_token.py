@@ -17,7 +17,7 @@ from broadcast_server import AccessRequest, BroadcastHub, Grant, publish
 
 from ..support import code_blocks, needs_module, running_hub, wait_until
 from ..support.browser import find_chromium
-from .test_page import CONTRASTS, connected, say, shows
+from ..support.chat_page import CONTRASTS, Window, connected, say, shows
 
 sync_api = needs_module("playwright.sync_api")
 jwt = needs_module("jwt")
@@ -31,8 +31,6 @@ pytestmark = [
 
 REFUSED = re.compile(r"WebSocket connection to .* failed|status of 40[13]|ERR_CONNECTION_REFUSED")
 SECRET = "0123456789abcdef0123456789abcdef"
-
-Window = Any  # playwright.sync_api.Page
 
 
 class Opened:

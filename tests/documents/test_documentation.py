@@ -19,14 +19,9 @@ from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.cli.options.words import OPERANDS
 
 from ..support import ROOT, code_blocks, run_python
+from ..support.documents import PAGES, name_of
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGE = ROOT / "broadcast_server"
-
-
-def name_of(page: pathlib.Path) -> str:
-    """Return a page's path from the checkout's top."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def prose(page: pathlib.Path) -> str:
@@ -97,9 +92,7 @@ def test_every_page_has_one_title() -> None:
 
 def test_every_page_with_code_is_run() -> None:
     """A page whose code can be run is named in the tests; a topic may show a run of an hour."""
-    tests = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "documents").glob("*.py")
-    )
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     for page in PAGES:
         if page.parent.name == "topics":
             continue

@@ -27,8 +27,8 @@ from broadcast_server.cli.options.words import EXAMPLES
 from ..support import ROOT, code_blocks, command_environment, running_hub, wait_until
 from ..support.beside import process_group
 from ..support.certificates import Certificates
+from ..support.documents import PAGES, name_of
 from ..support.pages import Command, Reader, commands
-from .test_documentation import PAGES, name_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ..support import ROOT
-from .test_documentation import PAGES, name_of
+from ..support.documents import PAGES, name_of
 
 pytestmark = pytest.mark.site
 

@@ -27,6 +27,7 @@ from ..support import (
     stress_size,
     wait_until,
 )
+from ..support.event_stream import Stream
 
 SECONDS = 10.0
 
@@ -63,34 +64,6 @@ def ask_briefly(hub: BroadcastHub, method: str, path: str) -> tuple[int, str | N
         return response.status, response.headers["Retry-After"], response.read()
     finally:
         connection.close()
-
-
-class Stream:
-    """A reader of server-sent events over a bare socket."""
-
-    def __init__(self, hub: BroadcastHub, path: str, *headers: str) -> None:
-        self.raw = RawClient.open(port=hub.port)
-        lines = [f"GET {path} HTTP/1.1", "Host: x", "Accept: text/event-stream", *headers, "", ""]
-        self.raw.sock.sendall("\r\n".join(lines).encode())
-        self.head = self._until(b"\r\n\r\n")
-        if " 200 " in self.head:
-            assert re.fullmatch(r"retry: \d+", self.event())
-
-    def _until(self, end: bytes) -> str:
-        while end not in self.raw.buffer:
-            self.raw._fill()
-        found, _, self.raw.buffer = self.raw.buffer.partition(end)
-        return found.decode()
-
-    def event(self) -> str:
-        """Return the next event without its empty line."""
-        return self._until(b"\n\n")
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.raw.close()
 
 
 # -- Publishing --------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from ..support import (
     upgrade_request,
     wait_until,
 )
-from .test_endpoints import Stream
+from ..support.event_stream import Stream
 
 SECONDS = 10.0
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.rooms.entries import Draft
 
-from ..promises.test_subprotocol import Peer
-from ..promises.test_threads import core_of
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
+from ..support.inside import core_of
+from ..support.json_peer import Peer
 
 
 def test_control_frames_keep_their_place_among_messages(hub: BroadcastHub) -> None:

@@ -215,7 +215,7 @@ def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
         server._await_place()  # in bounded time all the same
         gate.set()
         while b"ok\n" not in client.buffer:
-            client._fill()
+            client.fill()
         assert wait_until(lambda: server._is_idle(request))
     assert not server._http
     with socket.socket() as stranger:

@@ -32,9 +32,9 @@ from ..support import (
     thread_count,
     wait_until,
 )
-from .test_shutdown import is_listening
-from .test_subprotocol import Peer
-from .test_threads import core_of
+from ..support.inside import core_of
+from ..support.json_peer import Peer
+from ..support.raw_client import is_listening
 
 pytestmark = pytest.mark.slow
 

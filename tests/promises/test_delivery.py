@@ -21,7 +21,6 @@ import pytest
 
 from ..support import (
     BINARY,
-    CLOSE,
     PING,
     PONG,
     TEXT,
@@ -301,19 +300,6 @@ def test_history_is_at_most_the_setting() -> None:
 # -- Bad neighbours ----------------------------------------------------------------------------
 
 
-def read_until_close(client: RawClient) -> tuple[list[bytes], int, str]:
-    """Read messages, answering nothing, until Close; return them with its code and reason."""
-    messages = []
-    while True:
-        fin, opcode, payload = client.recv_frame()
-        assert fin
-        if opcode == CLOSE:
-            client.recv_eof()
-            return messages, int.from_bytes(payload[:2], "big"), payload[2:].decode()
-        if opcode != PING:
-            messages.append(payload)
-
-
 @pytest.mark.parametrize("size", [200, 30_000])
 def test_client_that_stops_reading_is_evicted_and_resumes(size: int) -> None:
     """It holds up nobody, is told 1013 with the id of its last message, and gets the rest later.
@@ -341,7 +327,7 @@ def test_client_that_stops_reading_is_evicted_and_resumes(size: int) -> None:
             assert [member.room for member in hub.members("/room")] == ["/room"]
             for _ in range(20):
                 publish()
-            got, code, reason = read_until_close(stalled)
+            got, code, reason = stalled.recv_until_close()
             stalled.close()
             assert wait_until(lambda: len(left) == 1)
         assert 0 < len(got) < len(published)
@@ -385,7 +371,7 @@ def test_client_that_takes_no_byte_is_evicted_after_write_timeout() -> None:
             published = [hub.broadcast(bytes(50_000)) for _ in range(200)]
             assert wait_until(lambda: hub.stats()["evictions"] == 1)
             assert hub.members() == []
-            got, code, reason = read_until_close(stalled)
+            got, code, reason = stalled.recv_until_close()
         assert (code, reason) == (1013, f"since={published[len(got) - 1].id}")
 
 

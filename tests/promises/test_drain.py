@@ -20,11 +20,12 @@ from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.entries import Draft, encode
 
-from ..hub.test_endpoints import Stream
 from ..support import CLOSE, HandshakeRefused, RawClient, lasting_port, running_hub, wait_until
 from ..support.beside import during, in_thread
-from .test_shutdown import GRACE_SECONDS, is_listening, many_clients
-from .test_subprotocol import Peer
+from ..support.event_stream import Stream
+from ..support.hubs import GRACE_SECONDS
+from ..support.json_peer import Peer
+from ..support.raw_client import is_listening, many_clients
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub

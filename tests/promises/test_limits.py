@@ -153,7 +153,7 @@ def test_refused_client_may_ask_again_on_its_connection() -> None:
         with RawClient.open(port=hub.port) as again:
             again.sock.sendall(upgrade_request(headers=of("192.0.2.1")))
             while b"\r\n\r\n{" not in again.buffer or b"}\n" not in again.buffer:
-                again._fill()
+                again.fill()
             assert again.buffer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
             assert b"\r\nRetry-After: 5\r\n" in again.buffer
             again.buffer = b""
@@ -245,7 +245,7 @@ def test_clients_that_all_come_at_once_are_not_cut_off() -> None:
             clients.append(client)
         for client in clients:
             while b"\r\n\r\n" not in client.buffer:
-                client._fill()
+                client.fill()
             assert client.buffer.startswith(b"HTTP/1.1 101 ")
         assert refused(hub) == {}
 
@@ -477,7 +477,7 @@ def test_head_of_a_request(plain: bool, caplog: pytest.LogCaptureFixture) -> Non
         with RawClient.open(port=hub.port) as client:
             client.sock.sendall(head(1000))
             while b"\r\n\r\n" not in client.buffer:
-                client._fill()
+                client.fill()
             assert client.buffer.startswith(b"HTTP/1.1 101 ")
         assert refused(hub) == {}
         assert http_request(hub.port, head(1001)).startswith(b"HTTP/1.1 431 ")

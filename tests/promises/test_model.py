@@ -92,7 +92,7 @@ class Member:
 
     def _line(self) -> str:
         while b"\n" not in self.raw.buffer:
-            self.raw._fill()
+            self.raw.fill()
         line, _, self.raw.buffer = self.raw.buffer.partition(b"\n")
         return line.rstrip(b"\r").decode()
 

@@ -22,7 +22,7 @@ from broadcast_server.wire import events
 
 from ..support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from ..support.beside import during
-from .test_subprotocol import OFFER, Peer
+from ..support.json_peer import OFFER, Peer
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,9 @@ import pytest
 from broadcast_server import BroadcastHub
 from broadcast_server.messages import parse_id
 
-from ..hub.test_endpoints import Stream
 from ..support import running_hub, stress_size
-from .test_subprotocol import Peer
+from ..support.event_stream import Stream
+from ..support.json_peer import Peer
 
 SECONDS = 120.0
 

@@ -9,8 +9,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,22 +32,11 @@ from ..support import (
     wait_until,
 )
 from ..support.beside import during, in_thread
+from ..support.hubs import GRACE_SECONDS
+from ..support.raw_client import is_listening, many_clients
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub, Member, Message
-
-# Above what stop() is given, it may take this long to return.
-GRACE_SECONDS = 1.0
-
-
-@contextmanager
-def many_clients(port: int, count: int) -> Iterator[list[RawClient]]:
-    """Connect that many clients to a few rooms."""
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(RawClient.connect(port=port, path=f"/{number % 4}"))
-            for number in range(count)
-        ]
 
 
 class Traffic:
@@ -408,17 +395,6 @@ def test_publisher_whose_callback_stops_the_hub_is_told_that_it_was_accepted() -
             post = request.format("POST", "Content-Length: 2") + "hi"
             answer = http_request(hub.port, post.encode())
     assert answer.startswith(b"HTTP/1.1 200 ")
-
-
-def is_listening(port: int) -> bool:
-    """Return whether somebody accepts connections on a port."""
-    if port == 0:
-        return False
-    try:
-        RawClient.open(port=port, timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_stop_twice_and_at_once(hub: BroadcastHub) -> None:

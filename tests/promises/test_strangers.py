@@ -104,7 +104,7 @@ def test_stream_of_events_has_them_too(hub: BroadcastHub) -> None:
     with RawClient.open(port=hub.port) as client:
         client.sock.sendall(request("GET /", "Accept: text/event-stream"))
         while b"\r\n\r\n" not in client.buffer:
-            client._fill()
+            client.fill()
         status, headers, _ = parse(client.buffer)
     assert status == 200 and {name: headers.get(name) for name in SAFE} == SAFE
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -308,7 +308,7 @@ def test_each_request_of_a_connection_has_its_own_client() -> None:
             raw = f"POST / HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 1\r\n\r\nx"
             proxy.sock.sendall(raw.encode())
             while b"}\n" not in proxy.buffer:
-                proxy._fill()
+                proxy.fill()
             assert proxy.buffer.startswith(b"HTTP/1.1 200 ")
             proxy.buffer = b""
     assert senders[:2] == ["192.0.2.1", "192.0.2.2"]
@@ -348,5 +348,5 @@ def test_page_behind_a_proxy_that_speaks_tls_is_the_hubs_own() -> None:
                 proxied = [f"Origin: {origin}", "X-Forwarded-For: 192.0.2.1"]
                 client.sock.sendall(upgrade_request("/", proxied, host=host))
                 while b"\r\n\r\n" not in client.buffer:
-                    client._fill()
+                    client.fill()
                 assert client.buffer.startswith(b"HTTP/1.1 %d " % status)

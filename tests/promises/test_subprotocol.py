@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import jsonschema
 import pytest
 
 from broadcast_server import BroadcastHub
 
-from ..hub.delivery.test_fanout import fanout_of, sleeps
-from ..support import BINARY, CLOSE, PING, TEXT, RawClient, running_hub, wait_until
-from ..wire.test_events import SCHEMA
-
-OFFER = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
-
-
-class Peer:
-    """A client that speaks events over a bare socket, and holds each against the schema."""
-
-    def __init__(
-        self,
-        hub: BroadcastHub,
-        path: str = "/r",
-        rcvbuf: int | None = None,
-        *,
-        validate: bool = True,
-    ) -> None:
-        self._validate = validate
-        self.raw = RawClient.connect(port=hub.port, path=path, headers=OFFER, rcvbuf=rcvbuf)
-        assert self.raw.header("Sec-WebSocket-Protocol") == "broadcast.v1.json"
-        self.welcome = self.recv()
-        assert self.welcome["type"] == "welcome"
-
-    def recv(self) -> dict[str, Any]:
-        """Return the next event."""
-        while True:
-            fin, opcode, payload = self.raw.recv_frame()
-            if opcode == PING:
-                continue
-            assert fin and opcode == TEXT, (opcode, payload)
-            event: dict[str, Any] = json.loads(payload)
-            if self._validate:
-                jsonschema.validate(event, SCHEMA)
-            return event
-
-    def send(self, **event: Any) -> None:
-        """Send an event."""
-        self.raw.send(json.dumps(event))
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.raw.close()
+from ..support import BINARY, CLOSE, RawClient, running_hub, wait_until
+from ..support.inside import fanout_of, sleeps
+from ..support.json_peer import Peer
 
 
 def test_join_leave_and_rename_are_told_to_the_others(hub: BroadcastHub) -> None:

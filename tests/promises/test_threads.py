@@ -25,13 +25,12 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubBusy, Message
-from broadcast_server.client import closing as client_closing
+from broadcast_server.client import lifecycle
 from broadcast_server.hub.core import Core
 from broadcast_server.transport.deadlines import Deadline
 from broadcast_server.transport.tls_stream import TlsStream
 from broadcast_server.wire.events import MAX_LISTED
 
-from ..hub.delivery.test_fanout import Bench
 from ..support import (
     ROOT,
     HandshakeRefused,
@@ -42,7 +41,9 @@ from ..support import (
     wait_until,
 )
 from ..support.beside import SECONDS, in_thread
-from .test_subprotocol import OFFER, Peer
+from ..support.fanout_bench import Bench
+from ..support.inside import core_of
+from ..support.json_peer import OFFER, Peer
 
 PAGE = (ROOT / "docs/topics/threads-and-locks.md").read_text()
 # The locks of a hub by rank, and those that are taken with no other.
@@ -120,12 +121,6 @@ class TracedLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def core_of(hub: BroadcastHub) -> Core:
-    """Return the hub's parts."""
-    assert hub._core is not None
-    return hub._core
 
 
 @contextlib.contextmanager
@@ -342,7 +337,7 @@ class Objects:
         self.stream._handshake(Deadline(0))
 
     def close_all(self) -> None:
-        client_closing.close_all()
+        lifecycle.close_all()
 
 
 @pytest.fixture
@@ -352,9 +347,9 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
     # What takes the same lock before or after the place that is looked at.
     monkeypatch.setattr(TlsStream, "_shake_hands", lambda self: True)
     monkeypatch.setattr(TlsStream, "_flush", lambda self, deadline: None)
-    monkeypatch.setattr(client_closing, "all_clients", lambda: [made.core])
-    monkeypatch.setattr(client_closing, "_begin", lambda *_, **__: True)
-    monkeypatch.setattr(client_closing, "_await_end", lambda *_, **__: None)
+    monkeypatch.setattr(lifecycle, "all_clients", lambda: [made.core])
+    monkeypatch.setattr(lifecycle, "_begin", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "_await_end", lambda *_, **__: None)
     yield made
     bench.close()
 

@@ -31,7 +31,6 @@ from broadcast_server import (
 )
 from broadcast_server.transport import tls
 
-from ..promises.test_delivery import read_until_close
 from ..support import PYTHON, RawClient, running_hub, wait_until
 from ..support.certificates import Certificates
 from ..support.command import assert_fails, environment, hub_command, run
@@ -210,7 +209,7 @@ def test_slow_reader_is_evicted_and_can_resume(certificates: Certificates) -> No
             published.append(message.id)
             assert fast.recv_message() == (len(published) - 1).to_bytes(4, "big") * (size // 4)
             assert len(published) < 1000, "never evicted"
-        got, code, reason = read_until_close(stalled)
+        got, code, reason = stalled.recv_until_close()
         assert got == [number.to_bytes(4, "big") * (size // 4) for number in range(len(got))]
         assert (code, reason) == (1013, f"since={published[len(got) - 1]}")
         stalled.close()

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import jsonschema
 import pytest
 
 from broadcast_server.hub.rooms.entries import encode
 from broadcast_server.messages import Member
 from broadcast_server.wire import events
 
-from ..support import ROOT, code_blocks
+from ..support import code_blocks
+from ..support.event_schema import SCHEMA, checked
 
-SCHEMA = json.loads((ROOT / "docs/reference/broadcast.v1.schema.json").read_text(encoding="utf-8"))
 ANN = Member("c1", "ann", "/r", "127.0.0.1:1")
 BOB = Member("c2", None, "/r", "127.0.0.1:2")
 NOBODY = Member("", None, "/r", "127.0.0.1:1")
-
-
-def checked(body: bytes) -> dict[str, Any]:
-    """Return an event, which must be as the schema says."""
-    event: dict[str, Any] = json.loads(body)
-    jsonschema.validate(event, SCHEMA)
-    return event
 
 
 @pytest.mark.parametrize(

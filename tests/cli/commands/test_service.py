@@ -14,7 +14,6 @@ import threading
 
 import pytest
 
-from ...promises.test_subprotocol import OFFER
 from ...support import (
     CLOSE,
     PYTHON,
@@ -26,6 +25,7 @@ from ...support import (
     wait_until,
 )
 from ...support.command import SECONDS, Running, environment, hub_command, hub_program
+from ...support.json_peer import OFFER
 
 QUIET = ("start", "--port", "0", "--log-level", "warning")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import logging
 import pathlib
@@ -248,6 +249,7 @@ def test_reload_takes_what_is_there_now(
         (public(EC_KEY).decode(), "ES256"),
         (b"\n# for the hub\n" + public(EC_KEY), "ES256"),
     ],
+    ids=itertools.count(),  # the keys are others in each process
 )
 def test_kind_of_key_says_the_algorithm(key: str | bytes, algorithm: str) -> None:
     """The owner of the hub has chosen it; nobody else is asked."""
@@ -271,6 +273,7 @@ def test_kind_of_key_says_the_algorithm(key: str | bytes, algorithm: str) -> Non
         (b"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 ann", "must be in PEM"),
         (b"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlz ann", "must be in PEM"),
     ],
+    ids=itertools.count(),  # the keys are others in each process
 )
 def test_key_that_would_be_weak_or_mistaken_is_an_error(key: bytes, words: str) -> None:
     """Above all a public key that would count as a secret, which everybody knows."""
