@@ -13,6 +13,7 @@ import broadcast_server
 from broadcast_server.hub import handler, server
 
 from .support import ROOT, RawClient, running_hub, wait_until
+from .support.inside import server_of
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MOST_MODULES = 20
@@ -233,7 +234,7 @@ def test_websocket_server_classes_are_the_running_ones() -> None:
     assert "serve_forever" not in vars(server.HubServer)
     with running_hub() as hub, RawClient.connect(port=hub.port) as client:
         client.sync()
-        running = hub._server
+        running = server_of(hub)
         assert isinstance(running, websocket_server.WebsocketServer)
         (entry,) = running.clients
         assert isinstance(entry["handler"], websocket_server.WebSocketHandler)
