@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import pathlib
 import re
 
@@ -13,11 +14,28 @@ import broadcast_server
 from broadcast_server.hub import handler, server
 
 from .support import ROOT, RawClient, running_hub, wait_until
+from .support.inside import server_of
 
 PACKAGE = pathlib.Path(broadcast_server.__file__).parent
 MOST_MODULES = 20
 MOST_LINES = 620
 MOST_TEST_FILES = 10
+
+# Private names of Python and its library.
+NOT_OURS = {
+    "_ASN1Object",
+    "_current_frames",
+    "_exit",
+    "_fields",
+    "_getframe",
+    "_handle_request_noblock",
+    "_replace",
+    "_sslobj",
+}
+# What a class takes its own private names from; "other" is another object of it.
+OWN = {"self", "cls", "other"}
+# Folders of tests that import from each other, or use private names, to be changed.
+NOT_YET = {"cli", "client", "hub/delivery", "hub/rooms"}
 
 # Modules that import against the directions, to be moved.
 KNOWN: set[tuple[str, str]] = set()
@@ -223,6 +241,75 @@ def test_pure_module_does_no_io_and_starts_no_thread(module: str) -> None:
     assert words & {"Thread", "Timer", "open", "sleep", "print"} == set()
 
 
+# -- The tests ---------------------------------------------------------------------------------
+
+
+def read_tests() -> dict[str, ast.AST]:
+    """Return the modules below ``tests``, by their paths there."""
+    top = ROOT / "tests"
+    paths = [path for path in top.rglob("*.py") if "node_modules" not in path.parts]
+    trees = {
+        path.relative_to(top).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
+    later = tuple(f"{folder}/" for folder in NOT_YET)
+    return {name: tree for name, tree in trees.items() if not name.startswith(later)}
+
+
+def imported_tests(tree: ast.AST) -> set[str]:
+    """Return the test modules that a module imports, or imports from."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += (node.module or "").split(".")
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found += [part for alias in node.names for part in alias.name.split(".")]
+    return {part for part in found if part.startswith("test_")}
+
+
+def is_own(node: ast.expr) -> bool:
+    """Tell whether an object is one of the class whose method names it."""
+    if isinstance(node, ast.Call):
+        node = node.func
+        return isinstance(node, ast.Name) and node.id == "super"
+    return isinstance(node, ast.Name) and node.id in OWN
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Return the private names of other objects that a module uses, also in programs that it runs
+    and in calls such as ``setattr``."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and node.args and not is_own(node.args[0]):
+            function = ast.unparse(node.func).rpartition(".")[2]
+            if function in ("getattr", "setattr", "delattr", "hasattr", "attrgetter"):
+                texts = [ast.literal_eval(a) for a in node.args if isinstance(a, ast.Constant)]
+                found |= {text.rpartition(".")[2] for text in texts if isinstance(text, str)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            with contextlib.suppress(SyntaxError):
+                found |= private_names(ast.parse(node.value))
+    return {name for name in found if re.match("_[^_]", name)} - NOT_OURS
+
+
+def test_no_test_module_imports_from_another_one() -> None:
+    """What several use is in ``tests/support``; one module runs the tests of others again."""
+    found = {name: imported_tests(tree) for name, tree in read_tests().items()}
+    del found["promises/test_over_tls.py"]
+    assert {name: modules for name, modules in found.items() if modules} == {}
+
+
+def test_private_names_are_known_in_one_place() -> None:
+    """Tests ask ``tests/support/inside.py``: what is private may change with that module alone."""
+    found = {name: private_names(tree) for name, tree in read_tests().items()}
+    del found["support/inside.py"]
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+# -- Libraries ---------------------------------------------------------------------------------
+
+
 def test_websocket_server_classes_are_the_running_ones() -> None:
     """The hub's server and its sessions are websocket-server's classes, subclassed once each."""
     assert issubclass(server.HubServer, websocket_server.WebsocketServer)
@@ -233,7 +320,7 @@ def test_websocket_server_classes_are_the_running_ones() -> None:
     assert "serve_forever" not in vars(server.HubServer)
     with running_hub() as hub, RawClient.connect(port=hub.port) as client:
         client.sync()
-        running = hub._server
+        running = server_of(hub)
         assert isinstance(running, websocket_server.WebsocketServer)
         (entry,) = running.clients
         assert isinstance(entry["handler"], websocket_server.WebSocketHandler)

@@ -20,6 +20,7 @@ from broadcast_server import BroadcastHub
 
 from ..support import RawClient, needs_module, running_hub
 from ..support.browser import find_chromium, running_browser
+from ..support.inside import core_of
 
 needs_module("playwright.sync_api")
 pytestmark = [
@@ -213,7 +214,7 @@ def test_page_of_another_origin_reaches_nothing(browser: Any, site: str) -> None
     ):
         assert page.evaluate(ATTACK, f"127.0.0.1:{hub.port}") == NOTHING
         assert_untouched(hub, client)
-        assert hub._core is not None and hub._core.counts().refused["origin"] >= 9
+        assert core_of(hub).counts().refused["origin"] >= 9
 
 
 def test_page_of_an_allowed_origin_reaches_everything_it_may(browser: Any) -> None:
@@ -247,7 +248,7 @@ def test_name_that_means_the_hub_by_now_reaches_nothing(browser: Any) -> None:
         refused |= dict.fromkeys(("get", "get no-cors"), "421 false")
         assert found == {way: refused.get(way, result) for way, result in NOTHING.items()}
         assert_untouched(hub, client)
-        assert hub._core is not None and hub._core.counts().refused["host"] >= 9
+        assert core_of(hub).counts().refused["host"] >= 9
 
 
 def test_name_that_is_allowed_reaches_everything(browser: Any) -> None:

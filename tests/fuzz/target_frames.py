@@ -11,6 +11,8 @@ from broadcast_server.client.dialer import masked_frame
 from broadcast_server.wire import frames
 from broadcast_server.wire.frames import FrameDecoder
 
+from ..support.inside import message_of, tail_of
+
 MESSAGE_LIMITS = (16, 130, 4096, 70_000)
 FRAGMENT_LIMITS = (1, 2, 5, 1000)
 
@@ -63,8 +65,9 @@ def _decode(pieces: list[bytes], masked: bool, limit: int, fragments: int) -> Re
     for piece in pieces:
         found = decoder.feed(piece)
         events += found
-        assert len(decoder._tail) <= MAX_TAIL_BYTES
-        assert decoder._message is None or len(decoder._message) <= limit
+        assert len(tail_of(decoder)) <= MAX_TAIL_BYTES
+        message = message_of(decoder)
+        assert message is None or len(message) <= limit
     if decoder.failure is not None or decoder.closed:
         assert decoder.feed(b"\x81\x80\x00\x00\x00\x00") == []
     failure = decoder.failure

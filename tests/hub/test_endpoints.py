@@ -28,6 +28,7 @@ from ..support import (
     wait_until,
 )
 from ..support.event_stream import Stream
+from ..support.inside import fanout_of, replace_pass
 
 SECONDS = 10.0
 
@@ -270,9 +271,8 @@ def test_hub_whose_fan_out_has_failed_is_not_healthy(
     def fail(*_: Any) -> bool:
         raise RuntimeError("made by the test")
 
-    assert hub._core is not None
-    fanout = hub._core.fanout
-    monkeypatch.setattr(fanout, "_pass", fail)
+    fanout = fanout_of(hub)
+    replace_pass(monkeypatch, fanout, fail)
     hub.broadcast("x")
     assert wait_until(lambda: not fanout.is_alive)
     connection.request("GET", "/healthz")
@@ -491,8 +491,7 @@ def test_quiet_stream_gets_comments_and_the_last_word_is_retry() -> None:
 
 def test_each_form_is_made_once_however_many_read_it(hub: BroadcastHub) -> None:
     """Four kinds of readers, three of each: one encode for each message and kind."""
-    assert hub._core is not None
-    writer = hub._core.fanout.writer
+    writer = fanout_of(hub).writer
     paths = ["/r", "/r?format=json"]
     plain = [RawClient.connect(port=hub.port, path="/r") for _ in range(3)]
     streams = [Stream(hub, path) for path in paths for _ in range(3)]

@@ -12,14 +12,14 @@ from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.handler import MAX_RECV_BYTES, MIN_RECV_BYTES, HubHandler
 
 from ..support import BINARY, HandshakeRefused, RawClient, client_frame, running_hub, wait_until
+from ..support.inside import fanout_of, mailbox_of, receive_bytes, server_of
 
 SECONDS = 10.0
 
 
 def handler_of(hub: BroadcastHub) -> HubHandler:
     """Return the newest client's session."""
-    assert hub._server is not None
-    handler: HubHandler = hub._server.clients[-1]["handler"]
+    handler: HubHandler = server_of(hub).clients[-1]["handler"]
     return handler
 
 
@@ -28,12 +28,12 @@ def test_receive_buffer_grows_with_what_comes_and_shrinks_again(hub: BroadcastHu
     with RawClient.connect(port=hub.port) as client:
         client.sync()
         handler = handler_of(hub)
-        assert handler._recv_bytes == MIN_RECV_BYTES
+        assert receive_bytes(handler) == MIN_RECV_BYTES
         frame = client_frame(BINARY, bytes(600))
         client.sock.sendall(frame[:MIN_RECV_BYTES])
-        assert wait_until(lambda: handler._recv_bytes == MAX_RECV_BYTES)
+        assert wait_until(lambda: receive_bytes(handler) == MAX_RECV_BYTES)
         client.sock.sendall(frame[MIN_RECV_BYTES:])
-        assert wait_until(lambda: handler._recv_bytes == MIN_RECV_BYTES)
+        assert wait_until(lambda: receive_bytes(handler) == MIN_RECV_BYTES)
         assert wait_until(lambda: hub.stats()["messages"] == 1)
 
 
@@ -93,9 +93,9 @@ def test_client_that_has_left_is_no_member_while_the_fan_out_is_busy() -> None:
     with running_hub(on_leave=look) as hub, RawClient.connect(port=hub.port) as client:
         client.sync()
         connection = handler_of(hub).client
-        assert hub._core is not None and connection is not None
+        assert connection is not None
         assert len(hub.members()) == 1
-        hub._core.fanout._mailbox.post(hold, connection)
+        mailbox_of(fanout_of(hub)).post(hold, connection)
         try:
             assert held.wait(SECONDS)
             client.reset()

@@ -24,6 +24,7 @@ from broadcast_server import (
 )
 
 from ..support import BINARY, RawClient, descriptors, running_hub, wait_until
+from ..support.inside import core_of, fanout_of, replace_pass, reserved_bytes, sleeps
 
 # -- The constructor ---------------------------------------------------------------------------
 
@@ -97,16 +98,13 @@ def test_room_that_cannot_be_is_refused(hub: BroadcastHub) -> None:
 def test_broadcast_gives_up_when_the_fan_out_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its time-out, not before; when the fan-out goes on, so do publishers."""
     with running_hub(room_log_bytes=1 << 20, max_message_bytes=1 << 17) as hub:
-        assert hub._core is not None
         go_on = threading.Event()
-        fanout = hub._core.fanout
-        one_pass = fanout._pass
 
         def stuck(room: Any) -> bool:
             go_on.wait(20)
             return one_pass(room)
 
-        monkeypatch.setattr(fanout, "_pass", stuck)
+        one_pass = replace_pass(monkeypatch, fanout_of(hub), stuck)
         try:
             with pytest.raises(HubBusy, match="behind"):
                 while True:
@@ -122,18 +120,17 @@ def test_broadcast_interrupted_before_acceptance_gives_its_place_back(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each Ctrl-C would leave a part of the ring reserved for ever."""
-    assert hub._core is not None
-    backplane = hub._core.backplane
+    core = core_of(hub)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(backplane, "submit", interrupt)
+        patch.setattr(core.backplane, "submit", interrupt)
         with pytest.raises(KeyboardInterrupt):
             hub.broadcast("never sent")
-    room = hub._core.rooms.find("/")
-    assert room is not None and room._reserved == 0
+    room = core.rooms.find("/")
+    assert room is not None and reserved_bytes(room) == 0
     assert hub.stats()["messages"] == 0
 
 
@@ -141,8 +138,7 @@ def test_broadcast_interrupted_after_acceptance_is_sent(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place is used and not given back a second time, and nobody has to wait for the next."""
-    assert hub._core is not None
-    fanout = hub._core.fanout
+    fanout = fanout_of(hub)
     with RawClient.connect(port=hub.port) as client:
         client.sync()
         notify = fanout.notify
@@ -155,8 +151,8 @@ def test_broadcast_interrupted_after_acceptance_is_sent(
         with pytest.raises(KeyboardInterrupt):
             hub.broadcast("sent")
         assert client.recv_message() == "sent"
-    room = hub._core.rooms.find("/")
-    assert room is not None and room._reserved == 0
+    room = core_of(hub).rooms.find("/")
+    assert room is not None and reserved_bytes(room) == 0
 
 
 def test_send_gives_up_on_a_client_that_takes_nothing() -> None:
@@ -213,16 +209,15 @@ def test_counters_are_exact(hub: BroadcastHub) -> None:
         for client in (a, b):
             client.sync()
         # What was received is counted a moment later, but before the fan-out sleeps again.
-        assert hub._core is not None
-        fanout = hub._core.fanout
-        assert wait_until(lambda: fanout._mailbox._sleeping)
+        fanout = fanout_of(hub)
+        assert sleeps(fanout)
         before = hub.stats()
         hub.broadcast("from the hub")
         for client in (a, b):
             assert client.recv_message() == "from the hub"
         a.send("from a")
         assert b.recv_message() == "from a"
-        assert wait_until(lambda: fanout._mailbox._sleeping)
+        assert sleeps(fanout)
         after = hub.stats()
         changed = {key: after[key] - before[key] for key in after}
     assert changed == {

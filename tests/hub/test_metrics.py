@@ -21,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 import broadcast_server
 from broadcast_server import BroadcastHub, publish
 from broadcast_server.hub import endpoints, metrics
-from broadcast_server.hub.core import Core
 
 from ..support import (
     ROOT,
@@ -34,6 +33,7 @@ from ..support import (
     wait_until,
 )
 from ..support.event_stream import Stream
+from ..support.inside import core_of
 
 SECONDS = 10.0
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -79,12 +79,6 @@ def values(hub: BroadcastHub) -> dict[str, float]:
 def value(hub: BroadcastHub, name: str) -> float:
     """Return one of them."""
     return values(hub)[name]
-
-
-def core_of(hub: BroadcastHub) -> Core:
-    """Return the parts of a hub."""
-    assert hub._core is not None
-    return hub._core
 
 
 # -- The page ----------------------------------------------------------------------------------

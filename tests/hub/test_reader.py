@@ -14,7 +14,7 @@ from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
-from ..support.inside import core_of
+from ..support.inside import core_of, reserved_bytes
 from ..support.json_peer import Peer
 
 
@@ -84,7 +84,7 @@ def test_batches_that_are_accepted_later_are_whole(hub: BroadcastHub) -> None:
         came = [other.recv() for _ in range(5)]
         assert [message["data"] for message in came] == ["one", "two", "three", "four", "five"]
         assert [message["id"] for message in came] == [ack["id"] for ack in acks]
-        assert core.rooms.open("/r")._reserved == 0
+        assert reserved_bytes(core.rooms.open("/r")) == 0
 
 
 def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:

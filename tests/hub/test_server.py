@@ -12,29 +12,24 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Message
-from broadcast_server.hub.server import HubServer
 from broadcast_server.transport.tls_stream import TlsStream
 
 from ..support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from ..support.certificates import Certificates
-
-
-def server_of(hub: BroadcastHub) -> HubServer:
-    """Return the hub's server."""
-    assert hub._server is not None
-    return hub._server
-
-
-def is_consistent(server: HubServer) -> bool:
-    """Tell whether the list, its places and both indexes agree."""
-    with server._registry_lock:
-        places = [client["place"] for client in server.clients]
-        handlers = {id(client["handler"]) for client in server.clients}
-        return (
-            places == list(range(len(server.clients)))
-            and handlers == {id(handler) for handler in server._by_handler}
-            and len(server._by_id) <= len(server.clients)
-        )
+from ..support.inside import (
+    await_place,
+    context_of,
+    core_of,
+    is_consistent,
+    is_idle,
+    knows_nobody,
+    registry_lock_of,
+    replace_reader,
+    server_of,
+    sessions_of,
+    set_session,
+    watched_of,
+)
 
 
 def test_list_stays_true_while_clients_come_and_go(hub: BroadcastHub) -> None:
@@ -61,8 +56,8 @@ def test_list_stays_true_while_clients_come_and_go(hub: BroadcastHub) -> None:
         assert connection is not None and connection.member is member
     for client in clients:
         client.leave()
-    assert wait_until(lambda: not server.clients and not server._sessions)
-    assert not server._by_id and not server._by_handler and not server._handed_over
+    assert wait_until(lambda: not server.clients and not sessions_of(server))
+    assert knows_nobody(server)
     assert all(server.find(member.id) is None for member in members)
 
 
@@ -110,7 +105,7 @@ def test_request_that_is_no_upgrade_is_no_client(hub: BroadcastHub) -> None:
     answer = http_request(hub.port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert server.client_count == 0
-    assert wait_until(lambda: not server._sessions)
+    assert wait_until(lambda: not sessions_of(server))
 
 
 def test_session_that_fails_is_logged_and_ends_alone(
@@ -128,7 +123,7 @@ def test_session_that_fails_is_logged_and_ends_alone(
                 def take(self, data: bytes) -> None:
                     raise RuntimeError("made by the test")
 
-            monkeypatch.setattr(handler, "_reader", Broken())
+            replace_reader(monkeypatch, handler, Broken())
             client.send("x")
             client.recv_eof()
         assert wait_until(lambda: server.client_count == 1)
@@ -147,8 +142,8 @@ def test_socket_leaves_the_list_of_sessions_before_it_is_closed(
     close_request = server.close_request
 
     def close(request: socket.socket) -> None:
-        with server._registry_lock:
-            listed.append(request in server._sessions)
+        with registry_lock_of(server):
+            listed.append(request in sessions_of(server))
         close_request(request)
 
     monkeypatch.setattr(server, "close_request", close)
@@ -162,12 +157,12 @@ def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
 
     class Watched:
         def shutdown(self, how: int) -> None:
-            held.append(server._registry_lock.locked())
+            held.append(registry_lock_of(server).locked())
 
     with running_hub() as hub:
         server = server_of(hub)
         watched: Any = Watched()
-        server._sessions[watched] = threading.current_thread()
+        set_session(server, watched, threading.current_thread())
     assert held == [True]
 
 
@@ -184,7 +179,7 @@ def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.Monke
         with RawClient.open(port=hub.port) as client:
             client.recv_eof()
         monkeypatch.setattr(threading.Thread, "start", start)
-        assert not server._sessions
+        assert not sessions_of(server)
         with RawClient.connect(port=hub.port) as client:
             client.leave()
 
@@ -200,26 +195,26 @@ def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
 
     with running_hub(filter=hold, max_handshakes=1) as hub, RawClient.open(port=hub.port) as client:
         server = server_of(hub)
-        assert wait_until(lambda: len(server._http) == 1)
-        (request,) = server._http
-        assert wait_until(lambda: server._is_idle(request))
+        assert wait_until(lambda: len(watched_of(server)) == 1)
+        (request,) = watched_of(server)
+        assert wait_until(lambda: is_idle(server, request))
         client.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
-        assert wait_until(lambda: server._is_idle(request))
-        server._await_place()  # at once: there is somebody to make way
+        assert wait_until(lambda: is_idle(server, request))
+        await_place(server)  # at once: there is somebody to make way
         client.sock.sendall(b"y")
         assert entered.wait(30)
         # Now the peer waits for the hub; and so does what else it sends.
-        assert not server._is_idle(request)
+        assert not is_idle(server, request)
         client.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert not server._is_idle(request)
-        server._await_place()  # in bounded time all the same
+        assert not is_idle(server, request)
+        await_place(server)  # in bounded time all the same
         gate.set()
         while b"ok\n" not in client.buffer:
             client.fill()
-        assert wait_until(lambda: server._is_idle(request))
-    assert not server._http
+        assert wait_until(lambda: is_idle(server, request))
+    assert not watched_of(server)
     with socket.socket() as stranger:
-        assert not server._is_idle(stranger)
+        assert not is_idle(server, stranger)
 
 
 def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
@@ -228,9 +223,9 @@ def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
     """A client whose handshake takes the hub its time is not cut off at once to make room."""
     entered, gate = threading.Event(), threading.Event()
     with certificates.hub() as hub:
-        assert hub._core is not None and hub._core.tls is not None
-        server, certificate = server_of(hub), hub._core.tls
-        context = certificate._context
+        server, certificate = server_of(hub), core_of(hub).tls
+        assert certificate is not None
+        context = context_of(certificate)
 
         def compute() -> ssl.SSLContext:
             entered.set()
@@ -240,14 +235,14 @@ def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
         monkeypatch.setattr(certificate, "wrap", lambda sock: TlsStream(sock, compute))
         with RawClient.open(port=hub.port):
             assert entered.wait(30)
-            (request,) = server._http
+            (request,) = watched_of(server)
             try:
-                assert server._http[request].waiting
-                assert not server._is_idle(request)
+                assert watched_of(server)[request].waiting
+                assert not is_idle(server, request)
             finally:
                 gate.set()
             # Now it is the client that has to speak.
-            assert wait_until(lambda: server._is_idle(request))
+            assert wait_until(lambda: is_idle(server, request))
 
 
 def test_stop_waits_for_a_session_that_has_not_begun(
@@ -270,4 +265,4 @@ def test_stop_waits_for_a_session_that_has_not_begun(
         assert not server.join(time.monotonic())
         go_on.set()
         assert server.join(time.monotonic() + 10)
-        assert not server._sessions
+        assert not sessions_of(server)

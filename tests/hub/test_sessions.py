@@ -7,6 +7,8 @@ import pytest
 from broadcast_server.hub import sessions
 from broadcast_server.hub.sessions import Sessions
 
+from ..support.inside import sessions_in
+
 
 class ManualClock:
     """A clock that shows what it is set to."""
@@ -65,7 +67,7 @@ def test_session_that_nobody_takes_is_not_kept() -> None:
     """Whoever is refused after it was opened must not heap up sessions that nobody can end."""
     found = Sessions(ManualClock())
     session = found.open(None, 7, "/a")
-    assert not found._sessions
+    assert not sessions_in(found)
     found.take(session, "ann")
     assert found.open(session.token, 8, "/a") is session
     found.rename(session, "anna")

@@ -38,6 +38,7 @@ from ..support import (
     running_hub,
     wait_until,
 )
+from ..support.inside import core_of, server_of
 
 jwt = needs_module("jwt")
 
@@ -232,7 +233,7 @@ def test_refusal_is_a_problem_with_a_challenge() -> None:
         found = Answer(hub, "GET", "/r", headers=JSON | bearer(sign(subscribe=["/s"])))
         assert found.status == 403
         assert found.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'
-        assert hub._core is not None and hub._core.refused["token"] == 3
+        assert core_of(hub).refused["token"] == 3
 
 
 def test_page_of_an_allowed_origin_may_show_a_token() -> None:
@@ -311,8 +312,7 @@ def test_files_are_read_anew_on_reload(tmp_path: pathlib.Path) -> None:
     with running_hub(token_file=path) as hub:
         with RawClient.connect(port=hub.port, path="/r?access_token=old") as client:
             path.write_text("new")
-            assert hub._core is not None
-            (reload,) = hub._core.reloads
+            (reload,) = core_of(hub).reloads
             reload()
             assert upgrade(hub, "/r?access_token=old") == 401
             assert upgrade(hub, "/r?access_token=new") == 101
@@ -494,8 +494,7 @@ def test_message_after_the_end_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Liveness, "check", lambda self, connection, now: None)
     with running_hub(authorize=grant_for(0.2)) as hub:
         with RawClient.connect(port=hub.port, path="/r") as client:
-            assert hub._server is not None
-            (connection,) = hub._server.connections()
+            (connection,) = server_of(hub).connections()
             assert wait_until(lambda: time.monotonic() >= connection.expires)
             client.send("late")
             assert client.recv_close() == (1008, "token expired")

@@ -11,6 +11,7 @@ import pytest
 from broadcast_server import BroadcastClient, BroadcastHub, Gap, MessagesLost, Presence
 
 from ..support import RawClient, lasting_port, running_hub, stress_size, wait_until
+from ..support.inside import client_core_of, link_of
 from ..support.raw_server import event_pair
 
 SECONDS = 10.0
@@ -19,16 +20,16 @@ SOON = 0.01
 
 def cut(client: BroadcastClient) -> None:
     """Break the client's connection off, as a network does."""
-    link = client._core.link
+    link = link_of(client)
     assert link is not None
     link.channel.abort()
 
 
 def cut_and_wait(client: BroadcastClient) -> None:
     """Break the connection off and wait until there is a new one."""
-    old = client._core.link
+    old = link_of(client)
     cut(client)
-    assert wait_until(lambda: client._core.link is not old and client.state == "open", SECONDS)
+    assert wait_until(lambda: link_of(client) is not old and client.state == "open", SECONDS)
 
 
 def kinds(client: BroadcastClient, count: int) -> list[str]:
@@ -247,7 +248,7 @@ def test_key_is_good_for_one_message() -> None:
 def test_newer_connection_takes_the_session() -> None:
     """1008 is the end of the older client, not a fight."""
     with running_hub() as hub, BroadcastClient(hub.url, max_reconnect_delay=SOON) as old:
-        token = old._core.membership.token
+        token = client_core_of(old).membership.token
         with BroadcastClient(f"{hub.url}?session={token}") as new:
             assert new.id == old.id
             assert wait_until(lambda: old.state == "closed", SECONDS)
@@ -262,7 +263,7 @@ def test_client_keeps_nothing_of_what_is_done() -> None:
         running_hub(**options) as hub,
         BroadcastClient(hub.url, max_reconnect_delay=SOON, on_error=lambda _: None) as client,
     ):
-        core = client._core
+        core = client_core_of(client)
         for number in range(300):
             client.send(str(number), timeout=SECONDS)
             if number % 3 == 0:

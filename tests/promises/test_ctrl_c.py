@@ -32,7 +32,16 @@ from ..support import (
     thread_count,
     wait_until,
 )
-from ..support.inside import core_of
+from ..support.inside import (
+    core_of,
+    has_ended,
+    is_paused,
+    locks_of,
+    replace_pass,
+    reserved_bytes,
+    server_of,
+    sleeps,
+)
 from ..support.json_peer import Peer
 from ..support.raw_client import is_listening
 
@@ -82,18 +91,10 @@ def everywhere(call: Callable[[], object]) -> Iterator[None]:
 def assert_unlocked(core: Core, *paths: str) -> None:
     """Check that no lock is held for ever, and no place in a room is kept."""
     rooms = [room for path in paths if (room := core.rooms.find(path)) is not None]
-    locks = [core.rooms._lock, core.backplane._lock, core.fanout._end_lock]
-    locks += [core.fanout._mailbox._lock, core.fanout._mailbox._pipe_lock]
-    locks += [core._count_lock, *(room.lock for room in rooms)]
-    for lock in locks:
+    for lock in [*locks_of(core), *(room.lock for room in rooms)]:
         assert lock.acquire(timeout=10), "a lock is held for ever"
         lock.release()
-    assert [room._reserved for room in rooms] == [0] * len(rooms)
-
-
-def sleeps(core: Core) -> bool:
-    """Tell whether the fan-out waits in its selector, or is about to."""
-    return core.fanout._mailbox._sleeping
+    assert [reserved_bytes(room) for room in rooms] == [0] * len(rooms)
 
 
 def test_broadcast_is_whole_or_not_there(hub: BroadcastHub) -> None:
@@ -105,7 +106,7 @@ def test_broadcast_is_whole_or_not_there(hub: BroadcastHub) -> None:
         seen = 0
         for number in everywhere_numbered(lambda text: hub.broadcast(text, "/r"), core):
             assert_unlocked(core, "/r")
-            assert not room._paused
+            assert not is_paused(room)
             # Nobody does anything now that would wake the fan-out.
             for _ in range(room.head - seen):
                 assert client.recv_message() == str(number)
@@ -127,7 +128,7 @@ def everywhere_numbered(call: Callable[[str], object], core: Core) -> Iterator[i
         call(str(number))
 
     for after in itertools.count():
-        assert wait_until(lambda: sleeps(core))
+        assert sleeps(core.fanout)
         number += 1
         if not interrupted(next_call, after):
             assert after > 20, "it was hardly interrupted at all"
@@ -142,7 +143,6 @@ def test_broadcast_that_waits_for_the_fan_out_leaves_nothing_behind(
     with running_hub(room_log_bytes=1 << 16, max_message_bytes=1 << 14) as hub:
         core = core_of(hub)
         go_on = threading.Event()
-        one_pass = core.fanout._pass
 
         def stuck(room: Any) -> bool:
             go_on.wait(60)
@@ -152,7 +152,7 @@ def test_broadcast_that_waits_for_the_fan_out_leaves_nothing_behind(
             with pytest.raises(HubBusy):
                 hub.broadcast(bytes(1 << 14), "/r", timeout=0.005)
 
-        monkeypatch.setattr(core.fanout, "_pass", stuck)
+        one_pass = replace_pass(monkeypatch, core.fanout, stuck)
         try:
             hub.broadcast(bytes(1 << 14), "/r")
             publish()
@@ -198,8 +198,7 @@ def test_send_is_made_or_not(hub: BroadcastHub) -> None:
     with RawClient.connect(port=hub.port, path="/r") as client:
         client.sync()
         (member,) = hub.members("/r")
-        assert hub._server is not None
-        connection = hub._server.find(member.id)
+        connection = server_of(hub).find(member.id)
         assert connection is not None
         sent = 0
         for number in everywhere_numbered(lambda text: hub.send(member.id, text), core):
@@ -247,7 +246,7 @@ def test_disconnect_is_done_or_not(hub: BroadcastHub) -> None:
             with RawClient.connect(port=hub.port, path="/r") as client:
                 (*_, member) = hub.members("/r")
                 assert [watcher.recv()["type"] for watcher in watchers] == ["join", "join"]
-                assert wait_until(lambda: sleeps(core))
+                assert sleeps(core.fanout)
                 done = not interrupted(lambda: hub.disconnect(member.id), after)  # noqa: B023
                 assert_unlocked(core, "/r")
                 if len(hub.members("/r")) == 3:
@@ -280,7 +279,7 @@ def test_stop_is_done_by_the_next_one_at_the_latest(step: int) -> None:
             has_more = interrupted(hub.stop, after, ("broadcast_server",))
             hub.stop()
         assert not is_listening(port)
-        assert hub._run is None and hub._stopper is None
+        assert has_ended(hub)
         if not has_more:
             assert after > 50
             return
@@ -300,7 +299,7 @@ def test_start_that_is_interrupted_leaves_nothing(step: int) -> None:
             hub.stop()
             assert after > 20
             return
-        assert hub._run is None
+        assert has_ended(hub)
         gc.collect()  # a selector that was not registered anywhere yet closes itself
         assert wait_until(lambda: thread_count() <= threads and descriptors() == before), after
 
@@ -310,6 +309,7 @@ import os, random, signal, sys, threading
 
 from broadcast_server import BroadcastHub
 from tests.support import RawClient
+from tests.support.inside import core_of, is_paused, reserved_bytes
 
 armed = False
 count = int(sys.argv[1])
@@ -333,7 +333,7 @@ settings = dict(max_message_bytes=1000, room_log_bytes=40_000, ping_interval=360
 with BroadcastHub(port=0, **settings) as hub:
     with RawClient.connect(port=hub.port, path="/r") as client:
         client.sync()
-        room = hub._core.rooms.open("/r")
+        room = core_of(hub).rooms.open("/r")
         bothering = threading.Thread(target=bother, args=(enough,), daemon=True)
         bothering.start()
         tried = received = 0
@@ -351,7 +351,8 @@ with BroadcastHub(port=0, **settings) as hub:
                 received += 1
         enough.set()
         bothering.join()
-        assert room._reserved == 0 and not room._paused, (room._reserved, room._paused)
+        left = reserved_bytes(room), is_paused(room)
+        assert left == (0, False), left
         assert tried - interruptions <= received <= tried
         hub.broadcast("last", "/r")
         assert client.recv_message() == "last"

@@ -24,6 +24,16 @@ from ..support import CLOSE, HandshakeRefused, RawClient, lasting_port, running_
 from ..support.beside import during, in_thread
 from ..support.event_stream import Stream
 from ..support.hubs import GRACE_SECONDS
+from ..support.inside import (
+    core_of,
+    fanout_of,
+    hurried_of,
+    is_draining,
+    mailbox_of,
+    replace_hurried,
+    run_of,
+    stopped_of,
+)
 from ..support.json_peer import Peer
 from ..support.raw_client import is_listening, many_clients
 
@@ -51,10 +61,6 @@ def status_of(port: int, method: str, path: str) -> tuple[int, str | None]:
         return response.status, response.headers["Retry-After"]
     finally:
         connection.close()
-
-
-def drains(hub: BroadcastHub) -> bool:
-    return hub._core is not None and hub._core.draining
 
 
 def close_all(clients: list[RawClient], code: int) -> None:
@@ -87,7 +93,7 @@ def test_members_go_on_while_newcomers_are_refused(patient: dict[str, Any]) -> N
     with running_hub(**patient) as hub, many_clients(hub.port, 8) as clients:
         a, b = clients[0], clients[4]  # of one room
         with during(hub.drain):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             for number in range(20):
                 a.send(f"from a {number}")
                 assert b.recv_message() == f"from a {number}"
@@ -192,14 +198,13 @@ def test_goodbyes_are_spread_over_the_time(monkeypatch: pytest.MonkeyPatch) -> N
     """No moment has more than a few of them, and the last is said within ``drain_seconds``."""
     with running_hub(drain_seconds=0.6) as hub, many_clients(hub.port, 150) as clients:
         assert wait_until(lambda: hub.stats()["clients"] == 150)
-        running = hub._run
-        assert running is not None
+        running = run_of(hub)
         clock = Clock()
         connections = running.server.connections()
         clock.count = lambda: sum(connection.closing for connection in connections)
         with monkeypatch.context() as patch:
             patch.setattr(run, "time", clock)
-            patch.setattr(running, "_hurried", clock)
+            replace_hurried(patch, running, clock)
             running.drain(0.0, 0.6, False)
         assert clock.now <= 1000.6 and clock.count() == 150
         at_once = [b - a for a, b in zip(clock.told, clock.told[1:], strict=False)]
@@ -213,8 +218,7 @@ def test_goodbyes_come_in_an_order_other_than_that_of_joining(
 ) -> None:
     """Clients that have joined first are not the first to go: each has its moment at random."""
     with running_hub(**patient) as hub, many_clients(hub.port, 20) as clients:
-        running = hub._run
-        assert running is not None
+        running = run_of(hub)
         order: list[int] = []
         say_goodbye = running.core.say_goodbye
 
@@ -225,7 +229,7 @@ def test_goodbyes_come_in_an_order_other_than_that_of_joining(
         clock = Clock()
         with monkeypatch.context() as patch:
             patch.setattr(run, "time", clock)
-            patch.setattr(running, "_hurried", clock)
+            replace_hurried(patch, running, clock)
             patch.setattr(running.core, "say_goodbye", note)
             running.drain(0.0, 1.0, False)
         joined = sorted(order)
@@ -249,10 +253,10 @@ def test_drain_ends_when_all_have_left_by_themselves(patient: dict[str, Any]) ->
     """There is nobody to wait for."""
     with running_hub(**patient) as hub, many_clients(hub.port, 8) as clients:
         with during(hub.drain):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             for client in clients:
                 client.leave()
-        assert hub._stopped.is_set()
+        assert stopped_of(hub).is_set()
 
 
 # -- A restart ---------------------------------------------------------------------------------
@@ -277,7 +281,7 @@ def test_restart_that_is_hurried_is_still_a_restart(patient: dict[str, Any]) -> 
     """Those who are left are told the same as those who went before."""
     with running_hub(**patient) as hub, many_clients(hub.port, 4) as clients:
         with during(hub.drain, restart=True):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             with during(hub.stop):
                 close_all(clients, 1012)
 
@@ -285,10 +289,10 @@ def test_restart_that_is_hurried_is_still_a_restart(patient: dict[str, Any]) -> 
 def test_publisher_in_the_middle_of_a_restart_is_told_so_too() -> None:
     """Its last message came too late, and its Close says the same as all others'."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as client:
-        assert hub._core is not None
+        core = core_of(hub)
         client.sync()
-        hub._core.restarting = True
-        hub._core.backplane.close()
+        core.restarting = True
+        core.backplane.close()
         client.send("too late")
         code, reason = client.recv_close()
         assert code == 1012 and re.fullmatch(r"since=\d+-\d+", reason)
@@ -341,7 +345,7 @@ def test_drain_is_bounded_with_clients_that_read_nothing(
             began = time.monotonic()
             hub.drain(timeout)
             assert time.monotonic() - began <= timeout + GRACE_SECONDS
-            assert hub._stopped.is_set()
+            assert stopped_of(hub).is_set()
 
 
 def test_drain_is_bounded_by_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +395,7 @@ def test_drain_from_a_callback(callback: str, patient: dict[str, Any]) -> None:
                 if callback != "on_leave":
                     assert own.recv_close()[0] == 1001
                     own.close()
-                assert wait_until(lambda: drains(hub))
+                assert wait_until(lambda: is_draining(hub))
                 assert not drained.is_set()
                 hub.stop()
                 assert drained.wait(SECONDS)
@@ -404,7 +408,7 @@ def test_callback_that_stops_hurries_a_drain(patient: dict[str, Any]) -> None:
     with running_hub(on_message=lambda message: hubs[0].stop(), **patient) as hub:
         hubs.append(hub)
         with many_clients(hub.port, 4) as clients, during(hub.drain):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             clients[0].send("stop")
             close_all(clients, 1001)
 
@@ -413,9 +417,9 @@ def test_two_drains_at_once(patient: dict[str, Any]) -> None:
     """The second one waits for the first, up to its own time-out, and changes nothing."""
     with running_hub(**patient) as hub, many_clients(hub.port, 4) as clients:
         with during(hub.drain), during(hub.drain):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             hub.drain(0.0, restart=True)
-            assert not hub._stopped.is_set()
+            assert not stopped_of(hub).is_set()
             with during(hub.stop):
                 close_all(clients, 1001)
 
@@ -438,7 +442,7 @@ def test_drain_during_a_stop_waits_for_it() -> None:
     """The stop goes on as it is: nobody gets another time to leave."""
     with running_hub(drain_seconds=1_000_000) as hub, many_clients(hub.port, 4) as clients:
         with during(hub.stop):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             with during(hub.drain, restart=True):
                 close_all(clients, 1001)
 
@@ -446,19 +450,18 @@ def test_drain_during_a_stop_waits_for_it() -> None:
 def test_interrupted_drain_ends_everything_at_once(patient: dict[str, Any]) -> None:
     """Ctrl-C in a program that drains on its main thread."""
     with running_hub(stop_timeout=60, **patient) as hub, many_clients(hub.port, 4):
-        assert hub._run is not None
 
         def interrupt(seconds: float) -> bool:
             if seconds:
                 raise KeyboardInterrupt
             return False
 
-        hub._run._hurried.wait = interrupt  # type: ignore[method-assign]
+        hurried_of(run_of(hub)).wait = interrupt  # type: ignore[method-assign]
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             hub.drain()
         assert time.monotonic() - began <= GRACE_SECONDS
-        assert hub._stopped.is_set()
+        assert stopped_of(hub).is_set()
 
 
 def test_drain_does_not_wait_for_a_fan_out_that_has_failed(
@@ -470,13 +473,11 @@ def test_drain_does_not_wait_for_a_fan_out_that_has_failed(
         raise RuntimeError("on purpose")
 
     with running_hub(**patient) as hub, many_clients(hub.port, 4):
-        assert hub._core is not None
-        fanout = hub._core.fanout
         with during(hub.drain):
-            assert wait_until(lambda: drains(hub))
+            assert wait_until(lambda: is_draining(hub))
             nobody: Any = None
-            fanout._mailbox.post(fail, nobody)
-        assert hub._stopped.is_set()
+            mailbox_of(fanout_of(hub)).post(fail, nobody)
+        assert stopped_of(hub).is_set()
     assert "the fan-out has failed" in caplog.text
 
 
@@ -487,7 +488,6 @@ def test_reload_calls_all_and_logs_what_fails(
     hub: BroadcastHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One failure keeps the others from nothing, and nobody from being served."""
-    assert hub._core is not None
     caplog.set_level("INFO", "broadcast_server")
     read: list[str] = []
 
@@ -503,7 +503,7 @@ def test_reload_calls_all_and_logs_what_fails(
 
     with RawClient.connect(port=hub.port, path="/?echo=1") as client:
         assert hub.reload()
-        hub._core.reloads += [_reload_tls_certificate, reload_tokens, KeyRing().reload]
+        core_of(hub).reloads += [_reload_tls_certificate, reload_tokens, KeyRing().reload]
         assert not hub.reload()
         assert read == ["tokens", "keys"]
         client.send("still here")

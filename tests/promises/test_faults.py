@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcast_server.hub import server
-
 from ..support import (
     BINARY,
     CLOSE,
@@ -45,6 +43,7 @@ from ..support import (
 )
 from ..support.cables import Cable, link_or_proxy, proxy
 from ..support.hub_process import hub_process
+from ..support.inside import core_of, pause_seconds, replace_clock
 
 if TYPE_CHECKING:
     from broadcast_server import BroadcastHub, Member, Message
@@ -448,7 +447,7 @@ def test_hub_without_descriptors_serves_its_clients_and_accepts_again() -> None:
                 assert two.recv_message() == f"message {number}"
             assert wait_until(lambda: complaints() >= 5, SECONDS)
             count = complaints()
-            rests = (time.monotonic() - began) / server._EXHAUSTED_PAUSE_SECONDS
+            rests = (time.monotonic() - began) / pause_seconds()
             assert count <= rests + 1, "the accept loop does not rest"
             for client in waiting[:20]:
                 client.close()
@@ -481,8 +480,7 @@ def test_clock_that_jumps_changes_neither_order_nor_life(
 
     monkeypatch.setattr(time, "time", jumping)
     with BroadcastHub(port=0) as hub:
-        assert hub._core is not None
-        monkeypatch.setattr(hub._core.backplane, "_clock", jumping)
+        replace_clock(monkeypatch, core_of(hub).backplane, jumping)
         with (
             RawClient.connect(port=hub.port, path="/r", headers=JSON) as sender,
             RawClient.connect(port=hub.port, path="/r", headers=JSON) as reader,

@@ -19,7 +19,6 @@ from broadcast_server import BroadcastHub
 from broadcast_server.cli.options.tables import OPTIONS
 from broadcast_server.hub import metrics, reader
 from broadcast_server.hub.rates import Pace
-from broadcast_server.hub.server import HubServer
 
 from ..support import (
     BINARY,
@@ -37,17 +36,17 @@ from ..support import (
     upgrade_request,
     wait_until,
 )
+from ..support.inside import admission_of, core_of, server_of
 
 
 def refused(hub: BroadcastHub) -> dict[str, int]:
     """Return what the hub has refused, by reason."""
-    assert hub._core is not None
-    return hub._core.counts().refused
+    return core_of(hub).counts().refused
 
 
-def server_of(hub: BroadcastHub) -> HubServer:
-    assert hub._server is not None
-    return hub._server
+def waiting(hub: BroadcastHub) -> int:
+    """Return how many connections wait."""
+    return admission_of(server_of(hub)).waiting
 
 
 def of(address: str) -> list[str]:
@@ -203,7 +202,7 @@ def test_500_half_open_connections_leave_room_for_others(limit: int) -> None:
                 assert 481 <= counts["handshake_slots"] <= 483
             else:
                 assert refused(hub) == {}
-        assert wait_until(lambda: server_of(hub)._admission.waiting == 0)
+        assert wait_until(lambda: waiting(hub) == 0)
 
 
 def test_as_many_connections_as_may_wait(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +216,7 @@ def test_as_many_connections_as_may_wait(caplog: pytest.LogCaptureFixture) -> No
         while len(halves) < 3:
             half = stack.enter_context(RawClient.open(port=hub.port))
             halves.append(half)
-            assert wait_until(lambda: server_of(hub)._admission.waiting == len(halves))
+            assert wait_until(lambda: waiting(hub) == len(halves))
         assert refused(hub) == {} and "too many handshakes" not in caplog.text
         halves.append(stack.enter_context(RawClient.open(port=hub.port)))
         halves[0].recv_eof()
@@ -225,7 +224,7 @@ def test_as_many_connections_as_may_wait(caplog: pytest.LogCaptureFixture) -> No
         assert "too many handshakes" in caplog.text
         for half in halves[1:]:
             half.upgrade()
-        assert server_of(hub)._admission.waiting == 0
+        assert waiting(hub) == 0
         for half in halves[1:]:
             half.leave()
 

@@ -96,7 +96,7 @@ class Member:
         line, _, self.raw.buffer = self.raw.buffer.partition(b"\n")
         return line.rstrip(b"\r").decode()
 
-    def _event(self) -> dict[str, Any] | Data | None:
+    def event(self) -> dict[str, Any] | Data | None:
         """Return the next event, or a plain message; None when it was told to go."""
         if self.kind == "sse":
             data = ""
@@ -122,7 +122,7 @@ class Member:
         when it was told to go."""
         while self.gone is None:
             try:
-                event = self._event()
+                event = self.event()
             except EOFError:
                 # A stream of events has no other way to say so.
                 assert self.kind == "sse"
@@ -431,7 +431,7 @@ class HubMachine(RuleBasedStateMachine):
             if ref == "first":
                 self.observe(member.room, {data: member})
             while ref not in member.acks:
-                event = member._event()
+                event = member.event()
                 assert isinstance(event, dict), event
                 if event["type"] == "ack":
                     member.acks[event["ref"]] = event

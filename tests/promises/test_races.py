@@ -14,7 +14,6 @@ from broadcast_server import BroadcastHub, Message
 from broadcast_server.hub.backplane.interface import SenderGone
 from broadcast_server.hub.core import Core
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.reader import Reader
 from broadcast_server.hub.rooms.entries import cost_of
 from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.server import HubServer
@@ -22,6 +21,17 @@ from broadcast_server.wire import events
 
 from ..support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until
 from ..support.beside import during
+from ..support.inside import (
+    core_of,
+    knows_nobody,
+    left_in,
+    mailbox_of,
+    replace_accepted,
+    replace_on_left,
+    reserved_bytes,
+    server_of,
+    sessions_in,
+)
 from ..support.json_peer import OFFER, Peer
 
 pytestmark = pytest.mark.slow
@@ -29,8 +39,7 @@ pytestmark = pytest.mark.slow
 
 def parts(hub: BroadcastHub) -> tuple[Core, HubServer]:
     """Return what a running hub is made of."""
-    assert hub._core is not None and hub._server is not None
-    return hub._core, hub._server
+    return core_of(hub), server_of(hub)
 
 
 # -- Sessions ----------------------------------------------------------------------------------
@@ -43,7 +52,7 @@ def test_session_of_a_client_that_is_refused_is_not_kept() -> None:
         for _ in range(3):
             with pytest.raises(HandshakeRefused, match="503"):
                 RawClient.connect(port=hub.port, path="/b", headers=OFFER)
-        assert len(core.sessions._sessions) == 1
+        assert len(sessions_in(core.sessions)) == 1
 
 
 def resumed(hub: BroadcastHub, peer: Peer, query: str = "") -> Peer:
@@ -83,7 +92,7 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
                 gone.raw.recv_eof()
                 gone.raw.close()
             assert wait_until(lambda: server.client_count == 1)
-            assert not core.sessions._left
+            assert not left_in(core.sessions)
             assert hub.send(winner.welcome["id"], "still here")
             assert winner.recv()["data"] == "still here"
             with during(hub.stop):
@@ -91,7 +100,7 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
                 winner.raw.send_close(1001)
                 winner.raw.recv_eof()
                 winner.raw.close()
-            assert not server._by_id
+            assert knows_nobody(server)
 
 
 @pytest.mark.parametrize("call", ["send", "disconnect"])
@@ -237,12 +246,12 @@ def sent_away(hub: BroadcastHub, connection: Connection) -> None:
 
 def evicted(hub: BroadcastHub, connection: Connection) -> None:
     fanout = parts(hub)[0].fanout
-    fanout._mailbox.post(fanout.writer.evict_slow, connection)
+    mailbox_of(fanout).post(fanout.writer.evict_slow, connection)
 
 
 def lost(hub: BroadcastHub, connection: Connection) -> None:
     fanout = parts(hub)[0].fanout
-    fanout._mailbox.post(fanout.writer.drop, connection)
+    mailbox_of(fanout).post(fanout.writer.drop, connection)
 
 
 @pytest.mark.parametrize("end", [sent_away, evicted, lost])
@@ -276,7 +285,7 @@ def test_nothing_of_a_member_comes_after_its_leave(
         assert watcher.recv()["type"] == "leave"
         go_on.set()
         monkeypatch.undo()
-        assert wait_until(lambda: core.rooms.open("/r")._reserved == 0)
+        assert wait_until(lambda: reserved_bytes(core.rooms.open("/r")) == 0)
         with contextlib.suppress(EOFError, OSError):
             assert member.raw.recv_close()  # there is no ack before it
         member.raw.close()
@@ -298,14 +307,13 @@ def test_evicted_connection_publishes_nothing_after_the_one_that_takes_its_place
     with running_hub(on_leave=lambda member, code, reason: left.append(member.id)) as hub:
         core, server = parts(hub)
         reached, go_on = threading.Event(), threading.Event()
-        on_left = core.fanout.writer._on_left
 
         def on_left_late(*args: Any) -> None:
             reached.set()
             assert go_on.wait(10)
             on_left(*args)
 
-        monkeypatch.setattr(core.fanout.writer, "_on_left", on_left_late)
+        on_left = replace_on_left(monkeypatch, core.fanout.writer, on_left_late)
         with Peer(hub), Peer(hub) as member:
             connection = server.find(member.welcome["id"])
             assert connection is not None
@@ -328,7 +336,6 @@ def test_what_was_accepted_is_acknowledged_before_the_goodbye(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """Who comes back to another hub, which knows no keys of this one, does not send it again."""
-    acknowledge = Reader._accepted
     accepted, go_on = threading.Event(), threading.Event()
 
     def acknowledge_late(*arguments: Any) -> None:
@@ -336,7 +343,7 @@ def test_what_was_accepted_is_acknowledged_before_the_goodbye(
         assert go_on.wait(10)
         acknowledge(*arguments)
 
-    monkeypatch.setattr(Reader, "_accepted", acknowledge_late)
+    acknowledge = replace_accepted(monkeypatch, acknowledge_late)
     with Peer(hub) as ann, RawClient.connect(port=hub.port, path="/r") as bob:
         ann.send(type="send", data="x", ref=1, key="k")
         assert accepted.wait(10)
@@ -436,7 +443,7 @@ def test_publishers_with_one_key_at_once_publish_once(hub: BroadcastHub) -> None
             assert len({id for id, _ in found}) == 1
             assert sorted(repeated for _, repeated in found) == [False] + [True] * (publishers - 1)
         core, _ = parts(hub)
-        assert core.rooms.open("/r")._reserved == 0
+        assert reserved_bytes(core.rooms.open("/r")) == 0
 
 
 # -- The program's code ------------------------------------------------------------------------

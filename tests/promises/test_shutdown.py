@@ -33,6 +33,7 @@ from ..support import (
 )
 from ..support.beside import during, in_thread
 from ..support.hubs import GRACE_SECONDS
+from ..support.inside import core_of, fanout_of, lock_of, mailbox_of, run_of, server_of, stopped_of
 from ..support.raw_client import is_listening, many_clients
 
 if TYPE_CHECKING:
@@ -225,17 +226,17 @@ def test_client_that_is_just_being_admitted_is_told_1001(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """It has its 101, but the fan-out does not know it yet: that one must not end without it."""
-    assert hub._core is not None and hub._server is not None
-    fanout, hand_over = hub._core.fanout, hub._server.hand_over
+    core, server = core_of(hub), server_of(hub)
+    hand_over = server.hand_over
     stopping = threading.Event()
 
     def hand_over_late(handler: Any) -> None:
         assert stopping.wait(10)
-        wait_until(lambda: not fanout.is_alive, 0.2)
+        wait_until(lambda: not core.fanout.is_alive, 0.2)
         hand_over(handler)
 
-    monkeypatch.setattr(hub._server, "hand_over", hand_over_late)
-    monkeypatch.setattr(hub._core.backplane, "close", stopping.set)
+    monkeypatch.setattr(server, "hand_over", hand_over_late)
+    monkeypatch.setattr(core.backplane, "close", stopping.set)
     with RawClient.connect(port=hub.port) as client:
         stopper = threading.Thread(target=getattr(hub, end))
         stopper.start()
@@ -251,12 +252,8 @@ def test_client_that_becomes_known_after_the_goodbyes_is_told_1001(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that the stop has not met among the connections says goodbye to itself."""
-    assert hub._core is not None and hub._server is not None
-    core, set_connection, connections = (
-        hub._core,
-        hub._server.set_connection,
-        hub._server.connections,
-    )
+    core, server = core_of(hub), server_of(hub)
+    set_connection, connections = server.set_connection, server.connections
     is_listed, are_told = threading.Event(), threading.Event()
 
     def set_connection_late(*arguments: Any) -> None:
@@ -270,8 +267,8 @@ def test_client_that_becomes_known_after_the_goodbyes_is_told_1001(
             are_told.set()
         return found
 
-    monkeypatch.setattr(hub._server, "set_connection", set_connection_late)
-    monkeypatch.setattr(hub._server, "connections", look)
+    monkeypatch.setattr(server, "set_connection", set_connection_late)
+    monkeypatch.setattr(server, "connections", look)
     connecting = in_thread(RawClient.connect, port=hub.port)
     assert is_listed.wait(10)
     with during(hub.stop):
@@ -430,7 +427,7 @@ def test_two_callbacks_that_stop_do_not_wait_for_each_other(callback: str) -> No
                 else:
                     client.leave()
             assert returned.acquire(timeout=10) and returned.acquire(timeout=10)
-            assert hub._stopped.wait(10)
+            assert stopped_of(hub).wait(10)
 
 
 def test_callback_that_stops_does_not_hold_up_a_stop_that_runs() -> None:
@@ -463,9 +460,9 @@ STEPS = ["run.hurry", "fanout.join", "server.stop_listening", "server.join", "se
 
 def interrupt(hub: BroadcastHub, step: str, times: int) -> None:
     """Let a step of stop() be interrupted by Ctrl-C so many times, then work."""
-    assert hub._core is not None
     owner, _, name = step.partition(".")
-    target: Any = {"fanout": hub._core.fanout, "server": hub._server, "run": hub._run}[owner]
+    part_of = {"fanout": fanout_of, "server": server_of, "run": run_of}[owner]
+    target: Any = part_of(hub)
     real = getattr(target, name)
     left = [None] * times
 
@@ -524,21 +521,22 @@ def test_hub_started_while_another_thread_ends_its_stop_is_not_taken_for_stopped
 
     hub = BroadcastHub(port=0).start()
     starter = threading.Thread(target=hub.start)
-    real = hub._stopped.set
+    stopped = stopped_of(hub)
+    real = stopped.set
 
     def set_late() -> None:
-        under_lock = hub._lock.locked()
+        under_lock = lock_of(hub).locked()
         starter.start()
         if not under_lock:
             starter.join(10)  # nothing keeps it from running to its end
         real()
 
-    hub._stopped.set = set_late  # type: ignore[method-assign]
+    stopped.set = set_late  # type: ignore[method-assign]
     hub.stop()
-    hub._stopped.set = real  # type: ignore[method-assign]
+    stopped.set = real  # type: ignore[method-assign]
     starter.join(10)
     assert hub.stats()["clients"] == 0
-    assert not hub._stopped.is_set()
+    assert not stopped.is_set()
     hub.stop()
 
 
@@ -552,10 +550,9 @@ def test_fan_out_that_outlives_the_stop_closes_its_descriptors() -> None:
 
     before = descriptors()
     with running_hub(stop_timeout=0.0) as hub:
-        assert hub._core is not None
-        fanout = hub._core.fanout
+        fanout = fanout_of(hub)
         nobody: Any = None
-        fanout._mailbox.post(hold, nobody)
+        mailbox_of(fanout).post(hold, nobody)
         assert entered.wait(10)
         hub.stop()
         assert fanout.is_alive and len(descriptors()) > len(before)
@@ -717,8 +714,9 @@ def test_forked_child_does_not_wait_for_a_lock_of_the_parent() -> None:
 import os, signal, warnings
 warnings.simplefilter("ignore")  # fork in a process with threads, and what that leaves: on purpose
 import broadcast_server
+from tests.support.inside import lock_of
 with broadcast_server.BroadcastHub(port=0) as hub:
-    with hub._lock:
+    with lock_of(hub):
         child = os.fork()
         if child == 0:
             signal.alarm(10)

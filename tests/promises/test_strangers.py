@@ -12,6 +12,7 @@ import pytest
 from broadcast_server import BroadcastHub, Member, Message
 
 from ..support import RawClient, http_request, running_hub, upgrade_request, wait_until
+from ..support.inside import server_of, set_max_waiting
 
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -114,9 +115,7 @@ def test_connection_without_a_place_gets_them_too(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is made without a thread."""
-    server = hub._server
-    assert server is not None
-    monkeypatch.setattr(server._admission, "_max_waiting", 0)
+    set_max_waiting(monkeypatch, server_of(hub), 0)
     status, headers, _ = parse(http_request(hub.port, b""))
     assert status == 503 and headers["retry-after"] == "5"
     assert {name: headers.get(name) for name in SAFE} == SAFE

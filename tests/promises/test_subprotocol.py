@@ -163,7 +163,7 @@ def test_presence_that_piles_up_becomes_one_list(
     """Who does not read is not sent what is old news by then, but the list as it is."""
     monkeypatch.setattr("broadcast_server.hub.rooms.subscriber.MAX_PRESENCE_BYTES", 3000)
     with Peer(hub, rcvbuf=4096) as peer:
-        (connection,) = hub._core.fanout.writer.connections  # type: ignore[union-attr]
+        (connection,) = fanout_of(hub).writer.connections
         while not connection.blocked:
             hub.broadcast(bytes(100_000), "/r")
         for _ in range(50):

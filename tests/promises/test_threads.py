@@ -42,7 +42,24 @@ from ..support import (
 )
 from ..support.beside import SECONDS, in_thread
 from ..support.fanout_bench import Bench
-from ..support.inside import core_of
+from ..support.inside import (
+    core_of,
+    end_lock_of,
+    entries_of,
+    is_asleep,
+    is_paused,
+    left_in,
+    lock_of,
+    mailbox_of,
+    pipe_lock_of,
+    replace_end,
+    replace_tls,
+    reserved_bytes,
+    sessions_in,
+    set_count_lock,
+    shake_hands,
+    total_cost,
+)
 from ..support.json_peer import OFFER, Peer
 
 PAGE = (ROOT / "docs/topics/threads-and-locks.md").read_text()
@@ -252,14 +269,15 @@ class Guest:
 def assert_nothing_is_left_over(core: Core) -> None:
     """What is counted up and down is what is there, now that everybody has gone."""
     assert not core.fanout.writer.connections
-    assert all(session.connections == 0 for session in core.sessions._sessions.values())
-    assert set(core.sessions._left) == set(core.sessions._sessions)
+    assert all(session.connections == 0 for session in sessions_in(core.sessions).values())
+    assert set(left_in(core.sessions)) == set(sessions_in(core.sessions))
     for room in core.rooms.all():
-        assert (room._reserved, room._paused, room.members, room.watchers) == (0, False, {}, {})
+        assert (reserved_bytes(room), is_paused(room)) == (0, False)
+        assert (room.members, room.watchers) == ({}, {})
         assert not room.behind and not any(room.in_step.values())
         assert room.offered == room.head
-        assert room.forms_bytes == sum(entry.forms_bytes() for entry in room._entries)
-    assert core.fanout._total_cost == sum(room.held_bytes() for room in core.rooms.all())
+        assert room.forms_bytes == sum(entry.forms_bytes() for entry in entries_of(room))
+    assert total_cost(core.fanout) == sum(room.held_bytes() for room in core.rooms.all())
 
 
 def test_page_names_every_lock_once() -> None:
@@ -297,15 +315,12 @@ def test_locks_are_taken_in_their_order_and_counts_stay_true(
         filter=look,
     ) as hub:
         core = core_of(hub)
-        watch_count: Any = TracedLock(watch, "Core._count_lock")
-        core._count_lock = watch_count
+        set_count_lock(core, TracedLock(watch, "Core._count_lock"))
         guests = [Guest(hub, seed) for seed in range(6)]
         with many(len(guests), lambda number: guests[number].run(steps)):
             core.wait_drained(0.001)  # nobody has to wait for so little
         assert wait_until(lambda: hub.stats()["clients"] == 0)
-        assert wait_until(
-            lambda: core.fanout._mailbox._sleeping and not core.fanout.writer.connections
-        )
+        assert wait_until(lambda: is_asleep(core.fanout) and not core.fanout.writer.connections)
         assert_nothing_is_left_over(core)
     assert not watch.faults
     assert watch.seen == set(RANKS) | ALONE
@@ -319,10 +334,13 @@ class Objects:
         self.room = bench.room
         self.client, _ = bench.client()
         self.fanout = bench.fanout
-        self.mailbox = bench.fanout._mailbox
+        self.mailbox = mailbox_of(bench.fanout)
+        self.mailbox_lock, self.pipe_lock = lock_of(self.mailbox), pipe_lock_of(self.mailbox)
+        self.end_lock = end_lock_of(bench.fanout)
         raw, theirs = socket.socketpair()
         bench.sockets += [raw, theirs]
         self.stream = TlsStream(raw, lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        self.stream_lock = lock_of(self.stream)
         self.core = types.SimpleNamespace(
             lock=threading.RLock(), connecting=True, ended=False, is_given_up=True, timed_out=False
         )
@@ -334,7 +352,7 @@ class Objects:
         self.room.tell_members(self.client)
 
     def shake_hands(self) -> None:
-        self.stream._handshake(Deadline(0))
+        shake_hands(self.stream, Deadline(0))
 
     def close_all(self) -> None:
         lifecycle.close_all()
@@ -345,11 +363,9 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
     bench = Bench()
     made = Objects(bench)
     # What takes the same lock before or after the place that is looked at.
-    monkeypatch.setattr(TlsStream, "_shake_hands", lambda self: True)
-    monkeypatch.setattr(TlsStream, "_flush", lambda self, deadline: None)
+    replace_tls(monkeypatch)
     monkeypatch.setattr(lifecycle, "all_clients", lambda: [made.core])
-    monkeypatch.setattr(lifecycle, "_begin", lambda *_, **__: True)
-    monkeypatch.setattr(lifecycle, "_await_end", lambda *_, **__: None)
+    replace_end(monkeypatch)
     yield made
     bench.close()
 
@@ -357,9 +373,9 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
 @pytest.mark.parametrize(
     ("lock", "method"),
     [
-        ("mailbox._lock", "mailbox.rouse"),
-        ("mailbox._pipe_lock", "mailbox.close"),
-        ("mailbox._lock", "mailbox.end"),
+        ("mailbox_lock", "mailbox.rouse"),
+        ("pipe_lock", "mailbox.close"),
+        ("mailbox_lock", "mailbox.end"),
         ("room.lock", "tell_members"),
         ("room.lock", "room.close"),
         ("room.lock", "room.look"),
@@ -367,8 +383,8 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
         ("client.lock", "queue_urgent"),
         ("client.lock", "client.take_urgent"),
         ("client.lock", "client.try_plain"),
-        ("fanout._end_lock", "fanout.close"),
-        ("stream._lock", "shake_hands"),
+        ("end_lock", "fanout.close"),
+        ("stream_lock", "shake_hands"),
         ("core.lock", "close_all"),
     ],
 )

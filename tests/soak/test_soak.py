@@ -290,6 +290,16 @@ def test_client_does_not_leave_before_it_knows_what_to_send_again() -> None:
             if self._unacked:
                 self._leave()
 
+        @property
+        def is_welcome(self) -> bool:
+            return self._welcomed
+
+        def say(self, size: int) -> None:
+            self._say(size)
+
+        def leave_if_it_may(self) -> None:
+            self._leave()
+
     with running_hub() as hub:
         order = Order("/soak/0", 1 << 20)
         driver = Driver(hub.port, "token", 1, [order])
@@ -302,13 +312,13 @@ def test_client_does_not_leave_before_it_knows_what_to_send_again() -> None:
 
             referee.join()
             member.join()
-            wait_for(lambda: referee.here and member._welcomed)
-            member._say(1)
+            wait_for(lambda: referee.here and member.is_welcome)
+            member.say(1)
             member.reset()
             member.join()
             assert not member.is_up_to_date
             wait_for(lambda: member.is_up_to_date)
-            member._leave()
+            member.leave_if_it_may()
             wait_for(lambda: not member.here)
             assert driver.counts["left in order"] == 1
         finally:

@@ -21,6 +21,7 @@ from broadcast_server import BroadcastClient
 from broadcast_server.client.link import Link
 
 from . import CLOSE, PING, PONG, TEXT, accept_for, mask_payload
+from .inside import link_of, socket_of
 
 SECONDS = 10.0
 SUBPROTOCOL = "broadcast.v1.json"
@@ -269,9 +270,9 @@ def fall_silent(sock: socket.socket, stack: contextlib.ExitStack) -> None:
 
 def limit_buffers(client: BroadcastClient, server: RawServer) -> Link:
     """Make the buffers of a connection far smaller than 2 MiB; return the client's side of it."""
-    link = client._core.link
+    link = link_of(client)
     assert link is not None
-    link.channel._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
+    socket_of(link.channel).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
     server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
     return link
 

@@ -41,7 +41,7 @@ class Room:
     """What all clients know of each other."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._until = 0.0
         self._received = [0] * CLIENTS  # bytes, each written by one thread
         self._sent = [0] * CLIENTS
@@ -54,7 +54,7 @@ class Room:
 
     def begin(self) -> None:
         """Begin the time when all have joined."""
-        self._until = time.monotonic() + self._seconds
+        self._until = time.monotonic() + self.seconds
         self.joined.wait()
 
     def next_message(self, client: int, number: int) -> str | None:
@@ -152,7 +152,7 @@ def run_client(room: Room, client: int, url: str, ca: str) -> None:
             text = message
             connection.send(text, timeout=STALL_SECONDS)
             number += 1
-        receiver.join(room._seconds + STALL_SECONDS)
+        receiver.join(room.seconds + STALL_SECONDS)
         if receiver.is_alive():
             raise TimeoutError("the receiver does not end")
     if failures:

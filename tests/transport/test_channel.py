@@ -14,6 +14,7 @@ from broadcast_server.transport.channel import Channel
 from broadcast_server.transport.deadlines import Deadline
 
 from ..support.certificates import Certificates
+from ..support.inside import socket_of
 
 SECONDS = 10.0
 
@@ -215,7 +216,7 @@ def test_write_that_wants_to_read_is_not_forgotten() -> None:
     channel = Channel(Reluctant(fileno=left.detach()))
     channel.send(b"hello", Deadline(SECONDS))
     assert right.recv(10) == b"hello"
-    channel._sock.refusals = 1 << 30  # type: ignore[attr-defined]
+    socket_of(channel).refusals = 1 << 30
     with pytest.raises(TimeoutError):
         channel.send(b"never", Deadline(0.1))
     channel.close()

@@ -17,6 +17,7 @@ from broadcast_server.transport.deadlines import Deadline
 from ..support import lasting_port, running_hub, wait_until
 from ..support.beside import in_thread
 from ..support.certificates import Certificates
+from ..support.inside import client_core_of, connector_of, dialing_of, sockets_of
 from ..support.raw_server import SECONDS, event_pair, fall_silent, listener, silent_host
 
 SYN_SENT = 2  # the TCP state of who has asked and got no answer
@@ -37,7 +38,7 @@ def closed_port() -> tuple[str, int]:
 def is_waiting(connecting: Connector) -> bool:
     """Tell whether a connection was asked for and not answered yet."""
     with contextlib.suppress(OSError, RuntimeError):
-        for sock in connecting._sockets:
+        for sock in sockets_of(connecting):
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
             if struct.unpack("B", info) == (SYN_SENT,):
                 return True
@@ -46,8 +47,8 @@ def is_waiting(connecting: Connector) -> bool:
 
 def is_dialing(client: BroadcastClient) -> bool:
     """Tell whether a client waits for a server's answer on the level of TCP."""
-    dialing = client._core.dialing
-    return dialing is not None and is_waiting(dialing._connector)
+    dialing = dialing_of(client)
+    return dialing is not None and is_waiting(connector_of(dialing))
 
 
 # -- Several addresses -------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_first_address_may_answer_last(monkeypatch: pytest.MonkeyPatch) -> None:
         connecting = Connector("h", 80, None)
         waiting = in_thread(connecting.connect, Deadline(1000))
         assert wait_until(lambda: is_waiting(connecting))
-        (asking,) = connecting._sockets
+        (asking,) = sockets_of(connecting)
         own = asking.getsockname()
         silent.listen(100)
         while True:  # who was queued goes, until the one is there that asks again
@@ -152,7 +153,7 @@ def test_close_cuts_off_a_client_that_comes_back() -> None:
         server.sock.close()
         assert wait_until(lambda: is_dialing(client))
         assert client.close() is True
-        thread = client._core.thread
+        thread = client_core_of(client).thread
         assert thread is not None
         thread.join(SECONDS)
         assert not thread.is_alive()

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub
-from broadcast_server.hub.core import Core
 from broadcast_server.hub.server import HubServer
-from broadcast_server.transport import listeners
 from broadcast_server.transport.listeners import Listeners, open_listeners
 
 from ..support import RawClient, running_hub
+from ..support.inside import core_of, replace_open, sessions_of
 
 
 def has_ipv6() -> bool:
@@ -69,14 +68,13 @@ def test_localhost_is_one_family_where_the_other_is_missing(
     gone: int, left: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on a machine without IPv6; the log says so."""
-    open_one = listeners._open
 
     def without(family: Any, address: Any, v6only: bool) -> socket.socket:
         if family == gone:
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         return open_one(family, address, v6only)
 
-    monkeypatch.setattr(listeners, "_open", without)
+    open_one = replace_open(monkeypatch, without)
     with caplog.at_level(logging.INFO), listening(["localhost"]) as opened:
         assert places_of(opened) == [left]
     assert "not listening on" in caplog.text and "Cannot assign" in caplog.text
@@ -88,7 +86,7 @@ def test_localhost_of_no_family_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     def without(family: Any, address: Any, v6only: bool) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr(listeners, "_open", without)
+    replace_open(monkeypatch, without)
     with pytest.raises(OSError, match="not supported"):
         open_listeners(["localhost"], 0)
 
@@ -130,7 +128,6 @@ def test_given_port_that_is_taken_anywhere_is_an_error() -> None:
 def test_any_port_is_one_that_is_free_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the kernel's choice for the first is taken on the second, another one is tried."""
     tried: list[int] = []
-    open_one = listeners._open
 
     def taken_twice(family: Any, address: Any, v6only: bool) -> socket.socket:
         if address[0] == "127.0.0.2":
@@ -139,7 +136,7 @@ def test_any_port_is_one_that_is_free_on_all(monkeypatch: pytest.MonkeyPatch) ->
                 raise OSError(errno.EADDRINUSE, "Address already in use")
         return open_one(family, address, v6only)
 
-    monkeypatch.setattr(listeners, "_open", taken_twice)
+    open_one = replace_open(monkeypatch, taken_twice)
     with listening(["127.0.0.1", "127.0.0.2"]) as opened:
         assert [sock.getsockname()[1] for sock in opened] == [tried[2]] * 2
 
@@ -147,7 +144,6 @@ def test_any_port_is_one_that_is_free_on_all(monkeypatch: pytest.MonkeyPatch) ->
 def test_any_port_is_not_looked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bounded number of times, then the error is told."""
     tried: list[int] = []
-    open_one = listeners._open
 
     def taken(family: Any, address: Any, v6only: bool) -> socket.socket:
         if address[0] == "127.0.0.2":
@@ -155,7 +151,7 @@ def test_any_port_is_not_looked_for_for_ever(monkeypatch: pytest.MonkeyPatch) ->
             raise OSError(errno.EADDRINUSE, "Address already in use")
         return open_one(family, address, v6only)
 
-    monkeypatch.setattr(listeners, "_open", taken)
+    open_one = replace_open(monkeypatch, taken)
     with pytest.raises(OSError, match="in use"):
         open_listeners(["127.0.0.1", "127.0.0.2"], 0)
     assert len(tried) == 16
@@ -246,16 +242,14 @@ def test_hosts_that_cannot_be_are_a_usage_error(hosts: Any) -> None:
 
 def test_server_takes_sockets_that_listen_already(hub: BroadcastHub) -> None:
     """Such as those of a service manager: they are served, and closed in the end."""
-    core = hub._core
-    assert isinstance(core, Core)
     with listening(["127.0.0.1", "127.0.0.2"]) as opened:
         port = opened[0].getsockname()[1]
-        server = HubServer(["h"], 1, core, sockets=[sock.dup() for sock in opened])
+        server = HubServer(["h"], 1, core_of(hub), sockets=[sock.dup() for sock in opened])
         try:
             assert server.port == port and "h" in server.names
             with socket.create_connection(("127.0.0.2", port), 10):
                 server._handle_request_noblock()
-                (request,) = server._sessions
+                (request,) = sessions_of(server)
                 assert request.getsockname() == ("127.0.0.2", port)
             server.join(time.monotonic() + 10)
         finally:

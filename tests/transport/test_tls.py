@@ -34,6 +34,7 @@ from broadcast_server.transport import tls
 from ..support import PYTHON, RawClient, running_hub, wait_until
 from ..support.certificates import Certificates
 from ..support.command import assert_fails, environment, hub_command, run
+from ..support.inside import link_of, server_of, sessions_of
 
 pytestmark = pytest.mark.slow
 
@@ -169,8 +170,8 @@ def test_stop_ends_a_handshake(certificates: Certificates) -> None:
     """It is no client yet, and gets no goodbye."""
     with certificates.hub() as hub, RawClient.open(port=hub.port) as client:
         client.sock.sendall(b"\x16")
-        server = hub._server
-        assert server is not None and wait_until(lambda: len(server._sessions) == 1)
+        server = server_of(hub)
+        assert wait_until(lambda: len(sessions_of(server)) == 1)
         hub.stop()
         with contextlib.suppress(ConnectionResetError):
             assert client.sock.recv(100) == b""
@@ -187,8 +188,8 @@ def test_what_is_no_tls_leaves_a_line_for_the_curious(
                 with contextlib.suppress(ConnectionResetError):
                     while client.sock.recv(1000):
                         pass
-        server = hub._server
-        assert server is not None and wait_until(lambda: not server._sessions)
+        server = server_of(hub)
+        assert wait_until(lambda: not sessions_of(server))
         assert server.core.refused == {"tls": 3}
         certificates.connect(hub.port).leave()
     lost = [record for record in caplog.records if "lost before it joined" in record.message]
@@ -434,7 +435,7 @@ def test_client_does_not_come_back_to_a_stranger(
         with client:
             shutil.copy(other.cert, cert)
             shutil.copy(other.key, key)
-            link = client._core.link
+            link = link_of(client)
             assert hub.reload() and link is not None
             link.channel.abort()
             with pytest.raises(ConnectFailed, match="certificate is not valid") as raised:
@@ -446,14 +447,14 @@ def test_client_comes_back_over_tls(certificates: Certificates) -> None:
     """With its session, and nothing lost or doubled."""
     with certificates.hub() as hub:
         with BroadcastClient(hub.url, ca_file=certificates.ca, max_reconnect_delay=0.01) as client:
-            old = client._core.link
+            old = link_of(client)
             assert old is not None
             hub.broadcast("one")
             assert client.recv(SECONDS).data == "one"
             old.channel.abort()
             hub.broadcast("two")
             assert client.recv(SECONDS).data == "two"
-            assert client._core.link is not old
+            assert link_of(client) is not old
 
 
 def test_publish_over_tls(certificates: Certificates) -> None:

@@ -25,6 +25,7 @@ from broadcast_server.transport.tls_stream import (
 
 from ..support import wait_until
 from ..support.certificates import Certificates
+from ..support.inside import lock_of
 
 SECONDS = 20.0
 
@@ -520,7 +521,7 @@ def test_abort_wakes_the_reader_and_says_goodbye(pair: Pair) -> None:
 def test_abort_waits_for_nobody(pair: Pair) -> None:
     """Even where somebody is busy in the middle of a read or a write."""
     client = pair.shake_hands()
-    with pair.stream._lock:
+    with lock_of(pair.stream):
         pair.stream.shutdown(socket.SHUT_RDWR)
     with pytest.raises(ssl.SSLEOFError):
         client.recv(10)

@@ -13,6 +13,8 @@ from broadcast_server import Gap, Member, Message, Presence, ProtocolError
 from broadcast_server.wire import client_events
 from broadcast_server.wire.client_events import Ack, EventReader, Trouble, Welcome
 
+from ..support.inside import senders_in
+
 UTC = datetime.timezone.utc
 LIMIT = 100
 
@@ -234,6 +236,6 @@ def test_senders_are_kept_once_and_not_without_end(monkeypatch: pytest.MonkeyPat
         message = reader.read(json.dumps(event).encode())
         assert isinstance(message, Message) and message.sender is not None
         seen.append(message.sender)
-        assert len(reader._senders) <= 3
+        assert len(senders_in(reader)) <= 3
     assert seen[0] is seen[1]
     assert [member.id for member in seen] == ["n1", "n1", "n2", "n3", "n4", "n5"]

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server.hub.http import connection
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
 from broadcast_server.hub.http.models import Refusal, Request, Response
+
+from ...support.inside import set_max_chunks
 
 SECONDS = 10.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -164,7 +165,7 @@ def test_too_long_chunked_body_is_413(pair: Pair) -> None:
 
 def test_body_in_too_many_chunks_is_400(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny chunks cost the hub more than the client."""
-    monkeypatch.setattr(connection, "_MAX_CHUNKS", 3)
+    set_max_chunks(monkeypatch, 3)
     pair.send("Transfer-Encoding: chunked", body=b"1\r\nx\r\n" * 4)
     assert pair.fail(pair.read()) == 400
 
