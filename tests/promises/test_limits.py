@@ -36,7 +36,7 @@ from ..support import (
     upgrade_request,
     wait_until,
 )
-from ..support.inside import admission_of, core_of, server_of
+from ..support.inside import admission_of, core_of, cut_off_of, server_of
 
 
 def refused(hub: BroadcastHub) -> dict[str, int]:
@@ -168,7 +168,7 @@ def test_refused_client_may_ask_again_on_its_connection() -> None:
 def has_cut_off(hub: BroadcastHub, count: int) -> bool:
     """Tell whether that many connections had to make way, and their threads have ended."""
     there = refused(hub).get("handshake_slots", 0) == max(0, count)
-    return there and not server_of(hub)._admission._dropped
+    return there and not cut_off_of(server_of(hub))
 
 
 @pytest.mark.parametrize("limit", [20, 1000])

@@ -161,6 +161,11 @@ def admission_of(server: HubServer) -> Admission[Wire]:
     return server._admission
 
 
+def cut_off_of(server: HubServer) -> Collection[Wire]:
+    """Return the connections that had to make way and whose threads have not ended yet."""
+    return server._admission._dropped
+
+
 def set_max_waiting(patch: pytest.MonkeyPatch, server: HubServer, count: int) -> None:
     """Let no more than so many connections wait."""
     patch.setattr(server._admission, "_max_waiting", count)
