@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import jsonschema
@@ -169,13 +170,14 @@ def test_more_than_a_hundred_members_are_only_counted() -> None:
         others = [RawClient.connect(port=hub.port, path="/r") for _ in range(99)]
         for number in range(99):
             assert peer.recv()["count"] == number + 2
+        began = time.monotonic()
         others += [RawClient.connect(port=hub.port, path="/r") for _ in range(20)]
         counts = []
         while not counts or counts[-1] != 120:
             event = peer.recv()
             assert event["type"] == "count"
             counts.append(event["count"])
-        assert len(counts) <= 3
+        assert len(counts) <= 2 + time.monotonic() - began
         for other in others:
             other.close()
 
