@@ -392,8 +392,9 @@ def test_nothing_is_kept_of_those_who_have_come_and_gone() -> None:
     # Held until the end, so that none that is made here gets the identity of one of these.
     others = objects_of_the_package()
     known = set(map(id, others))
-    # The timers may skip appointments of those who have gone, at their time, which is soon here.
-    with running_hub(ping_interval=0.5) as hub:
+    # The timers may skip appointments of those who have gone, at their time, which is soon here,
+    # also for a visitor so slow that it was pinged.
+    with running_hub(ping_interval=0.5, ping_timeout=5.0, write_timeout=5.0) as hub:
 
         def visit_all(rounds: int) -> Counter[str]:
             for number in range(rounds * len(VISITS)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from broadcast_server import BroadcastHub
@@ -124,13 +126,14 @@ def test_more_than_a_hundred_members_are_only_counted() -> None:
         others = [RawClient.connect(port=hub.port, path="/r") for _ in range(99)]
         for number in range(99):
             assert peer.recv()["count"] == number + 2
+        began = time.monotonic()
         others += [RawClient.connect(port=hub.port, path="/r") for _ in range(20)]
         counts = []
         while not counts or counts[-1] != 120:
             event = peer.recv()
             assert event["type"] == "count"
             counts.append(event["count"])
-        assert len(counts) <= 3
+        assert len(counts) <= 2 + time.monotonic() - began
         for other in others:
             other.close()
 
