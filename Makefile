@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PORT = 8765
 ARGS =
+# What `make compare` compares with.
+REV = HEAD~1
 # How many processes share the tests. Most of them wait, so two for each core are busy enough.
 WORKERS = 4
 # COVERAGE=1: `make test` counts the lines that the tests reach.
@@ -33,7 +35,7 @@ NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv chromium shells tmux proxies run quick test stress soak conformance fuzz check lint \
-	types coverage package bench guard walks man reference site docs screenshots clean
+	types coverage package bench compare guard walks man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -93,6 +95,9 @@ package: .venv ## build sdist and wheel, install each into an empty environment 
 
 bench: .venv ## measure this hub and its rivals side by side (ARGS=--help)
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+compare: .venv ## measure this hub beside that of an earlier commit (REV=HEAD~1)
+	$(BIN)/python tests/benchmarks/compare.py --rev $(REV) $(ARGS)
 
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)

@@ -56,8 +56,12 @@ def compile_generator() -> None:
 
 
 @contextmanager
-def serving(server: str, *options: str) -> Iterator[tuple[int, int]]:
-    """Run a server of ``servers/`` for the length of the block; yield its port and process id."""
+def serving(server: str, *options: str, root: Path = ROOT) -> Iterator[tuple[int, int]]:
+    """Run a server of ``servers/`` for the length of the block; yield its port and process id.
+
+    Args:
+        root: the checkout whose package it imports.
+    """
     process = subprocess.Popen(
         [sys.executable, HERE / "servers" / f"{server}.py", *options],
         stdin=subprocess.PIPE,
@@ -65,7 +69,7 @@ def serving(server: str, *options: str) -> Iterator[tuple[int, int]]:
         # websocket-server prints a traceback for each client that leaves while it sends.
         stderr=None if server == OURS else subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -83,16 +87,24 @@ def serving(server: str, *options: str) -> Iterator[tuple[int, int]]:
         process.stdout.close()
 
 
-def measure(server: str, mode: str, *, server_options: tuple[str, ...] = (), **load: Any) -> Result:
+def measure(
+    server: str,
+    mode: str,
+    *,
+    server_options: tuple[str, ...] = (),
+    root: Path = ROOT,
+    **load: Any,
+) -> Result:
     """Run the generator once against a fresh server; return what it reports.
 
     Args:
+        root: the checkout whose package the server imports.
         load: the generator's options, ``need_pings=1`` for ``--need-pings 1``.
 
     Raises:
         BenchmarkFailed: the generator could not finish its run.
     """
-    with serving(server, *server_options) as (port, pid):
+    with serving(server, *server_options, root=root) as (port, pid):
         command = [str(GENERATOR), "--mode", mode, "--port", str(port), "--pid", str(pid)]
         for name, value in load.items():
             command += ["--" + name.replace("_", "-"), str(value)]
