@@ -30,7 +30,7 @@ def client(number: int = 1) -> Any:
     return Client(number)
 
 
-def room(ring_bytes: int = RING) -> Room:
+def room(ring_bytes: int = RING) -> Room[Any]:
     """Return an empty room that began after id 5-0."""
     return Room("/r", (5, 0), ring_bytes)
 
@@ -40,7 +40,7 @@ def drafts(count: int, size: int = 10) -> list[Draft]:
     return [Draft(0, bytes(size)) for _ in range(count)]
 
 
-def publish(to: Room, batch: list[Draft], ms: int) -> None:
+def publish(to: Room[Any], batch: list[Draft], ms: int) -> None:
     """Publish as a reader does."""
     assert to.reserve(cost_of(batch), None, lambda: False)
     to.append(batch, ms, 0)
