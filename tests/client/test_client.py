@@ -29,6 +29,7 @@ from broadcast_server.client.link import MAX_PONGS
 
 from ..support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, running_hub, wait_until
 from ..support.beside import in_thread
+from ..support.inside import client_core_of, close_position, link_of
 from ..support.raw_server import (
     SECONDS,
     SUBPROTOCOL,
@@ -387,7 +388,7 @@ def test_send_that_wants_no_answer_waits_although_nobody_receives(
     with event_pair(reconnect=False, close_timeout=0.05) as (client, server, _):
         for number in range(1, 41):
             server.message(number, "x" * 500)
-        assert wait_until(lambda: client._core.inbox.stalled_seconds() > 0.05)
+        assert wait_until(lambda: client_core_of(client).inbox.stalled_seconds() > 0.05)
         with pytest.raises(TimeoutError, match=r"the peer does not take the messages in time"):
             while True:
                 client.send(bytes(1 << 19), timeout=0.2)
@@ -426,7 +427,7 @@ def test_flood_of_pings_is_not_queued() -> None:
         for number in range(5000):
             server.send_frame(PING, str(number).zfill(100))
         last = str(4999).zfill(100).encode()
-        link = client._core.link
+        link = link_of(client)
         assert link is not None
         assert wait_until(lambda: bool(link.pongs) and link.pongs[-1] == last)
         assert len(link.pongs) == MAX_PONGS
@@ -455,9 +456,10 @@ def test_full_queue_holds_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
                 server.send_frame(BINARY, number.to_bytes(2, "big") * 5000)
 
         sending = in_thread(send_all)
-        assert wait_until(lambda: client._core.inbox.bytes >= 100_000)
+        inbox = client_core_of(client).inbox
+        assert wait_until(lambda: inbox.bytes >= 100_000)
         for number in range(count):
-            assert client._core.inbox.bytes <= 100_000 + 10_000 + queues.ENTRY_BYTES
+            assert inbox.bytes <= 100_000 + 10_000 + queues.ENTRY_BYTES
             data = client.recv(timeout=SECONDS).data
             assert data == number.to_bytes(2, "big") * 5000
         sending.result(SECONDS)
@@ -951,9 +953,7 @@ def test_close_before_all_is_sent_is_no_echo() -> None:
     with connected_pair(close_timeout=0.5) as (client, server):
         stall(client)
         closing = in_thread(client.close)
-        assert wait_until(
-            lambda: client._core.link is not None and client._core.link.close is not None
-        )
+        assert wait_until(lambda: (link := link_of(client)) is not None and link.close is not None)
         server.send_close(1000)
         assert closing.result(SECONDS) is False
 
@@ -968,7 +968,7 @@ def test_close_while_ours_is_being_sent_is_no_echo() -> None:
         closing = in_thread(client.close)
         assert wait_until(lambda: link.close is not None)
         assert server.recv_frame() == (BINARY, data)
-        assert wait_until(lambda: (link._close_at or 0) > link.channel.sent)
+        assert wait_until(lambda: (close_position(link) or 0) > link.channel.sent)
         server.send_close(1000)
         assert wait_until(lambda: link.ended)
         server.reset()
@@ -1036,7 +1036,7 @@ def test_close_with_a_full_inbox(monkeypatch: pytest.MonkeyPatch, keep_reading: 
             server.accept_close()
 
         serving = in_thread(serve)
-        assert wait_until(lambda: client._core.inbox.bytes >= 10_000)
+        assert wait_until(lambda: client_core_of(client).inbox.bytes >= 10_000)
         receiving = in_thread(lambda: len(list(client))) if keep_reading else None
         assert client.close(keep_reading=keep_reading) is True
         serving.result(SECONDS)

@@ -16,6 +16,7 @@ from broadcast_server.transport import deadlines
 
 from ..support import TEXT, run_parent, running_hub, wait_until
 from ..support.beside import in_thread
+from ..support.inside import client_core_of, waiters_of
 from ..support.raw_server import SECONDS, connected_pair, event_pair
 
 
@@ -24,7 +25,7 @@ def test_endless_timeout_is_one() -> None:
     with connected_pair() as (client, server):
         for timeout in (float("inf"), 1e20):
             receiving = in_thread(client.recv, timeout)
-            assert wait_until(lambda: bool(client._core.inbox.arrived._waiters))  # type: ignore[attr-defined]
+            assert wait_until(lambda: bool(waiters_of(client_core_of(client).inbox.arrived)))
             server.send_frame(TEXT, "x")
             assert receiving.result(SECONDS).data == "x"
 
@@ -52,7 +53,7 @@ def test_clients_are_told_while_others_are_made() -> None:
 def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes after the reader has notified its thread: then another one gets the message."""
     with connected_pair() as (client, server):
-        inbox = client._core.inbox
+        inbox = client_core_of(client).inbox
         real = inbox.arrived.wait
         is_first = True
 
@@ -66,9 +67,9 @@ def test_ctrl_c_does_not_swallow_the_news_of_a_message(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(inbox.arrived, "wait", wait)
         interrupted = in_thread(client.recv)
-        assert wait_until(lambda: len(inbox.arrived._waiters) == 1)  # type: ignore[attr-defined]
+        assert wait_until(lambda: len(waiters_of(inbox.arrived)) == 1)
         receiving = in_thread(client.recv)
-        assert wait_until(lambda: len(inbox.arrived._waiters) == 2)  # type: ignore[attr-defined]
+        assert wait_until(lambda: len(waiters_of(inbox.arrived)) == 2)
         server.send_frame(TEXT, "x")
         with pytest.raises(KeyboardInterrupt):
             interrupted.result(SECONDS)
@@ -87,10 +88,10 @@ def test_ctrl_c_does_not_take_the_lock_from_another_thread() -> None:
         raise KeyboardInterrupt
 
     with connected_pair() as (client, server):
-        state = client._core
+        state = client_core_of(client)
 
         def hold_the_lock() -> bool:
-            waiters = state.inbox.arrived._waiters  # type: ignore[attr-defined]
+            waiters = waiters_of(state.inbox.arrived)
             assert wait_until(lambda: len(waiters) == 1)
             (waiter,) = waiters
             with state.lock:
@@ -123,7 +124,7 @@ class Waits:
         self.waits: list[float] = []
         clock = types.SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(deadlines, "time", clock)
-        monkeypatch.setattr(client._core.outbox.space, "wait", self.wait)
+        monkeypatch.setattr(client_core_of(client).outbox.space, "wait", self.wait)
 
     def wait(self, timeout: float) -> None:
         """Let this time pass."""
@@ -154,7 +155,7 @@ def test_send_with_a_long_timeout_notices_soon_that_nobody_receives(
     with pair as (client, _, _), monkeypatch.context() as patch:
         client.send("x")
         clock = Waits(client, patch)
-        patch.setattr(client._core.inbox, "stalled_seconds", lambda: clock.now)
+        patch.setattr(client_core_of(client).inbox, "stalled_seconds", lambda: clock.now)
         with pytest.raises(TimeoutError, match="nobody receives"):
             client.send("y", timeout=1000.0)
         assert clock.waits == [core.LOOK_SECONDS] * 5
@@ -175,7 +176,7 @@ def test_reason_of_the_end_does_not_grow() -> None:
 def test_what_was_refused_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, and by the size of the messages, of which the last one always stays."""
     with event_pair(on_error=lambda _: None) as (client, server, _):
-        state = client._core
+        state = client_core_of(client)
         with state.lock:
             for number in range(core.MAX_REFUSED + 50):
                 state.refused_locked(SendRefused("refused", str(number), "x" * 10))
@@ -243,10 +244,11 @@ def test_forked_child_has_no_connection() -> None:
     run_parent(
         FORK
         + """
+from tests.support.inside import client_core_of, link_of, lock_of, socket_of
 with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
-    link = client._core.link
-    descriptor = link.channel._sock.fileno()
-    with client._core.lock, link.channel._lock:
+    link = link_of(client)
+    descriptor = socket_of(link.channel).fileno()
+    with client_core_of(client).lock, lock_of(link.channel):
         child = os.fork()
         if child == 0:
             signal.alarm(10)

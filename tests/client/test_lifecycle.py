@@ -25,6 +25,7 @@ from broadcast_server.client import dialer
 
 from ..support import PYTHON, python_environment, running_hub, wait_until
 from ..support.beside import in_thread
+from ..support.inside import client_core_of, link_of, lock_of
 from ..support.raw_server import (
     SECONDS,
     SUBPROTOCOL,
@@ -100,7 +101,7 @@ def test_publish_during_an_attempt_that_fails_fails_with_it(
     """Also if it looks only when the client is as it was before, ready for another attempt."""
     with listener() as listening:
         client = BroadcastClient(listening.url)
-        core = client._core
+        core = client_core_of(client)
         real = core.wait_locked
 
         def wait_long(*arguments: Any, **options: Any) -> None:
@@ -287,7 +288,7 @@ def test_client_that_is_dropped_is_closed(is_cycle: bool) -> None:
             client.send(str(number))
         if is_cycle:
             client.itself = client  # type: ignore[attr-defined]
-        thread = client._core.thread
+        thread = client_core_of(client).thread
         assert thread is not None
         with pytest.warns(ResourceWarning, match="unclosed client of ws://127.0.0.1"):
             del client
@@ -306,9 +307,9 @@ def test_finalizer_takes_no_lock() -> None:
         accepted = in_thread(listening.accept)
         client = BroadcastClient(listening.url).connect()
         server = accepted.result(SECONDS)
-        core, link = client._core, client._core.link
+        core, link = client_core_of(client), link_of(client)
         assert link is not None
-        with pytest.warns(ResourceWarning), core.lock, link.channel._lock:
+        with pytest.warns(ResourceWarning), core.lock, lock_of(link.channel):
             del client
         assert server.accept_close() == (1001, "")
         server.recv_eof()
@@ -332,7 +333,7 @@ def test_client_that_is_dropped_by_its_own_thread_is_closed() -> None:
         accepted = in_thread(listening.accept)
         held.append(BroadcastClient(listening.url, on_state=drop))
         held[0].connect()
-        core = held[0]._core
+        core = client_core_of(held[0])
         others_are_gone.set()
         server = accepted.result(SECONDS)
         assert server.accept_close() == (1001, "")

@@ -26,6 +26,7 @@ from broadcast_server.transport.deadlines import Deadline
 
 from ..support import PING, PONG, TEXT, wait_until
 from ..support.beside import in_thread
+from ..support.inside import client_core_of, dialing_of, link_of, socket_of
 from ..support.raw_server import (
     SECONDS,
     SUBPROTOCOL,
@@ -242,11 +243,11 @@ def test_question_is_not_repeated() -> None:
 def test_question_while_it_connects_is_answered_by_the_welcome() -> None:
     """It was never sent, so it must not stand in the way of the next one."""
     with returning() as (client, server, listening):
-        old = client._core.link
+        old = link_of(client)
         server.sock.close()
         again = listening.accept(SUBPROTOCOL)
         with again.sock:
-            assert wait_until(lambda: client._core.link is not old)
+            assert wait_until(lambda: link_of(client) is not old)
             client.who()
             again.welcome("c5")
             assert wait_until(lambda: client.state == "open")
@@ -550,15 +551,17 @@ def test_close_during_a_pause_does_not_wait_for_what_needs_no_answer(
         raise ConnectionResetError
 
     with returning(max_reconnect_delay=1000.0, close_timeout=1000.0) as (client, server, _):
-        link = client._core.link
+        link = link_of(client)
         assert link is not None
         monkeypatch.setattr(channel.Channel, "send", fail)
         client.who()
         assert wait_until(lambda: not link.writing)
         client.rename("b")
-        assert client._core.outbox.pending
+        assert client_core_of(client).outbox.pending
         server.sock.close()
-        assert wait_until(lambda: client.state == "waiting" and link.channel._sock.fileno() < 0)
+        assert wait_until(
+            lambda: client.state == "waiting" and socket_of(link.channel).fileno() < 0
+        )
         assert client.close(timeout=SECONDS) is True
 
 
@@ -580,7 +583,7 @@ def test_close_before_the_welcome_of_a_new_connection() -> None:
         server.sock.close()
         again = listening.accept(SUBPROTOCOL)
         with again.sock:
-            assert wait_until(lambda: client._core.link is not None and not client._core.link.ended)
+            assert wait_until(lambda: (link := link_of(client)) is not None and not link.ended)
             closing = in_thread(client.close)
             assert again.accept_close() == (1000, "")
             assert closing.result(SECONDS) is True
@@ -643,17 +646,17 @@ def test_close_that_gives_up_ends_the_connection_that_has_just_come(
     with returning(close_timeout=0.3, open_timeout=1000.0) as (client, server, listening):
         client.send("x")
         server.recv_event()
-        old = client._core.link
+        old = link_of(client)
         assert old is not None
         server.sock.close()
-        assert wait_until(lambda: old.channel._sock.fileno() < 0)
+        assert wait_until(lambda: socket_of(old.channel).fileno() < 0)
         servers: list[RawServer] = []
 
         def progress() -> tuple[int, int, int]:
             if not servers:
                 servers.append(listening.accept(SUBPROTOCOL))
-                assert wait_until(lambda: client._core.link is not old)
-                assert wait_until(lambda: client._core.dialing is None)
+                assert wait_until(lambda: link_of(client) is not old)
+                assert wait_until(lambda: dialing_of(client) is None)
             return 0, 0, 0
 
         monkeypatch.setattr(old.channel, "progress", progress)
@@ -664,7 +667,7 @@ def test_close_that_gives_up_ends_the_connection_that_has_just_come(
                 while again.sock.recv(1 << 16):
                     pass
         assert wait_until(lambda: client.state == "closed")
-        thread = client._core.thread
+        thread = client_core_of(client).thread
         assert thread is not None
         thread.join(SECONDS)
         assert not thread.is_alive()

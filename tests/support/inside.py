@@ -24,11 +24,13 @@ from .waiting import wait_until
 if TYPE_CHECKING:
     import queue
     import ssl
+    import subprocess
 
     import pytest
 
     from broadcast_server import BroadcastClient, BroadcastHub
     from broadcast_server.cli.commands.pipe import Pipe
+    from broadcast_server.cli.commands.runner import Runner
     from broadcast_server.cli.io.logs import BackgroundHandler
     from broadcast_server.cli.terminal.plain import LineScreen
     from broadcast_server.client.core import ClientCore
@@ -516,6 +518,15 @@ def set_log_handler(patch: pytest.MonkeyPatch, handler: BackgroundHandler | None
 def wake_pipe_of(screen: LineScreen) -> tuple[int, int]:
     """Return the two ends of the pipe by which signals wake a screen."""
     return screen._wake_reader, screen._wake_writer
+
+
+def replace_start(
+    patch: pytest.MonkeyPatch, runner: Runner, start: Callable[..., subprocess.Popen[bytes]]
+) -> Callable[..., subprocess.Popen[bytes]]:
+    """Replace what starts the process for a message; return what did it."""
+    real = runner._start
+    patch.setattr(runner, "_start", start)
+    return real
 
 
 def replace_await_answers(wait: Callable[[Pipe], bool]) -> Callable[[Pipe], bool]:

@@ -465,11 +465,11 @@ def test_lost_connection_without_reconnecting_is_3() -> None:
 LINGERING = """
 import sys
 from broadcast_server.cli import main
-from broadcast_server.cli.commands import pipe
-def told(self, wait=pipe.Pipe._await_answers):
+from tests.support.inside import replace_await_answers
+def told(pipe):
     print("lingering", file=sys.stderr, flush=True)
-    return wait(self)
-pipe.Pipe._await_answers = told
+    return wait(pipe)
+wait = replace_await_answers(told)
 sys.exit(main())
 """
 

@@ -17,6 +17,7 @@ from broadcast_server import Member, Message
 from broadcast_server.cli.commands.runner import Runner, environment
 
 from ...support import wait_until
+from ...support.inside import replace_start
 
 SECONDS = 20.0
 TIME = datetime.datetime(2026, 11, 25, 6, 0, 0, tzinfo=datetime.timezone.utc)
@@ -158,7 +159,6 @@ def test_signal_that_comes_while_it_starts_is_not_weakened(
     """The command runs and nobody knows its number yet: it gets the last signal, not the first."""
     path = tmp_path / "there"
     runner = Runner(f"trap '' TERM; echo > {path}; while :; do sleep 1000; done")
-    start = runner._start
 
     def start_and_stop(message: Message, given: bytes) -> subprocess.Popen[bytes]:
         process = start(message, given)
@@ -167,5 +167,5 @@ def test_signal_that_comes_while_it_starts_is_not_weakened(
         runner.stop(signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(runner, "_start", start_and_stop)
+    start = replace_start(monkeypatch, runner, start_and_stop)
     assert runner.run(message(), b"") is None and runner.failures == 0

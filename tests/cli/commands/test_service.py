@@ -156,6 +156,7 @@ def test_hup_without_a_reload_of_the_certificate_is_one_line() -> None:
     program = """
 import sys
 from broadcast_server import BroadcastHub, cli
+from tests.support.inside import core_of
 
 def reload_tokens():
     raise OSError("no such file")
@@ -163,7 +164,7 @@ def reload_tokens():
 real = BroadcastHub.start
 def start(hub):
     real(hub)
-    hub._core.reloads.append(reload_tokens)
+    core_of(hub).reloads.append(reload_tokens)
     return hub
 BroadcastHub.start = start
 sys.exit(cli.main(["start", "--port", "0", "--log-level", "warning"]))

@@ -13,6 +13,7 @@ import pytest
 from broadcast_server.cli.io import logs
 
 from ...support import wait_until
+from ...support.inside import lines_in, set_log_handler
 
 
 def record_of(message: str, **extra: Any) -> logging.LogRecord:
@@ -51,7 +52,7 @@ def test_log_is_redirected_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who draws on the terminal gets its lines, all of them before it ends."""
     reader, writer = os.pipe()
     handler = logs.BackgroundHandler(writer)
-    monkeypatch.setattr(logs, "_handler", handler)
+    set_log_handler(monkeypatch, handler)
     shown: list[str] = []
     try:
         with logs.redirected(shown.append):
@@ -64,7 +65,7 @@ def test_log_is_redirected_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         os.close(reader)
         os.close(writer)
-    monkeypatch.setattr(logs, "_handler", None)
+    set_log_handler(monkeypatch, None)
     with logs.redirected(shown.append):
         pass
 
@@ -116,7 +117,7 @@ def test_log_that_nobody_reads_holds_nobody_up() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     try:
         handler.handle(record_of("in the making"))
-        assert wait_until(handler._waiting.empty)
+        assert wait_until(lines_in(handler).empty)
         for number in range(150):
             handler.handle(record_of(str(number)))
         with open(reader, "rb", closefd=False) as log:

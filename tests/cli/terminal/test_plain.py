@@ -16,6 +16,7 @@ from broadcast_server.cli.terminal.plain import LineScreen
 
 from ...support import RawClient, running_hub, wait_until
 from ...support.command import SECONDS, terminal
+from ...support.inside import wake_pipe_of
 from ...support.raw_server import listener
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def test_signal_is_not_overslept(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         typist.join(SECONDS)
         signal.signal(signal.SIGUSR1, before)
-        for descriptor in (writer, screen._wake_reader, screen._wake_writer):
+        for descriptor in (writer, *wake_pipe_of(screen)):
             os.close(descriptor)
 
 

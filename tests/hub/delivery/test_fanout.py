@@ -11,7 +11,6 @@ import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.delivery.fanout import FanOut
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.rooms.encodings import JSON, SSE_JSON, Form
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES
@@ -20,25 +19,24 @@ from broadcast_server.wire import events, frames
 
 from ...support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
 from ...support.fanout_bench import Bench
-
-
-def fanout_of(hub: BroadcastHub) -> FanOut:
-    """Return the hub's fan-out."""
-    assert hub._core is not None
-    return hub._core.fanout
-
-
-def sleeps(fanout: FanOut) -> bool:
-    """Wait until it has nothing to do."""
-    return wait_until(lambda: fanout._mailbox._sleeping)
-
-
-def count_wakes(fanout: FanOut, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Return a list that grows when the thread is woken."""
-    wakes: list[None] = []
-    wake = fanout._mailbox._wake
-    monkeypatch.setattr(fanout._mailbox, "_wake", lambda: (wakes.append(None), wake()))
-    return wakes
+from ...support.inside import (
+    activate,
+    appointments_in,
+    core_of,
+    count_wakes,
+    fanout_of,
+    forget_dropped,
+    is_asleep,
+    mailbox_of,
+    make_pass,
+    posts_in,
+    replace_pass,
+    server_of,
+    sleeps,
+    timers_of,
+    total_cost,
+    wakes_by,
+)
 
 
 def test_first_client_wakes_and_the_next_ones_do_not(
@@ -46,19 +44,19 @@ def test_first_client_wakes_and_the_next_ones_do_not(
 ) -> None:
     """Without any client it would sleep for ever; with one it wakes in time for the pings."""
     fanout = fanout_of(hub)
-    assert sleeps(fanout) and fanout._mailbox._wakes_by == NEVER
-    wakes = count_wakes(fanout, monkeypatch)
+    mailbox = mailbox_of(fanout)
+    assert sleeps(fanout) and wakes_by(mailbox) == NEVER
+    wakes = count_wakes(monkeypatch, mailbox)
     with RawClient.connect(port=hub.port), RawClient.connect(port=hub.port) as second:
         assert wait_until(lambda: len(hub.members("/")) == 2 and len(wakes) >= 1)
         assert sleeps(fanout)
         count = len(wakes)
         with RawClient.connect(port=hub.port) as third:
-            assert wait_until(lambda: bool(fanout._mailbox._posts))
+            assert wait_until(lambda: bool(posts_in(mailbox)))
             # Its reader has looked whether it needs something by then, and found nothing.
-            server = hub._server
-            assert server is not None
+            server = server_of(hub)
             assert wait_until(lambda: all(client.waiting for client in server.connections()))
-            assert len(wakes) == count and fanout._mailbox._sleeping
+            assert len(wakes) == count and is_asleep(fanout)
             # What comes now wakes it, and finds the new clients.
             hub.broadcast("x")
             assert second.recv_message() == third.recv_message() == "x"
@@ -137,7 +135,7 @@ def test_failure_ends_the_hub_for_everybody_to_see(
             def fail(*_: Any) -> bool:
                 raise RuntimeError("made by the test")
 
-            monkeypatch.setattr(fanout, "_pass", fail)
+            replace_pass(monkeypatch, fanout, fail)
             hub.broadcast("x")
             assert wait_until(lambda: not fanout.is_alive)
             assert client.sock.recv(100) == b""
@@ -152,13 +150,12 @@ def test_client_that_joins_after_the_failure_is_let_go(monkeypatch: pytest.Monke
     """Its reader would wait for ever until somebody writes what it has sent."""
     with running_hub(max_message_bytes=1000, room_log_bytes=8000) as hub:
         fanout = fanout_of(hub)
-        server = hub._server
-        assert server is not None
+        server = server_of(hub)
 
         def fail(room: Any) -> bool:
             raise RuntimeError("made up")
 
-        monkeypatch.setattr(fanout, "_pass", fail)
+        replace_pass(monkeypatch, fanout, fail)
         hub.broadcast("x")
         assert wait_until(lambda: not fanout.is_alive)
         burst = client_frame(TEXT, "x") * 20 + client_frame(PING)
@@ -181,11 +178,11 @@ def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: B
     client, theirs = bench.client(history=1000)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-    bench.fanout._do_activate(client)
+    activate(bench.fanout, client)
     held = bench.room.head - bench.room.base
     before = bench.room.base
     bench.publish(8, 10_000)
-    bench.fanout._pass(bench.room)
+    make_pass(bench.fanout, bench.room)
     assert bench.room.base > before
     assert client.final is None and not client.blocked
     while bench.fanout.writer.serve(client):
@@ -204,10 +201,10 @@ def test_history_that_goes_before_the_hand_over_is_left_out(bench: Bench) -> Non
     resumes, theirs = bench.client(since=oldest)
     start = room.base
     bench.publish(8, 10_000)
-    bench.fanout._pass(room)
+    make_pass(bench.fanout, room)
     assert room.base > start
-    bench.fanout._do_activate(wants_history)
-    bench.fanout._do_activate(resumes)
+    activate(bench.fanout, wants_history)
+    activate(bench.fanout, resumes)
     assert wants_history.final is None and wants_history.cursor >= room.base
     assert (resumes.end_code, resumes.end_reason) == (1013, f"since={format_id(*oldest)}")
     assert theirs.recv(100) == frames.encode_close(1013, f"since={format_id(*oldest)}")
@@ -227,11 +224,11 @@ def test_welcome_tells_where_a_history_begins_that_was_trimmed_meanwhile(bench: 
     told = format_id(*room.id_before(room.base))
     start = room.base
     bench.publish(8, 10_000)
-    bench.fanout._pass(room)
+    make_pass(bench.fanout, room)
     assert room.base > start
     client.queue(JSON.event(b'{"type":"direct"}'))
     waiting = client.personal_bytes
-    bench.fanout._do_activate(client)
+    activate(bench.fanout, client)
     after = format_id(*room.id_before(room.base))
     (oldest,) = room.entries(room.base, room.base + 1)
     assert after != told
@@ -261,9 +258,9 @@ def test_close_that_came_before_the_welcome_is_no_welcome(bench: Bench) -> None:
     client.share()
     start = room.base
     bench.publish(8, 10_000)
-    bench.fanout._pass(room)
+    make_pass(bench.fanout, room)
     assert room.base > start
-    bench.fanout._do_activate(client)
+    activate(bench.fanout, client)
     assert client.personal is not None
     assert [is_close for _, _, is_close in client.personal] == [True]
 
@@ -282,10 +279,10 @@ def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: s
     )
     start = room.base
     bench.publish(8, 10_000)
-    bench.fanout._pass(room)
+    make_pass(bench.fanout, room)
     assert room.base > start
     client.queue(form.event(b'{"type":"direct"}'))
-    bench.fanout._do_activate(client)
+    activate(bench.fanout, client)
     assert client.final is None
     (oldest,) = room.entries(room.base, room.base + 1)
     stream = theirs.makefile("rb")
@@ -306,14 +303,14 @@ def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: s
 def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     """The log goes at once; a client that has not been sent everything is told where it was."""
     client, _ = bench.client()
-    bench.fanout._do_activate(client)
+    activate(bench.fanout, client)
     while not client.blocked:
         bench.publish(1, 30_000)
-        bench.fanout._pass(bench.room)
+        make_pass(bench.fanout, bench.room)
     client.queue_close(1000, "", echo_code=1000)
     bench.room.leave(client)
     assert bench.rooms.drop_empty()
-    bench.fanout._forget_dropped()
+    forget_dropped(bench.fanout)
     assert bench.room.cost == 0
     assert client.final is not None and client.final.startswith(b"\x88")
     assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
@@ -321,28 +318,27 @@ def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
 
 def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: BroadcastHub) -> None:
     """Nobody publishes any more, so no message makes the pass that counts and trims the log."""
-    assert hub._core is not None
     fanout = fanout_of(hub)
     for _ in range(50):
         hub.broadcast("x" * 1000, "/r")
-    room = hub._core.rooms.open("/r")
-    assert wait_until(lambda: fanout._total_cost == room.held_bytes() > 0)
+    room = core_of(hub).rooms.open("/r")
+    assert wait_until(lambda: total_cost(fanout) == room.held_bytes() > 0)
     frames_only = room.held_bytes()
     offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
     with RawClient.connect(port=hub.port, path="/r?history=50", headers=offer) as client:
         for _ in range(51):
             client.recv_message()
         assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
-        assert wait_until(lambda: fanout._total_cost == room.held_bytes())
+        assert wait_until(lambda: total_cost(fanout) == room.held_bytes())
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
     """It has no appointment any more."""
-    timers = fanout_of(hub)._timers
+    timers = timers_of(fanout_of(hub))
     with RawClient.connect(port=hub.port):
         for _ in range(2 * MIN_SKIPPED):
             RawClient.connect(port=hub.port).leave()
-        assert wait_until(lambda: len(timers._heap) <= MIN_SKIPPED + 2)
+        assert wait_until(lambda: len(appointments_in(timers)) <= MIN_SKIPPED + 2)
 
 
 def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
@@ -360,11 +356,11 @@ def test_posts_that_were_taken_survive_a_failure(hub: BroadcastHub) -> None:
     with RawClient.connect(port=hub.port) as first:
         first.sync()
         (connection,) = fanout.writer.connections
-        fanout._mailbox.post(hold, connection)
+        mailbox_of(fanout).post(hold, connection)
         assert reached.wait(10)
-        fanout._mailbox.post(fail, connection)
+        mailbox_of(fanout).post(fail, connection)
         with RawClient.connect(port=hub.port) as second:
-            assert wait_until(lambda: len(fanout._mailbox._posts) == 2)
+            assert wait_until(lambda: len(posts_in(mailbox_of(fanout))) == 2)
             gate.set()
             assert second.sock.recv(1) == b"" == first.sock.recv(1)
 

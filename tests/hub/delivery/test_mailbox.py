@@ -13,6 +13,8 @@ from broadcast_server.hub.delivery.mailbox import Mailbox
 from broadcast_server.hub.delivery.timers import NEVER
 from broadcast_server.hub.rooms.room import Room
 
+from ...support.inside import pipe_end_of, pretend_awake
+
 
 def act(_: Connection) -> None:
     raise AssertionError("the mailbox does nothing itself")
@@ -98,7 +100,7 @@ def test_post_that_can_wait_wakes_only_who_would_sleep_too_long(mailbox: Mailbox
 def test_wake_wakes_also_who_does_not_seem_to_sleep(mailbox: Mailbox) -> None:
     """Whoever noted that it does not may have been interrupted before it came to the pipe."""
     mailbox.doze(False, NEVER)
-    mailbox._sleeping = False
+    pretend_awake(mailbox)
     mailbox.rouse()
     assert not was_woken(mailbox)
     mailbox.wake()
@@ -133,7 +135,7 @@ def test_many_wake_ups_fit_and_are_emptied_at_once(mailbox: Mailbox) -> None:
 
 def test_late_wake_up_reaches_no_stranger(mailbox: Mailbox) -> None:
     """The pipe's number may be somebody else's by the time when a publisher gets to write to it."""
-    number = mailbox._writer
+    number = pipe_end_of(mailbox)
     mailbox.close()
     mailbox.close()
     reader, writer = os.pipe()

@@ -21,6 +21,8 @@ from broadcast_server.messages import Member
 from broadcast_server.settings import Settings
 from broadcast_server.wire import frames
 
+from ...support.inside import appointments_in, batches_of
+
 PING = frames.encode_frame(frames.PING, b"")
 BIG = 1 << 20
 
@@ -259,11 +261,11 @@ def test_clients_at_one_place_share_a_batch(case: Case) -> None:
         assert theirs.recv(100) == expected
     assert case.writer.joins == 1
     case.writer.end_turn()
-    assert case.writer._batches == {}
+    assert batches_of(case.writer) == {}
     case.publish(*[(0, b"x")] * (MAX_BATCHES + 5))
     for number in range(MAX_BATCHES + 5):
         case.writer.batch(case.room, number, number + 1)
-    assert len(case.writer._batches) <= MAX_BATCHES
+    assert len(batches_of(case.writer)) <= MAX_BATCHES
 
 
 def test_full_socket_is_watched_only_while_it_is_full(case: Case) -> None:
@@ -325,7 +327,7 @@ def test_dropped_client_holds_nothing_that_waited_for_it(case: Case) -> None:
     assert (connection.rest, connection.personal, connection.urgent) == (None, None, [])
     assert connection.personal_bytes == 0
     assert connection.queue(PING) is None
-    assert connection in [timed for _, _, timed in case.timers._heap]
+    assert connection in appointments_in(case.timers)
 
 
 def test_lost_client_is_dropped_and_its_socket_closed_by_the_last(case: Case) -> None:

@@ -12,7 +12,10 @@ from broadcast_server.hub.rooms.registry import NoRoom, RoomRegistry
 from broadcast_server.hub.rooms.room import Room
 
 from ...support import wait_until
-from .test_room import RING, SECONDS, client, drafts, never
+from ...support.inside import made_in
+from ...support.rooms import RING, client, drafts, never
+
+SECONDS = 10.0
 
 
 def rooms(max_rooms: int = 2) -> RoomRegistry:
@@ -122,7 +125,7 @@ def test_room_that_is_dropped_counts_for_nobody() -> None:
     all_rooms.open("/c", "192.0.2.9")  # one too many in total: the least recently opened goes
     assert paths(all_rooms.take_dropped()) == ["/a"]
     assert all_rooms.drop_empty() and paths(all_rooms.take_dropped()) == ["/b"]
-    assert all_rooms._made.keys() == {"192.0.2.9"}
+    assert made_in(all_rooms).keys() == {"192.0.2.9"}
     all_rooms.open("/d", "192.0.2.1")
     all_rooms.open("/e", "192.0.2.1")
     assert paths(all_rooms.take_dropped()) == ["/c"]
@@ -142,4 +145,4 @@ def test_without_a_limit_nobody_is_counted() -> None:
     for all_rooms, maker in ((limited(100, 0), "192.0.2.1"), (limited(100, 1), None)):
         for number in range(50):
             all_rooms.open(f"/{number}", maker)
-        assert len(all_rooms.all()) == 50 and not all_rooms._made
+        assert len(all_rooms.all()) == 50 and not made_in(all_rooms)

@@ -4,56 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import pytest
 
 from broadcast_server.errors import HubBusy
-from broadcast_server.hub.rooms.encodings import RAW
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.room import Reservation, Room
-from broadcast_server.messages import Member
 
-RING = 64 * 1024
+from ...support.inside import reserved_bytes
+from ...support.rooms import RING, client, drafts, never, publish, room
+
 SECONDS = 10.0
-
-
-class Client:
-    """What a room needs of a subscriber."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.member = Member(f"c{number}", None, "/r", "")
-        self.form = RAW
-        self.cursor = -1
-        self.joined_after: tuple[int, int] | None = None
-        self.skips_to = 0
-        self.closing = False
-
-
-def client(number: int = 1) -> Any:
-    """Return a client."""
-    return Client(number)
-
-
-def room(ring_bytes: int = RING) -> Room:
-    """Return an empty room that began after id 5-0."""
-    return Room("/r", (5, 0), ring_bytes)
-
-
-def drafts(count: int, size: int = 10) -> list[Draft]:
-    """Return messages of nobody."""
-    return [Draft(0, bytes(size)) for _ in range(count)]
-
-
-def publish(to: Room, batch: list[Draft], ms: int) -> None:
-    """Publish as a reader does."""
-    assert to.reserve(cost_of(batch), None, lambda: False)
-    to.append(batch, ms, 0)
-
-
-def never() -> bool:
-    return False
 
 
 # -- Members and where they begin --------------------------------------------------------------
@@ -216,9 +177,9 @@ def test_batch_of_who_is_no_member_is_not_appended() -> None:
     assert r.reserve(cost_of(batch), None, never)
     r.leave(c)
     assert not r.append(batch, 10, 3)
-    assert (r.head, r._reserved) == (2, cost_of(batch))
+    assert (r.head, reserved_bytes(r)) == (2, cost_of(batch))
     r.release(cost_of(batch))
-    assert r._reserved == 0
+    assert reserved_bytes(r) == 0
     publish(r, drafts(1), 11)  # of nobody: of the program, or over HTTP
     assert r.head == 3
 
@@ -317,7 +278,7 @@ def test_reservation_knows_what_of_it_is_still_to_be_given_back() -> None:
         assert r.reserve(cost_of(batch), None, never, reservation)
         assert (reservation.room, reservation.path, reservation.cost) == (r, "/r", cost_of(batch))
     assert used.append(batch, 10, 1)
-    assert (used.cost, unused.cost, r._reserved) == (0, cost_of(batch), cost_of(batch))
+    assert (used.cost, unused.cost, reserved_bytes(r)) == (0, cost_of(batch), cost_of(batch))
     for _ in range(2):
         unused.release(unused.cost)
-        assert (unused.cost, r._reserved) == (0, 0)
+        assert (unused.cost, reserved_bytes(r)) == (0, 0)

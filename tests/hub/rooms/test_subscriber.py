@@ -11,7 +11,7 @@ from broadcast_server.hub.rooms.subscriber import Subscriber
 from broadcast_server.messages import Member
 from broadcast_server.wire import frames
 
-from .test_room import drafts, publish, room
+from ...support.rooms import drafts, publish, room
 
 
 @pytest.fixture

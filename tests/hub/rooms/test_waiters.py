@@ -8,6 +8,7 @@ from broadcast_server.hub.rooms.waiters import Bells
 
 from ...support import wait_until
 from ...support.beside import during
+from ...support.inside import bells_in
 
 SECONDS = 10.0
 
@@ -22,7 +23,7 @@ def test_ring_wakes_all_who_wait() -> None:
         woken.release()
 
     with during(wait), during(wait):
-        assert wait_until(lambda: len(bells._bells) == 2)
+        assert wait_until(lambda: len(bells_in(bells)) == 2)
         bells.ring()
         assert woken.acquire(timeout=SECONDS) and woken.acquire(timeout=SECONDS)
     assert not bells
