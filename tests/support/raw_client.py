@@ -56,7 +56,7 @@ class RawClient:
         headers: Iterable[str] = (),
         rcvbuf: int | None = None,
         *,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         extra: bytes = b"",
     ) -> RawClient:
         """Open a connection and make the upgrade.
@@ -81,7 +81,7 @@ class RawClient:
         port: int = 0,
         rcvbuf: int | None = None,
         *,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
     ) -> RawClient:
         """Open the TCP connection only."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
