@@ -9,13 +9,13 @@ again with the same keys. The user's callbacks run here, with no lock held.
 from __future__ import annotations
 
 import datetime
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectFailed, ProtocolError, SendRefused
 from ..messages import Gap, Message, Presence
+from ..records import get_logger
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL, Ack, Trouble, Welcome
@@ -37,7 +37,7 @@ RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 class ClientLife:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import random
 import re
 import ssl
@@ -24,6 +23,7 @@ from typing import Any
 
 from ..errors import ProtocolError, PublishFailed, UsageError
 from ..messages import Message
+from ..records import get_logger
 from ..rules import MAX_SECONDS, bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
@@ -45,7 +45,7 @@ FETCH_SECONDS = 10.0
 MAX_HISTORY_BYTES = 64 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 # -- One message -------------------------------------------------------------------------------
