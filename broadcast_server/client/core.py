@@ -218,8 +218,9 @@ class ClientCore:
             self.outbox.put_locked(Outgoing(frames.TEXT, payload, None))
 
     def ask_locked(self) -> None:
-        """Ask who is here, unless that is asked already."""
-        if self.asked is None:
+        """Ask who is here, unless that is asked already, or the hub takes nothing at present: it
+        could have us ask again and again."""
+        if self.asked is None and not self.outbox.full:
             self.asked = next(self.refs)
             self.tell_locked(client_events.encode_who(self.asked))
 

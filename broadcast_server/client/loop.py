@@ -21,7 +21,7 @@ from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL, Ack, Trouble, Welcome
 from .core import ClientCore
 from .link import Link
-from .queues import Item
+from .queues import Item, held_bytes
 from .retries import back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
@@ -215,7 +215,7 @@ class ClientLife:
                     self._end_link_locked(link, *link.answer_close_locked(event))
                 elif isinstance(event, Message):
                     if self._core.membership.take_message(event):
-                        self._core.inbox.put_locked(event, size)
+                        self._core.inbox.put_locked(event, held_bytes(event, size))
                 elif opcode != frames.PONG:
                     self._take_event_locked(link, event, size, troubles)
             if failure is not None:
@@ -265,7 +265,7 @@ class ClientLife:
         elif isinstance(event, Gap):
             logger.info("%s: lost after %s: %s", self._core.url, event.since, event.reason)
             membership.take_gap(event)
-            self._core.inbox.put_locked(event, size)
+            self._core.inbox.put_locked(event, held_bytes(event, size))
         elif isinstance(event, Trouble):
             self._take_trouble_locked(event, troubles)
         else:
@@ -280,7 +280,7 @@ class ClientLife:
                 elif membership.incomplete:
                     self._core.ask_locked()
             if self._core.presence:
-                self._core.inbox.put_locked(event, size)
+                self._core.inbox.put_locked(event, held_bytes(event, size))
 
     def _open_locked(self, link: Link) -> None:
         link.welcomed = True

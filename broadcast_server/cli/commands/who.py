@@ -14,12 +14,15 @@ from ...rules import bearer
 from ...transport import tls
 from ...transport.deadlines import Deadline
 from ...wire import urls
+from ...wire.json_bounds import Bounds
 from ..io import target
 from ..io.streams import complain, write_stdout
 
 # How long to wait for the hub's list, and how much of it to take.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
+# A hundred thousand members in ten thousand rooms, about.
+WHO_BOUNDS = Bounds(4 * 1024 * 1024, 500_000, WHO_BYTES)
 
 
 def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -70,7 +73,7 @@ def _who_table(answer: Answer, room: str | None) -> str:
         raise LookupError(answer.detail() + target.hint(answer.status, False))
     lines = [("ROOM", "COUNT", "MEMBERS")]
     try:
-        for entry in answer.fields()["rooms"]:
+        for entry in answer.fields(WHO_BOUNDS)["rooms"]:
             members = [_who(member) for member in entry["members"]]
             more = int(entry["count"]) - len(members)
             if more > 0:  # the hub lists the first ones only
