@@ -24,7 +24,7 @@ from broadcast_server import (
     SendRefused,
     UsageError,
 )
-from broadcast_server.client import dialer, queues
+from broadcast_server.client import dialer, handshake, queues
 from broadcast_server.client.link import MAX_PONGS
 
 from ..support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, running_hub, wait_until
@@ -236,7 +236,7 @@ def test_answer_without_an_end_is_given_up() -> None:
         served = in_thread(serve)
         with pytest.raises(ConnectFailed, match="its answer has no end"):
             BroadcastClient(listening.url, open_timeout=1000.0).connect()
-        assert served.result(SECONDS) < 100 * dialer.MAX_ANSWER_BYTES
+        assert served.result(SECONDS) < 100 * handshake.MAX_BODY_BYTES
 
 
 def test_client_connects_once() -> None:
