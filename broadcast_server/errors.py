@@ -23,9 +23,15 @@ A wrong argument type is a plain ``TypeError``, a socket that cannot be bound a 
 
 from __future__ import annotations
 
+from .escapes import printable
+
 
 class BroadcastServerError(Exception):
-    """The root of every exception that this package defines."""
+    """The root of every exception that this package defines. Its text is one line, whatever the
+    peer has said: what could forge a line of a log or steer a terminal is escaped."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class HubError(BroadcastServerError):

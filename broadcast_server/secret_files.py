@@ -5,14 +5,14 @@ Whoever reads one says what is wrong with it by name, never by what is in it.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from pathlib import Path
 
 from .errors import AccessError
+from .records import get_logger
 
-logger = logging.getLogger("broadcast_server.access")
+logger = get_logger("broadcast_server.access")
 
 MAX_FILE_BYTES = 64 * 1024
 

@@ -128,3 +128,21 @@ def test_publish_failed_tells_what_the_hub_said() -> None:
     assert str(error) == "cannot publish to x: too many"
     bare = PublishFailed("no answer")
     assert (str(bare), bare.status, bare.retry_after) == ("no answer", None, None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionClosed(1000, "a\nb\x1b"),
+        ConnectFailed("a\nb\x1b"),
+        SendRefused("refused", "a\nb\x1b"),
+        PublishFailed("a\nb\x1b"),
+        MessagesLost("a\nb\x1b", "1-0", "2-0"),
+        UsageError("a\nb\x1b"),
+    ],
+)
+def test_text_of_an_error_is_one_line(error: BroadcastServerError) -> None:
+    """A program that logs or prints it lets no peer forge a line; attributes are as they came."""
+    assert r"a\nb\x1b" in str(error) and str(error).isprintable()
+    for said in ("reason", "detail"):
+        assert "\\n" not in getattr(error, said, "")

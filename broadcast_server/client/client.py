@@ -79,7 +79,8 @@ class BroadcastClient:
             ended a thread stays.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
-            close code 1009.
+            close code 1009. So does an event of so many parts that it would become far more in
+            memory than it is on the wire.
         max_queued_bytes: what `send` queues before it waits; each message counts 256 bytes more.
         on_state: called with each new `state` after the first "connecting".
         on_error: called with the `SendRefused` of a message that nobody waits for.

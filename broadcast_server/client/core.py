@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import logging
 import os
 import socket
 import ssl
@@ -18,6 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 
 from ..errors import BroadcastServerError, ConnectionClosed, SendRefused
+from ..records import get_logger
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames
 from . import dialer
@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.25
 MAX_REFUSED = 100
 MAX_REFUSED_BYTES = 4 * 1024 * 1024
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 class ClientCore:
@@ -218,8 +218,9 @@ class ClientCore:
             self.outbox.put_locked(Outgoing(frames.TEXT, payload, None))
 
     def ask_locked(self) -> None:
-        """Ask who is here, unless that is asked already."""
-        if self.asked is None:
+        """Ask who is here, unless that is asked already, or the hub takes nothing at present: it
+        could have us ask again and again."""
+        if self.asked is None and not self.outbox.full:
             self.asked = next(self.refs)
             self.tell_locked(client_events.encode_who(self.asked))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import urllib.parse
@@ -15,13 +14,14 @@ from ..rules import MAX_SECONDS
 from ..transport import tls
 from ..transport.connector import Connector
 from ..transport.deadlines import Deadline
+from ..wire import json_bounds
 from . import retries
+from .handshake import HandshakeSocket
 
 # What is longer is no sentence.
 MAX_DETAIL_CHARACTERS = 200
-# An answer that refuses may be a page for people.
-MAX_ANSWER_BYTES = 1024 * 1024
 PROTOCOL_HEADER = "sec-websocket-protocol"
+COOKIE_HEADER = "cookie"
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +66,9 @@ class Dialing:
         # The library would take a server that chooses none of its `subprotocols` for a broken one.
         given = {k.lower(): v for k, v in headers.items() if k.lower() == PROTOCOL_HEADER}
         offered = given.get(PROTOCOL_HEADER, subprotocol)
-        self._headers = {k: v for k, v in headers.items() if k.lower() != PROTOCOL_HEADER}
+        self._cookies = {k: v for k, v in headers.items() if k.lower() == COOKIE_HEADER}
+        special = (PROTOCOL_HEADER, COOKIE_HEADER)
+        self._headers = {k: v for k, v in headers.items() if k.lower() not in special}
         if offered:
             self._headers["Sec-WebSocket-Protocol"] = offered
         self._offered = [name.strip() for name in offered.split(",")]
@@ -95,7 +97,7 @@ class Dialing:
             # No redirects: the header lines may have a secret in them, which is for this host.
             connecting.connect(  # type: ignore[no-untyped-call]
                 self._url,
-                socket=_Answering(sock, deadline),
+                socket=HandshakeSocket(sock, self._cookies, deadline),
                 header=self._headers,
                 suppress_origin=True,
                 redirect_limit=0,
@@ -108,15 +110,16 @@ class Dialing:
                 )
             connector.take(sock)
         except websocket.WebSocketBadStatusException as error:
-            status = error.status_code  # None, whatever its type says, if there was no status line
-            why = f"HTTP status {status}" if status else "no HTTP at all"
+            status = error.status_code
+            why = f"HTTP status {status}"
             why += _detail(error.resp_headers or {}, error.resp_body)
             wait = retries.retry_after((error.resp_headers or {}).get("retry-after"))
             raise ConnectFailed(
                 f"cannot connect to {url}: the answer is {why}", status, wait
             ) from error
-        # What is no HTTP at all makes the library stumble in several ways.
-        except (websocket.WebSocketException, OSError, ValueError, IndexError) as error:
+        # RuntimeError: the library's jar of cookies was changed by another thread of the program
+        # while it was looked through; what was in it has no part in this.
+        except (websocket.WebSocketException, OSError, ValueError, RuntimeError) as error:
             status = connecting.status  # of a redirect; any other one is above
             if connector.was_cut:
                 why = "closed before it connected"
@@ -143,38 +146,6 @@ class Dialing:
         self._connector.leave_to_parent()
 
 
-class _Answering:
-    """A socket as websocket-client has it during the opening handshake.
-
-    Each of its steps gets what is left of one deadline: a server that sends its header byte by byte
-    would otherwise keep us for ever. And an answer has an end.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
-        self._deadline = deadline
-        self._received = 0
-
-    def gettimeout(self) -> float:
-        return self._deadline.left_or_late()
-
-    def send(self, data: bytes) -> int:
-        self._sock.settimeout(self._deadline.left_or_late())
-        self._sock.sendall(data)
-        return len(data)
-
-    def recv(self, size: int) -> bytes:
-        self._sock.settimeout(self._deadline.left_or_late())
-        data = self._sock.recv(size)
-        self._received += len(data)
-        if self._received > MAX_ANSWER_BYTES:
-            raise ValueError("its answer has no end")
-        return data
-
-    def close(self) -> None:
-        """Do nothing: who has made the socket closes it."""
-
-
 def masked_frame(opcode: int, payload: bytes) -> bytes:
     """Return a whole message or a control frame as a client must send it (RFC 6455 §5.3)."""
     return websocket.ABNF.create_frame(payload, opcode).format()
@@ -188,7 +159,7 @@ def _detail(headers: Mapping[str, str], body: bytes | None) -> str:
         if kind == "text/plain":
             detail: object = (body or b"").decode().strip()
         else:
-            detail = json.loads(body or b"")["detail"]
+            detail = json_bounds.loads(body or b"", json_bounds.EVENT)["detail"]
     except (ValueError, RecursionError, LookupError, TypeError):
         return ""
     if not isinstance(detail, str) or len(detail) > MAX_DETAIL_CHARACTERS:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
 import selectors
 import socket
 import ssl
@@ -19,14 +18,22 @@ from typing import Any, NamedTuple
 from ..transport import tls
 from ..transport.connector import Connector, Selector
 from ..transport.deadlines import Deadline
+from ..wire import json_bounds
+from ..wire.json_bounds import Bounds
 
 # What is longer is no sentence.
 MAX_DETAIL_CHARACTERS = 1000
 _TLS = {"http": False, "ws": False, "https": True, "wss": True}
+# What an answer may have beside its body: its head, and what chunks are framed with.
+_MORE_BYTES = 256 * 1024
 # A piece that TLS takes at once, and the deadline is looked at between two.
 _PIECE_BYTES = 64 * 1024
 # What says that the connection has broken, and not that somebody has refused.
 _BROKEN = (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead)
+
+
+# Of the objects that hubs answer: an id, a sentence, or some messages.
+ANSWER = json_bounds.EVENT._replace(bytes=64 * 1024 * 1024)
 
 
 class Answer(NamedTuple):
@@ -37,10 +44,10 @@ class Answer(NamedTuple):
     headers: http.client.HTTPMessage
     body: bytes
 
-    def fields(self) -> dict[str, Any]:
-        """Return the JSON object in the body, an empty one if there is none."""
+    def fields(self, bounds: Bounds = ANSWER) -> dict[str, Any]:
+        """Return the JSON object in the body, an empty one if there is none within the bounds."""
         try:
-            value = json.loads(self.body)
+            value = json_bounds.loads(self.body, bounds)
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
@@ -50,7 +57,7 @@ class Answer(NamedTuple):
         detail = self.fields().get("detail")
         if isinstance(detail, str) and 0 < len(detail) <= MAX_DETAIL_CHARACTERS:
             return detail
-        return f"HTTP status {self.status} {self.reason}".rstrip()
+        return f"HTTP status {self.status} {self.reason[:MAX_DETAIL_CHARACTERS]}".rstrip()
 
 
 def exchange(
@@ -126,7 +133,7 @@ class Exchanger:
         connection = self._connection
         if connection is None:
             connection = self._connection = _Connection(self._parts, self._context)
-        connection.set_deadline(deadline)
+        connection.bound(deadline, 2 * max_answer_bytes + _MORE_BYTES)
         kept = False
         try:
             if self.is_fresh:
@@ -192,14 +199,15 @@ class _Connection(http.client.HTTPConnection):
         assert parts.hostname is not None
         super().__init__(parts.hostname, parts.port or self.default_port)
         self._deadline = Deadline(0)
+        self._max_bytes = 0
         self._context = context
         self._socket: socket.socket | None = None
 
-    def set_deadline(self, deadline: Deadline) -> None:
-        """Let what follows take until then."""
-        self._deadline = deadline
+    def bound(self, deadline: Deadline, max_bytes: int) -> None:
+        """Let what follows take until then, and the answer have so many bytes, head included."""
+        self._deadline, self._max_bytes = deadline, max_bytes
         if isinstance(self.sock, _BoundedSocket):
-            self.sock.deadline = deadline
+            self.sock.deadline, self.sock.max_bytes = deadline, max_bytes
 
     def is_over(self) -> bool:
         """Whether the server has ended the connection, or says what nobody has asked for."""
@@ -219,7 +227,7 @@ class _Connection(http.client.HTTPConnection):
         finally:
             connector.close()  # what was not taken
         self._socket = sock
-        self.sock = _BoundedSocket(sock, self._deadline)
+        self.sock = _BoundedSocket(sock, self._deadline, self._max_bytes)
 
     def close_socket(self) -> None:
         """Close what `connect` has opened; http.client closes only what stands for it."""
@@ -229,11 +237,16 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _BoundedSocket:
-    """As much of a socket as http.client uses; each step gets what is left of the deadline."""
+    """As much of a socket as http.client uses; each step gets what is left of the deadline.
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+    An answer is bounded here and not only where it is read: http.client reads a chunk of the size
+    "-1" to the end of the stream, and heads with the status 100 as long as they come.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, max_bytes: int) -> None:
         self._sock = sock
         self.deadline = deadline
+        self.max_bytes = max_bytes
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
@@ -242,24 +255,29 @@ class _BoundedSocket:
             view = view[self._sock.send(view[:_PIECE_BYTES]) :]
 
     def makefile(self, mode: str, *args: Any) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self.deadline))
+        return io.BufferedReader(_Reader(self._sock, self.deadline, self.max_bytes))
 
     def close(self) -> None:
         """Do nothing: http.client calls this before it has read the answer."""
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline, max_bytes: int) -> None:
         super().__init__()
         self._sock = sock
         self._deadline = deadline
+        self._left = max_bytes
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         self._sock.settimeout(_seconds_left(self._deadline))
-        return self._sock.recv_into(buffer)
+        count = self._sock.recv_into(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise http.client.HTTPException("the answer has no end")
+        return count
 
 
 def _seconds_left(deadline: Deadline) -> float:

@@ -20,13 +20,13 @@ that has just lost its connection does not come back there, and says so.)
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import threading
 import warnings
 
 from .. import exits
 from ..errors import ConnectFailed, UsageError
+from ..records import get_logger
 from ..transport.deadlines import Deadline
 from ..wire import frames
 from .core import LOOK_SECONDS, ClientCore, all_clients
@@ -40,7 +40,7 @@ EXIT_SECONDS = 5.0
 # How many connections, one after the other, may have their time although none brings an answer.
 MAX_LINKS = 2
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 # -- Connecting --------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import socket
 import threading
 
+from ..records import get_logger
 from ..transport.channel import Channel
 from ..transport.deadlines import Deadline
 from ..wire import frames
@@ -26,7 +26,7 @@ from .queues import Outbox
 MAX_FRAGMENTS = 131_072
 MAX_PONGS = 64
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 class Link:

@@ -9,19 +9,19 @@ again with the same keys. The user's callbacks run here, with no lock held.
 from __future__ import annotations
 
 import datetime
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectFailed, ProtocolError, SendRefused
 from ..messages import Gap, Message, Presence
+from ..records import get_logger
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL, Ack, Trouble, Welcome
 from .core import ClientCore
 from .link import Link
-from .queues import Item
+from .queues import Item, held_bytes
 from .retries import back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
@@ -37,7 +37,7 @@ RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 class ClientLife:
@@ -215,7 +215,7 @@ class ClientLife:
                     self._end_link_locked(link, *link.answer_close_locked(event))
                 elif isinstance(event, Message):
                     if self._core.membership.take_message(event):
-                        self._core.inbox.put_locked(event, size)
+                        self._core.inbox.put_locked(event, held_bytes(event, size))
                 elif opcode != frames.PONG:
                     self._take_event_locked(link, event, size, troubles)
             if failure is not None:
@@ -265,7 +265,7 @@ class ClientLife:
         elif isinstance(event, Gap):
             logger.info("%s: lost after %s: %s", self._core.url, event.since, event.reason)
             membership.take_gap(event)
-            self._core.inbox.put_locked(event, size)
+            self._core.inbox.put_locked(event, held_bytes(event, size))
         elif isinstance(event, Trouble):
             self._take_trouble_locked(event, troubles)
         else:
@@ -280,7 +280,7 @@ class ClientLife:
                 elif membership.incomplete:
                     self._core.ask_locked()
             if self._core.presence:
-                self._core.inbox.put_locked(event, size)
+                self._core.inbox.put_locked(event, held_bytes(event, size))
 
     def _open_locked(self, link: Link) -> None:
         link.welcomed = True

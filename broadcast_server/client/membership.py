@@ -18,6 +18,8 @@ from ..wire.client_events import Ack, Welcome
 
 # Above so many members a room tells how many there are, and no names (docs/reference/protocol.md).
 MAX_TOLD_MEMBERS = 100
+# Of so many it keeps the names, whatever a hub tells of joins; a list has no more.
+MAX_KEPT_MEMBERS = 1000
 
 
 class Membership:
@@ -108,8 +110,11 @@ class Membership:
             self._members.pop(member.id, None)
         else:
             assert member is not None
-            if presence.kind == "join" or member.id in self._members:
+            is_known = member.id in self._members
+            if is_known or (presence.kind == "join" and len(self._members) < MAX_KEPT_MEMBERS):
                 self._members[member.id] = member
+            elif presence.kind == "join":
+                self._partial = True
             if presence.kind == "rename" and member.id == self.id:
                 self.name = member.name
 

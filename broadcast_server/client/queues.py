@@ -8,6 +8,7 @@ acknowledgement goes out again, in the old order and before anything new.
 from __future__ import annotations
 
 import collections
+import sys
 import threading
 import time
 from typing import NamedTuple
@@ -22,8 +23,25 @@ BATCH_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 8 * 1024 * 1024
 # What an entry of a queue costs beside its payload.
 ENTRY_BYTES = 256
+# What a member costs in a list of them.
+MEMBER_BYTES = 256
 
 Item = Message | Presence | Gap
+
+
+def held_bytes(item: Item, size: int) -> int:
+    """Return what an item holds beside its entry.
+
+    Args:
+        item: what has come.
+        size: the bytes of its frame's payload. A text may hold four times as much, where one of its
+            characters needs four bytes, and a list of members many times.
+    """
+    if isinstance(item, Message):
+        return sys.getsizeof(item.data)
+    if isinstance(item, Presence):
+        return size + MEMBER_BYTES * len(item.members)
+    return size
 
 
 class Inbox:

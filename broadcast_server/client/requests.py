@@ -11,8 +11,6 @@ time, and also when the hub is busy (429, 503).
 from __future__ import annotations
 
 import http.client
-import json
-import logging
 import random
 import re
 import ssl
@@ -24,6 +22,7 @@ from typing import Any
 
 from ..errors import ProtocolError, PublishFailed, UsageError
 from ..messages import Message
+from ..records import get_logger
 from ..rules import MAX_SECONDS, bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
@@ -42,10 +41,10 @@ MAX_PAUSE_SECONDS = 5.0
 
 FETCH_SECONDS = 10.0
 # The most that is taken of an answer with old messages, and of one message in it.
-MAX_HISTORY_BYTES = 64 * 1024 * 1024
+MAX_HISTORY_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 # -- One message -------------------------------------------------------------------------------
@@ -317,7 +316,7 @@ def fetch_last(
     reader = EventReader(MAX_MESSAGE_BYTES)
     reader.room = room
     try:
-        found = [reader.read(json.dumps(event).encode()) for event in answer.fields()["messages"]]
+        found = [reader.understand(event) for event in answer.fields()["messages"]]
     except (KeyError, TypeError, ProtocolError):
         raise LookupError("this is no hub: its answer has no messages") from None
     return [message for message in found if isinstance(message, Message)]

@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import datetime
 import http
-import logging
 import threading
 import time
 import traceback
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import HubStopped
 from ..messages import Id, Member, Message
+from ..records import get_logger
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from .backplane.interface import Backplane, Done, SenderGone
@@ -29,7 +29,7 @@ from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
 from .sessions import Sessions
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # With anything else whoever is refused would think that all is well.
 _REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)

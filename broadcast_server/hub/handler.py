@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ..messages import Member
 from ..networks import Network
+from ..records import get_logger
 from ..wire import events, frames
 from . import endpoints
 from .core import Core
@@ -49,7 +50,7 @@ finally:
 
 __all__ = ["HubHandler", "WebsocketServer"]
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512

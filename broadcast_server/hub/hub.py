@@ -8,7 +8,6 @@ hub is started, drained and stopped by any thread, and by more than one of them.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from .. import exits
 from ..errors import HubStopped, MessageTooBig, UsageError
 from ..messages import Member, Message
+from ..records import get_logger
 from ..rules import MAX_SECONDS
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
@@ -34,7 +34,7 @@ from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
 from .server import HubServer
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 Data = str | bytes
 Hub = TypeVar("Hub", bound="BroadcastHub")

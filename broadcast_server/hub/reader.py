@@ -8,12 +8,12 @@ acks.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from ..errors import HubStopped
 from ..messages import format_id
+from ..records import get_logger
 from ..wire import events, frames
 from ..wire.events import BadFrame
 from ..wire.frames import FrameDecoder
@@ -29,7 +29,7 @@ from .rooms.entries import ENTRY_BYTES, Accepted, Draft, encode, to_messages
 from .rooms.room import WAIT_SECONDS
 from .sessions import Session
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # What a client may still send after Close, in messages of the largest size, before it is cut off.
 _DISCARD_MESSAGES = 16

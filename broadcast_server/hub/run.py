@@ -6,7 +6,6 @@ one's. ``hub/hub.py`` decides when a run begins and ends, and which thread ends 
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import HubBusy
 from ..messages import Member, Message
+from ..records import get_logger
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from .backplane.interface import Backplane
@@ -29,7 +29,7 @@ from .rooms.room import WAIT_SECONDS
 from .rooms.waiters import Bells
 from .server import HubServer
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # Up to so many clients are no herd: all are told at once, and get the very same messages.
 HERD = 100

@@ -11,7 +11,6 @@ is decided by ``admission``.
 from __future__ import annotations
 
 import errno
-import logging
 import select
 import socket
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..networks import parse_network
+from ..records import get_logger
 from ..transport.listeners import Listeners, open_listeners
 from ..transport.tls_stream import TlsStream
 from .admission import Admission
@@ -32,7 +32,7 @@ from .http.host_header import own_names
 from .http.models import RETRY, Refusal
 from .rooms.waiters import Bells
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 Wire = socket.socket | TlsStream
 
@@ -40,8 +40,28 @@ Wire = socket.socket | TlsStream
 _EXHAUSTED_PAUSE_SECONDS = 0.05
 # How long a newcomer waits for a place, at most, if nobody is idle.
 _PLACE_SECONDS = 0.05
-# How often the log tells of connections that were cut off, at most.
+# How often the log tells of connections that were cut off, that got no thread, or that could not
+# be accepted, at most.
 _CROWD_SECONDS = 1.0
+
+
+class _Tally:
+    """Counts what happens to connections, and tells when the log may speak of it again: whoever
+    opens connections without end should not fill the log as well. For one thread."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._logged_at = -_CROWD_SECONDS
+
+    def add(self) -> int:
+        """Count one more; return how many there were since the last line, 0 if it is too early for
+        another one."""
+        self._count += 1
+        now = time.monotonic()
+        if now < self._logged_at + _CROWD_SECONDS:
+            return 0
+        many, self._count, self._logged_at = self._count, 0, now
+        return many
 
 
 class HubServer(WebsocketServer):  # type: ignore[misc]
@@ -78,8 +98,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._admission: Admission[Wire] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
-        # The accept thread's own: connections cut off since the last line in the log about it.
-        self._crowd, self._crowd_logged = 0, -_CROWD_SECONDS
+        # The accept thread's own: connections cut off, without a thread, and failures to accept.
+        self._crowd, self._threadless, self._unaccepted = _Tally(), _Tally(), _Tally()
         # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http and
         # _handed_over. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
@@ -138,7 +158,8 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             raise
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                logger.error("cannot accept: %s", error.strerror)
+                if self._unaccepted.add():
+                    logger.error("cannot accept: %s", error.strerror)
                 time.sleep(_EXHAUSTED_PAUSE_SECONDS)
             raise
         if self.core.tls is None:
@@ -190,26 +211,32 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
 
     def _note_crowd(self, host: str) -> None:
         self.core.count_refusal("handshake_slots")
-        self._crowd += 1
-        now = time.monotonic()
-        # Whoever opens connections without end should not fill the log as well.
-        if now >= self._crowd_logged + _CROWD_SECONDS:
+        if many := self._crowd.add():
             logger.warning(
                 "too many handshakes: %d connections were cut off to make room, now for %s",
-                self._crowd,
+                many,
                 host,
             )
-            self._crowd, self._crowd_logged = 0, now
 
     def process_request(self, request: Wire, client_address: Any) -> None:
-        """Start a client's thread; if there is none to be had, the caller closes the socket."""
+        """Start a client's thread; if there is none to be had, the connection is closed."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
         with self._registry_lock:
             # Before it runs: a stop waits for it also if it has not begun.
             self._sessions[request] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if many := self._threadless.add():
+                logger.error(
+                    "%d connections got no thread and were closed, now that of %s: %s",
+                    many,
+                    client_address[0],
+                    error,
+                )
+            self.shutdown_request(request)
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------
 

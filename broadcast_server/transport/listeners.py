@@ -14,14 +14,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import logging
 import os
 import selectors
 import socket
 from collections.abc import Sequence
 from typing import Any
 
-logger = logging.getLogger("broadcast_server.hub")
+from ..records import get_logger
+
+logger = get_logger("broadcast_server.hub")
 
 BACKLOG = 1024
 LOCALHOST = ("127.0.0.1", "::1")

@@ -8,16 +8,16 @@ files cannot be used the old ones stay.
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 import urllib.parse
 
 from ..errors import TlsError, UsageError
+from ..records import get_logger
 
 StrPath = str | os.PathLike[str]
 
-logger = logging.getLogger("broadcast_server.client")
+logger = get_logger("broadcast_server.client")
 
 
 class _Encrypted(Exception):

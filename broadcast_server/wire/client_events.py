@@ -4,6 +4,9 @@
 ``Message``, ``Presence`` and ``Gap``; the others are for the client itself. A frame that is no
 event at all is 1007, an event that the protocol does not allow 1002, and what is only unknown is
 ignored, so that a newer hub can say more than this client knows.
+
+A hub is a stranger, too. Nothing is parsed that would become far more than it is, and what is kept
+of an event for longer, such as names, has the length that the protocol allows.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .. import rules
 from ..errors import ProtocolError
 from ..messages import Gap, Member, Message, Presence, parse_id
+from . import json_bounds
 
 SUBPROTOCOL = "broadcast.v1.json"
 # What a message of so many bytes may become in JSON, each byte a "\u0001", and what is around it.
@@ -25,6 +30,12 @@ ESCAPED_BYTES = 6
 EVENT_BYTES = 1024 * 1024
 # A room's senders are the same ones over and over; of so many the last `Member` is kept.
 MAX_SENDERS = 4096
+# Of ids, codes and sessions; and of a room's path. A hub's have half as many at most.
+MAX_WORD_CHARACTERS = 256
+MAX_ROOM_CHARACTERS = 1024
+# What is longer is no sentence, and is cut.
+MAX_DETAIL_CHARACTERS = 1000
+MAX_COUNT = 2**53
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -77,6 +88,8 @@ class EventReader:
     def __init__(self, max_message_bytes: int) -> None:
         self.room: str | None = None
         self._max_message_bytes = max_message_bytes
+        # The longest lawful message is one in base64.
+        self._bounds = json_bounds.EVENT._replace(bytes=max_message_bytes * 4 // 3 + EVENT_BYTES)
         self._senders: dict[tuple[str | None, str | None], Member] = {}
         self._readers: Mapping[str, Callable[[dict[str, Any]], Event]] = {
             "message": self._message,
@@ -98,10 +111,20 @@ class EventReader:
             ProtocolError: this is none, or not one that may come now.
         """
         try:
-            event = json.loads(payload)
+            event = json_bounds.loads(payload, self._bounds)
+        except json_bounds.TooMuch as error:
+            raise ProtocolError(1009, f"the event is too big: {error}") from None
         # A number of 5,000 digits is a ValueError, too; brackets may be nested too deep.
         except (ValueError, RecursionError):
             raise ProtocolError(1007, "the frame is not JSON") from None
+        return self.understand(event)
+
+    def understand(self, event: object) -> Event | None:
+        """Return the event that a JSON value is; None for one of an unknown type.
+
+        Raises:
+            ProtocolError: as for `read`.
+        """
         if type(event) is not dict:
             raise ProtocolError(1007, "the frame is not a JSON object")
         kind = event.get("type")
@@ -148,9 +171,9 @@ class EventReader:
         key = (event["id"], event["name"])
         member = self._senders.get(key)
         if member is None:
-            for text in key:
-                if text is not None and type(text) is not str:
-                    raise TypeError("not a member")
+            if key[0] is not None:
+                _word(event, "id")
+            _name(event, "name")
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
             member = Member(key[0] or "", key[1], self.room or "", "")
@@ -172,14 +195,14 @@ class EventReader:
         return Presence("members", None, _count(event), self._members(event), None)
 
     def _welcome(self, event: dict[str, Any]) -> Welcome:
-        room = _text(event, "room")
+        room = _word(event, "room", MAX_ROOM_CHARACTERS)
         newest, after = _text(event, "newest"), _text(event, "after")
         parse_id(newest)
         parse_id(after)
         self.room = room  # the members below are in it
         return Welcome(
-            _text(event, "id"),
-            _text(event, "session"),
+            _word(event, "id"),
+            _word(event, "session"),
             _name(event, "name"),
             room,
             self._members(event),
@@ -231,17 +254,21 @@ def _ack(event: dict[str, Any]) -> Ack:
 
 def _gap(event: dict[str, Any]) -> Gap:
     parse_id(_text(event, "after"))
-    return Gap(_text(event, "reason"), _text(event, "since"), event["after"])
+    return Gap(_word(event, "reason"), _word(event, "since"), event["after"])
 
 
 def _trouble(event: dict[str, Any]) -> Trouble:
-    return Trouble(_text(event, "code"), _text(event, "detail"), _ref(event))
+    detail = _text(event, "detail")[:MAX_DETAIL_CHARACTERS]
+    detail.encode()  # a lone surrogate is a UnicodeEncodeError
+    return Trouble(_word(event, "code"), detail, _ref(event))
 
 
 def _ref(event: dict[str, Any]) -> int | str | None:
     value = event.get("ref")
     if value is not None and type(value) is not int and type(value) is not str:
         raise TypeError("ref is neither a text nor a whole number")
+    if type(value) is str and len(value) > MAX_WORD_CHARACTERS:
+        raise ValueError("ref is too long")
     return value
 
 
@@ -252,13 +279,23 @@ def _text(event: dict[str, Any], key: str) -> str:
     return value
 
 
+def _word(event: dict[str, Any], key: str, limit: int = MAX_WORD_CHARACTERS) -> str:
+    """Return a text that is kept, and may go out again, as a session does."""
+    value = _text(event, key)
+    if len(value) > limit or rules.has_control(value):
+        raise ValueError(f"{key} is too long, or has control characters")
+    return value
+
+
 def _name(event: dict[str, Any], key: str) -> str | None:
-    return None if event[key] is None else _text(event, key)
+    value = None if event[key] is None else _text(event, key)
+    rules.checked_name(value)
+    return value
 
 
 def _count(event: dict[str, Any]) -> int:
     value = event["count"]
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise TypeError("count is no count")
     return value
 

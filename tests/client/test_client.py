@@ -24,7 +24,7 @@ from broadcast_server import (
     SendRefused,
     UsageError,
 )
-from broadcast_server.client import dialer, queues
+from broadcast_server.client import dialer, handshake, queues
 from broadcast_server.client.link import MAX_PONGS
 
 from ..support import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, running_hub, wait_until
@@ -237,7 +237,7 @@ def test_answer_without_an_end_is_given_up() -> None:
         served = in_thread(serve)
         with pytest.raises(ConnectFailed, match="its answer has no end"):
             BroadcastClient(listening.url, open_timeout=1000.0).connect()
-        assert served.result(SECONDS) < 100 * dialer.MAX_ANSWER_BYTES
+        assert served.result(SECONDS) < 100 * handshake.MAX_BODY_BYTES
 
 
 def test_client_connects_once() -> None:
@@ -644,7 +644,7 @@ def test_frame_that_is_no_event_ends_the_client(raw: bytes, code: int) -> None:
 def test_event_may_be_bigger_than_the_message_in_it() -> None:
     """The limit is for messages: escapes and names do not count."""
     with event_pair(max_message_bytes=1000) as (client, server, _):
-        server.message(1, "\x01" * 1000, **{"from": {"id": "c2", "name": "\x01" * 64}})
+        server.message(1, "\x01" * 1000, **{"from": {"id": "c2", "name": '"' * 64}})
         assert client.recv(SECONDS).data == "\x01" * 1000
         server.message(2, "x" * 1001)
         assert server.recv_close()[0] == 1009
@@ -787,6 +787,26 @@ def test_list_is_asked_for_when_a_big_room_has_shrunk() -> None:
         server.send_event("members", members=[c9], count=1, ref=event["ref"])
         server.ping()
         assert [member.id for member in client.members] == ["c9"]
+
+
+def test_list_is_not_asked_for_by_a_hub_that_does_not_take_it() -> None:
+    """It could have a client ask again and again, and queue what it asks."""
+    with event_pair(max_queued_bytes=4096) as (client, server, _):
+        limit_buffers(client, server)
+        wave = b"".join(
+            bytes((0x81, len(event))) + event
+            for event in (
+                b'{"type":"count","count":50}',
+                b'{"type":"members","members":[],"count":50}',
+            )
+        )
+        asked = 0
+        for _ in range(20):
+            server.sock.sendall(wave * 1000)
+            asked += 1000
+        server.message(1)  # comes after all of them
+        assert client.recv(SECONDS).data == "1"
+        assert client.unaccepted <= 4096 // queues.ENTRY_BYTES + 1 < asked
 
 
 def test_plain_server_has_no_names_and_no_acknowledgements() -> None:

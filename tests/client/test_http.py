@@ -98,3 +98,30 @@ def test_deadline_is_for_all_of_it() -> None:
         finally:
             over.set()
     assert why(failed.value, 0.2) == "no answer in 0.2 s"
+
+
+@pytest.mark.parametrize(
+    ("head", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", bytes(65536)),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n" * 1000),
+    ],
+)
+def test_answer_without_an_end_is_given_up(head: bytes, again: bytes) -> None:
+    """http.client would read a chunk of -1 bytes, heads and trailers as long as they come."""
+    sent = 0
+
+    def flood(sock: socket.socket) -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError):
+            sock.sendall(head)
+            while True:
+                sock.sendall(again)
+                sent += len(again)
+
+    with serving(flood) as server:
+        with pytest.raises(http.client.HTTPException, match="no end"):
+            exchange(urls.split(server.url), "GET", "/", {}, None, Deadline(SECONDS), 1000)
+    # Beside what was read there are the buffers of the two sockets.
+    assert sent < 16 * 1024 * 1024

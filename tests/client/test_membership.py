@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from broadcast_server.client.membership import Membership
+from broadcast_server.client.membership import MAX_KEPT_MEMBERS, Membership
 from broadcast_server.messages import Gap, Member, Message, Presence
 from broadcast_server.wire.client_events import Ack, Welcome
 
@@ -126,3 +126,14 @@ def test_list_of_a_room_that_was_too_big_is_asked_for_again() -> None:
     assert not membership.incomplete
     membership.take_presence(Presence("join", member(3), 3, (), None))
     assert not membership.incomplete
+
+
+def test_members_are_not_kept_without_end() -> None:
+    """A hub that tells of ever more joins has the list asked for, as where a room is too big."""
+    membership = welcomed()
+    for number in range(3, MAX_KEPT_MEMBERS + 500):
+        membership.take_presence(Presence("join", member(number), 50, (), None))
+    assert len(membership.members()) == MAX_KEPT_MEMBERS
+    assert membership.incomplete
+    membership.take_presence(Presence("rename", member(3, "x"), 50, (), None))
+    assert member(3, "x") in membership.members()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import sys
 import threading
 
 import pytest
 
 from broadcast_server.client import queues
-from broadcast_server.client.queues import BATCH_BYTES, ENTRY_BYTES, Inbox, Outbox, Outgoing
-from broadcast_server.messages import Gap
+from broadcast_server.client.queues import (
+    BATCH_BYTES,
+    ENTRY_BYTES,
+    MEMBER_BYTES,
+    Inbox,
+    Outbox,
+    Outgoing,
+    held_bytes,
+)
+from broadcast_server.messages import Gap, Member, Message, Presence
 from broadcast_server.wire.frames import TEXT
 
 SECONDS = 10.0
@@ -124,3 +134,14 @@ def test_rewound_outbox_begins_with_what_has_no_answer() -> None:
         assert outbox.take_locked() == [frame(2, 2), frame(5, 5)]
         outbox.clear_locked()
         assert (outbox.bytes, outbox.pending) == (0, False)
+
+
+def test_what_came_counts_with_what_it_holds() -> None:
+    """A text by its widest character, a list by its members; not by its bytes on the wire."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for data, least in (("x" * 1000, 1000), ("x" * 999 + "\U0001f600", 4000), (b"x" * 1000, 1000)):
+        held = held_bytes(Message(data, "/r", None, now, None), 1010)
+        assert least <= held == sys.getsizeof(data) < least + 100
+    members = tuple(Member(f"c{number}", None, "/r", "") for number in range(10))
+    assert held_bytes(Presence("members", None, 10, members, None), 300) == 300 + 10 * MEMBER_BYTES
+    assert held_bytes(Gap("trimmed", "1-0", "2-0"), 70) == 70

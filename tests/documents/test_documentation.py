@@ -142,9 +142,7 @@ def logged() -> set[tuple[str, str, str]]:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
-        name = re.search(
-            r'^logger = logging.getLogger\("broadcast_server\.(\w+)"\)', text, re.MULTILINE
-        )
+        name = re.search(r'^logger = get_logger\("broadcast_server\.(\w+)"\)', text, re.MULTILINE)
         for call in ast.walk(tree):
             if not isinstance(call, ast.Call) or ast.unparse(call.func)[:7] != "logger.":
                 continue

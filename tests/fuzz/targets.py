@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import target_events, target_frames, target_http, target_tokens, target_values
+from . import target_client, target_events, target_frames, target_http, target_tokens, target_values
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -49,6 +49,7 @@ TARGETS = {
         Target("urls", target_values.run_urls, 1),
         Target("answers", target_values.run_answers, 1),
         Target("tokens", target_tokens.run, 2),
+        Target("client", target_client.run, 4),
     )
 }
 

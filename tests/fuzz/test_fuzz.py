@@ -41,6 +41,8 @@ OUTCOMES = {
     "answers": {"seconds", "none"},
     "tokens": {"header: shared", "header: 401", "unreadable", "granted", "shared", "401",
                "signed: granted", "signed: 401", "signed: 403"},
+    "client": {"ConnectFailed", "ConnectionClosed", "ProtocolError", "PublishFailed", "published",
+               "history of 1", "history of 0", "no history"},
 }  # fmt: skip
 
 

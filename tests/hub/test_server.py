@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import ssl
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Message
+from broadcast_server.hub import server as server_module
 from broadcast_server.transport.tls_stream import TlsStream
 
 from ..support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
@@ -166,9 +168,12 @@ def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
     assert held == [True]
 
 
-def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its connection is closed, the fault is logged, and the next client comes in."""
+def test_client_without_a_thread_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is closed, one line a second says so, and the next client comes in."""
     start = threading.Thread.start
+    monkeypatch.setattr(server_module, "_CROWD_SECONDS", 1000.0)
 
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -176,8 +181,19 @@ def test_client_without_a_thread_leaves_nothing_behind(monkeypatch: pytest.Monke
     with running_hub() as hub:
         server = server_of(hub)
         monkeypatch.setattr(threading.Thread, "start", fail)
+        for _ in range(3):
+            with RawClient.open(port=hub.port) as client:
+                client.recv_eof()
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert record.getMessage() == (
+            "1 connections got no thread and were closed, now that of 127.0.0.1: "
+            "can't start new thread"
+        )
+        assert record.exc_info is None
+        monkeypatch.setattr(server_module, "_CROWD_SECONDS", 0.0)
         with RawClient.open(port=hub.port) as client:
             client.recv_eof()
+        assert caplog.records[-1].getMessage().startswith("3 connections got no thread")
         monkeypatch.setattr(threading.Thread, "start", start)
         assert not sessions_of(server)
         with RawClient.connect(port=hub.port) as client:

@@ -123,7 +123,7 @@ def test_what_is_unknown_is_ignored() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"x", b"[]", b"1", b'"x"', b"null", b'{"type":"count"', b"[" * 100_000, b"1" * 10_000],
+    [b"", b"x", b"[]", b"1", b'"x"', b"null", b'{"type":"count"', b"[" * 60_000, b"1" * 10_000],
 )
 def test_what_is_no_json_object_is_1007(raw: bytes) -> None:
     """Also when it is too deep or too long a number to be read."""
@@ -239,3 +239,85 @@ def test_senders_are_kept_once_and_not_without_end(monkeypatch: pytest.MonkeyPat
         assert len(senders_in(reader)) <= 3
     assert seen[0] is seen[1]
     assert [member.id for member in seen] == ["n1", "n1", "n2", "n3", "n4", "n5"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        MESSAGE | {"from": {"id": "c7", "name": "n" * 65}},
+        MESSAGE | {"from": {"id": "c7", "name": "a\nb"}},
+        MESSAGE | {"from": {"id": "c" * 257, "name": None}},
+        MESSAGE | {"from": {"id": "\ud800", "name": None}},
+        {"type": "count", "count": 2**53 + 1},
+        {"type": "gap", "reason": "r" * 257, "since": "1-0", "after": "2-0"},
+        {"type": "gap", "reason": "", "since": "1" * 257, "after": "2-0"},
+        {"type": "error", "code": "c" * 257, "detail": "", "ref": None},
+        {"type": "error", "code": "", "detail": "\ud800", "ref": None},
+        {"type": "ack", "id": "2-0", "ref": "r" * 257},
+        {"type": "rename", "member": {"id": "c7", "name": "b"}, "old": "\ud800", "count": 1},
+    ],
+)
+def test_what_is_kept_is_short(event: dict[str, Any]) -> None:
+    """A hub fills no client with names, ids and reasons, and none that cannot go out again."""
+    with pytest.raises(ProtocolError) as caught:
+        read(event)
+    assert caught.value.code == 1002
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"session": "s" * 257}, {"session": "\ud800"}, {"session": "a\r\nb"}, {"room": "/" * 1025},
+     {"name": "\ud800"}, {"id": "\x00"}],
+)  # fmt: skip
+def test_welcome_whose_words_cannot_be_kept_is_1002(changed: dict[str, Any]) -> None:
+    """With such a session or name the client could not come back: its request would be none."""
+    with pytest.raises(ProtocolError) as caught:
+        read(WELCOME | changed, welcomed=False)
+    assert caught.value.code == 1002
+
+
+def test_detail_of_an_error_is_cut() -> None:
+    """It is a sentence, and a client keeps a hundred of them."""
+    event = {"type": "error", "code": "bad_field", "detail": "d" * 5000, "ref": 3}
+    assert read(event) == Trouble("bad_field", "d" * 1000, 3)
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['"x":[' + "[]," * 100_000 + "0]", '"x":' + "[" * 100_000, '"x":"' + "x" * 2_000_000 + '"',
+     '"x":[' + '"",' * 40_000 + "0]"],
+    ids=["lists", "nested", "long", "strings"],
+)  # fmt: skip
+def test_event_of_too_many_parts_is_1009_and_not_parsed(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any type: as objects it would have thirty times its size."""
+    reader = EventReader(LIMIT)
+    reader.read(json.dumps(WELCOME).encode())
+    parsed: list[bytes] = []
+    monkeypatch.setattr(json, "loads", parsed.append)
+    with pytest.raises(ProtocolError) as caught:
+        reader.read(f'{{"type":"new",{more}}}'.encode())
+    assert caught.value.code == 1009 and parsed == []
+
+
+def test_longest_lawful_events_are_read() -> None:
+    """A thousand members with the longest names, and a message of escapes only."""
+    here = [{"id": f"c{number}", "name": "\U0001f600" * 64} for number in range(1000)]
+    for escaped in (True, False):
+        for indent in (None, 4):
+            event = {"type": "members", "members": here, "count": 1000}
+            reader = EventReader(LIMIT)
+            reader.read(json.dumps(WELCOME).encode())
+            text = json.dumps(event, ensure_ascii=escaped, indent=indent).encode()
+            listed = reader.read(text)
+            assert isinstance(listed, Presence) and len(listed.members) == 1000
+    reader = EventReader(1 << 20)
+    reader.read(json.dumps(WELCOME).encode())
+    for data in ("\x01" * (1 << 20), "x" * (1 << 20)):
+        message = reader.read(json.dumps(MESSAGE | {"data": data}).encode())
+        assert isinstance(message, Message) and message.data == data
+    binary = {key: MESSAGE[key] for key in MESSAGE if key != "data"}
+    binary["data_base64"] = base64.b64encode(bytes(1 << 20)).decode()
+    message = reader.read(json.dumps(binary).encode())
+    assert isinstance(message, Message) and message.data == bytes(1 << 20)

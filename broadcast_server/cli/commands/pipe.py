@@ -29,10 +29,10 @@ from collections.abc import Iterator
 
 from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectionClosed, MessagesLost, SendRefused, UsageError
+from ...escapes import printable
 from ...messages import Gap, Member, Message, Presence
 from ...transport.deadlines import Deadline
 from ..io.endings import ending
-from ..io.logs import printable
 from ..io.streams import Lines, complain, warn, write_stdout
 
 # How long the hub may be silent, or away, at the end of the input.

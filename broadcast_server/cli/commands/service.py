@@ -13,7 +13,6 @@ functions run on the main thread.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import signal
@@ -22,6 +21,7 @@ import types
 from typing import TYPE_CHECKING
 
 from ...errors import HubStopped
+from ...records import get_logger
 from ..io.signals import SAME_SECONDS
 from ..io.streams import complain
 from ..io.systemd import Notifier
@@ -34,7 +34,7 @@ CHECK_SECONDS = 1.0
 
 Signals = queue.SimpleQueue[signal.Signals]
 
-logger = logging.getLogger("broadcast_server.cli")
+logger = get_logger("broadcast_server.cli")
 
 
 def catch_signals() -> Signals:

@@ -7,7 +7,6 @@ logging, its descriptor limit, its standard streams. All functions run on the ma
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import resource
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import AccessError, TlsError, UsageError
+from ...records import get_logger
 from ..io import logs, systemd
 from ..io.streams import complain, write_stdout
 from . import service
@@ -22,7 +22,7 @@ from . import service
 # Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
 OWN_DESCRIPTORS = 32
 
-logger = logging.getLogger("broadcast_server.cli")
+logger = get_logger("broadcast_server.cli")
 
 
 def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:

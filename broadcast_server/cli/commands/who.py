@@ -9,16 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...client.http import Answer, exchange, why
+from ...escapes import printable
 from ...rules import bearer
 from ...transport import tls
 from ...transport.deadlines import Deadline
 from ...wire import urls
-from ..io import logs, target
+from ...wire.json_bounds import Bounds
+from ..io import target
 from ..io.streams import complain, write_stdout
 
 # How long to wait for the hub's list, and how much of it to take.
 WHO_SECONDS = 10.0
 WHO_BYTES = 64 * 1024 * 1024
+# A hundred thousand members in ten thousand rooms, about.
+WHO_BOUNDS = Bounds(4 * 1024 * 1024, 500_000, WHO_BYTES)
 
 
 def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
@@ -69,17 +73,17 @@ def _who_table(answer: Answer, room: str | None) -> str:
         raise LookupError(answer.detail() + target.hint(answer.status, False))
     lines = [("ROOM", "COUNT", "MEMBERS")]
     try:
-        for entry in answer.fields()["rooms"]:
+        for entry in answer.fields(WHO_BOUNDS)["rooms"]:
             members = [_who(member) for member in entry["members"]]
             more = int(entry["count"]) - len(members)
             if more > 0:  # the hub lists the first ones only
                 members.append(f"and {more} more")
-            path = logs.printable(str(entry["room"]))
+            path = printable(str(entry["room"]))
             lines.append((path, str(int(entry["count"])), ", ".join(members)))
     except (KeyError, TypeError, ValueError):
         raise LookupError("this is no hub: its answer has no rooms") from None
     if len(lines) == 1:
-        return f"nobody is in {'any room' if room is None else logs.printable(room)}\n"
+        return f"nobody is in {'any room' if room is None else printable(room)}\n"
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     return "".join(
         f"{path:{widths[0]}}  {count:>{widths[1]}}  {members}\n" for path, count, members in lines
@@ -90,6 +94,6 @@ def _who(member: Mapping[str, Any]) -> str:
     """Return what a member is called in a list; nobody's name makes two of them."""
     name = member["name"]
     if name is None:
-        return logs.printable(str(member["id"]))
-    name = logs.printable(str(name))
+        return printable(str(member["id"]))
+    name = printable(str(name))
     return json.dumps(name, ensure_ascii=False) if "," in name else name

@@ -11,8 +11,8 @@ import datetime
 import json
 from typing import Any
 
+from ...escapes import printable
 from ...messages import Message
-from .logs import printable
 
 
 def encode(form: str, message: Message) -> bytes:

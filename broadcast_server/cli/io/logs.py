@@ -13,10 +13,10 @@ import json
 import logging
 import os
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterator
 
+from ...escapes import printable
 from ...transport.deadlines import Deadline
 
 # Records that may wait to be written, and how long the end of the process waits for them.
@@ -24,22 +24,6 @@ MAX_WAITING = 10_000
 FLUSH_SECONDS = 1.0
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-# What str.isprintable() takes for a letter, a mark or a symbol, and nobody sees.
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0]")
-
-
-def printable(text: str) -> str:
-    """Return `text` with every character escaped that could steer a terminal or forge a line.
-
-    Among them are those that turn the direction of writing and those that have no width. Letters of
-    every script stay as they are.
-    """
-    if text.isprintable() and not _INVISIBLE.search(text):
-        return text
-    return "".join(
-        ascii(c)[1:-1] if not c.isprintable() or _INVISIBLE.match(c) else c for c in text
-    )
 
 
 class TextFormatter(logging.Formatter):
@@ -52,7 +36,7 @@ class TextFormatter(logging.Formatter):
         name, message = record.name, printable(record.getMessage())
         line = f"{_time(record)} {record.levelname} {name}: {message}"
         if record.exc_info:
-            more = self.formatException(record.exc_info).split("\n")
+            more = _traceback(self, record).split("\n")
             line = "\n".join([line, *map(printable, more)])
         return line
 
@@ -68,7 +52,7 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = _traceback(self, record)
         for name, value in vars(record).items():
             if name not in _STANDARD_FIELDS:
                 fields[name] = value
@@ -197,6 +181,12 @@ def redirected(write: Callable[[str], object]) -> Iterator[None]:
     finally:
         handler.flush()
         handler.instead = None
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Return a record's traceback: what the package's loggers have made of it, if it is theirs."""
+    assert record.exc_info
+    return record.exc_text or formatter.formatException(record.exc_info)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -8,6 +8,7 @@ import select
 import sys
 from typing import TextIO
 
+from ...escapes import printable
 from . import logs
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -33,7 +34,7 @@ def _tell(command: str, text: str) -> None:
     logs.flush()
     prog = f"broadcast-server {command}".rstrip()
     try:
-        print(logs.printable(f"{prog}: {text}"), file=sys.stderr, flush=True)
+        print(printable(f"{prog}: {text}"), file=sys.stderr, flush=True)
     except OSError:
         _lead_nowhere(sys.stderr)
 

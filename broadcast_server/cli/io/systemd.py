@@ -11,13 +11,14 @@ Nothing here changes what a hub does where no manager asks for it. The main thre
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
 from collections.abc import MutableMapping
 
-logger = logging.getLogger("broadcast_server.cli")
+from ...records import get_logger
+
+logger = get_logger("broadcast_server.cli")
 
 FIRST_DESCRIPTOR = 3
 # A manager that does not read must not hold up the hub.

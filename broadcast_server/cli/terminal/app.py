@@ -12,7 +12,6 @@ once. Here that is only shown.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectFailed, ConnectionClosed, SendRefused, UsageError
 from ...messages import Gap, Message, Presence, parse_id
+from ...records import get_logger
 from ...transport.deadlines import Deadline
 from ...wire import urls
 from ..io import logs
@@ -46,7 +46,7 @@ FAREWELL_SECONDS = 10.0
 # What reading and writing say when there is no terminal any more.
 GONE = (errno.EIO, errno.ENXIO, errno.EPIPE)
 
-logger = logging.getLogger("broadcast_server.cli")
+logger = get_logger("broadcast_server.cli")
 
 
 class Terminal:

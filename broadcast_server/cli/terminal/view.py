@@ -17,8 +17,8 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
+from ...escapes import printable
 from ...messages import Gap, Member, Message, Presence
-from ..io.logs import printable
 
 Line = list[tuple[str, str]]  # (style, text)
 

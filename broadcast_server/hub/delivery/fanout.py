@@ -12,7 +12,6 @@ that has something new, timers. The thread sleeps only when all of it is empty.
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import threading
 import time
@@ -21,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...messages import format_id
+from ...records import get_logger
 from ...settings import Settings
 from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
@@ -33,7 +33,7 @@ from .mailbox import Mailbox, Post
 from .timers import NEVER, Timers
 from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # The bounds between which the times of passes are counted.
 PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

@@ -7,17 +7,17 @@ thread.
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 
+from ...records import get_logger
 from ...settings import Settings
 from ...transport.tls_stream import ByteStream
 from .connection import Connection
 from .timers import NEVER, Timers
 from .writer import ClientWriter
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # Between two looks that both find no answer to a ping.
 LAST_LOOK_SECONDS = 0.25

@@ -9,13 +9,13 @@ Everything here runs on the fan-out's thread and never blocks.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import time
 from collections.abc import Callable
 
 from ...messages import format_id
+from ...records import get_logger
 from ...settings import Settings
 from ...wire import frames
 from ..rooms import encodings
@@ -26,7 +26,7 @@ from .batches import LogBatch, Range
 from .connection import Connection
 from .timers import Timers
 
-logger = logging.getLogger("broadcast_server.hub")
+logger = get_logger("broadcast_server.hub")
 
 # The most that one client is offered in one pass, so that rooms and clients take turns.
 BATCH_BYTES = 256 * 1024

@@ -16,11 +16,11 @@ for which a public key counts as a secret (RFC 8725 §2.1). PyJWT is imported wh
 from __future__ import annotations
 
 import hmac
-import logging
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import AccessError
+from ...records import get_logger
 from ...secret_files import read_file, read_tokens
 from ...settings import Settings
 from .access import AccessRequest, Grant, forbidden, unknown
@@ -29,7 +29,7 @@ from .models import Refusal
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-logger = logging.getLogger("broadcast_server.access")
+logger = get_logger("broadcast_server.access")
 
 # Clocks of issuer and hub may differ by so much: a token counts that much longer, and earlier.
 LEEWAY_SECONDS = 30
