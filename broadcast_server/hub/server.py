@@ -42,7 +42,7 @@ _EXHAUSTED_PAUSE_SECONDS = 0.05
 _PLACE_SECONDS = 0.05
 # How often the log tells of connections that were cut off, that got no thread, or that could not
 # be accepted, at most.
-_CROWD_SECONDS = 1.0
+CROWD_SECONDS = 1.0
 
 
 class _Tally:
@@ -51,14 +51,14 @@ class _Tally:
 
     def __init__(self) -> None:
         self._count = 0
-        self._logged_at = -_CROWD_SECONDS
+        self._logged_at = -CROWD_SECONDS
 
     def add(self) -> int:
         """Count one more; return how many there were since the last line, 0 if it is too early for
         another one."""
         self._count += 1
         now = time.monotonic()
-        if now < self._logged_at + _CROWD_SECONDS:
+        if now < self._logged_at + CROWD_SECONDS:
             return 0
         many, self._count, self._logged_at = self._count, 0, now
         return many

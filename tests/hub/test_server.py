@@ -173,7 +173,7 @@ def test_client_without_a_thread_leaves_nothing_behind(
 ) -> None:
     """Its connection is closed, one line a second says so, and the next client comes in."""
     start = threading.Thread.start
-    monkeypatch.setattr(server_module, "_CROWD_SECONDS", 1000.0)
+    monkeypatch.setattr(server_module, "CROWD_SECONDS", 1000.0)
 
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -190,7 +190,7 @@ def test_client_without_a_thread_leaves_nothing_behind(
             "can't start new thread"
         )
         assert record.exc_info is None
-        monkeypatch.setattr(server_module, "_CROWD_SECONDS", 0.0)
+        monkeypatch.setattr(server_module, "CROWD_SECONDS", 0.0)
         with RawClient.open(port=hub.port) as client:
             client.recv_eof()
         assert caplog.records[-1].getMessage().startswith("3 connections got no thread")
