@@ -27,7 +27,7 @@ from .rates import Pace
 from .rooms.encodings import JSON
 from .rooms.entries import ENTRY_BYTES, Accepted, Draft, encode, to_messages
 from .rooms.room import WAIT_SECONDS
-from .sessions import Session
+from .sessions import RENEW_SECONDS, Session
 
 logger = logging.getLogger("broadcast_server.hub")
 
@@ -87,6 +87,7 @@ class Reader:
         "_may_publish",
         "_may_rename",
         "_pace",
+        "_renew_at",
         "_session",
         "_slowed",
         "core",
@@ -107,6 +108,7 @@ class Reader:
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
+        self._renew_at = NEVER if session is None else time.monotonic() + RENEW_SECONDS
         self._pace = Pace(settings.max_rate)
         self._control_pace: Pace | None = None  # made when first needed
         self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
@@ -120,6 +122,9 @@ class Reader:
         if client.expires != NEVER and time.monotonic() >= client.expires:
             self._close(client, 1008, "token expired")
             return
+        # Of a silent client the pongs come by here.
+        if client.quiet_since >= self._renew_at:
+            self._renew_session(client)
         batch = Intake(client)
         decoder = self._decoder
         is_json = client.form is JSON
@@ -212,10 +217,15 @@ class Reader:
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
             told = client.room.rename(client, event.name)
-            if self._session is not None:
-                self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
         return batch
+
+    def _renew_session(self, client: Connection) -> None:
+        """Give a client that stays for days what it can come back with, before the old one ends."""
+        assert self._session is not None
+        self._renew_at = client.quiet_since + RENEW_SECONDS
+        token = self.core.sessions.token(self._session, client.member.name)
+        self._queue(client, events.session(token))
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""

@@ -6,7 +6,7 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ..support import BINARY, CLOSE, RawClient, running_hub, wait_until
+from ..support import BINARY, CLOSE, PONG, RawClient, running_hub, wait_until
 from ..support.inside import fanout_of, sleeps
 from ..support.json_peer import Peer
 
@@ -98,6 +98,32 @@ def test_session_keeps_the_client_and_replaces_a_half_dead_one(hub: BroadcastHub
             assert new.recv() | {"time": ""} == {
                 "type": "message", "id": None, "time": "", "from": None, "data": "direct"
             }  # fmt: skip
+
+
+def test_client_that_comes_back_keeps_its_name(hub: BroadcastHub) -> None:
+    """The one that it has now while its old connection is here, else the one in its session."""
+    with Peer(hub, "/r?name=ann") as old:
+        old.send(type="name", name="anna")
+        assert old.recv()["type"] == "rename"
+        with Peer(hub, f"/r?session={old.welcome['session']}") as new:
+            assert new.welcome["name"] == "anna"
+            token = new.welcome["session"]
+    assert wait_until(lambda: not hub.members("/r"))
+    with Peer(hub, f"/r?session={token}") as last:
+        assert (last.welcome["id"], last.welcome["name"]) == (old.welcome["id"], "anna")
+
+
+def test_client_that_stays_gets_a_new_session(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the old one ends; with the name that it has now. One pong is enough."""
+    monkeypatch.setattr("broadcast_server.hub.reader.RENEW_SECONDS", 0.0)
+    with Peer(hub, "/r?name=ann") as old:
+        old.raw.send_frame(PONG, b"")
+        renewed = old.recv()
+        assert renewed.keys() == {"type", "session"} and renewed["type"] == "session"
+    with Peer(hub, f"/r?session={renewed['session']}") as new:
+        assert (new.welcome["id"], new.welcome["name"]) == (old.welcome["id"], "ann")
 
 
 def test_since_that_is_not_held_is_a_gap() -> None:

@@ -42,7 +42,8 @@ class Joined(Generic[S]):
 
     Attributes:
         told: the clients for which something was queued.
-        replaced: the one whose place it has taken, which is to be closed.
+        replaced: of two connections of one client the older one, which is to be closed: mostly the
+            one whose place the new one has taken; the new one itself if it was overtaken.
     """
 
     told: list[S]
