@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..messages import Member
-from ..networks import Network
+from ..networks import Network, owner_of
 from ..wire import events, frames
 from . import endpoints
 from .core import Core
@@ -226,6 +226,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         """
         core = self.core
         headers = join.headers if isinstance(join, Stream) else ()
+        owner = owner_of(self.address.host, grant.name)
         number = self.server._new_client_(self)
         if isinstance(number, Refusal):
             return number.with_headers(headers)
@@ -247,7 +248,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         gap = core.gap_of(join.since)
         while True:
             try:
-                room = core.rooms.open(join.room, self.address.host)
+                room = core.rooms.open(join.room, owner)
             except NoRoom as error:
                 return Refusal(503, str(error), (*RETRY, *headers), error.reason)
             client = Connection(
@@ -294,7 +295,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             raise
         self._http = None  # frees the parser
         self._grant = grant
-        self._start(client, trailing, session)
+        self._start(client, trailing, session, owner)
         return None
 
     def _name_of(self, session: Session) -> str | None:
@@ -320,9 +321,11 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
 
         return welcome
 
-    def _start(self, client: Connection, trailing: bytes, session: Session | None) -> None:
+    def _start(
+        self, client: Connection, trailing: bytes, session: Session | None, owner: str
+    ) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, session, self._grant)
+        self._reader = Reader(self.core, client, session, self._grant, owner)
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

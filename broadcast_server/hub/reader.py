@@ -17,7 +17,7 @@ from ..messages import format_id
 from ..wire import events, frames
 from ..wire.events import BadFrame
 from ..wire.frames import FrameDecoder
-from .backplane.interface import SenderGone
+from .backplane.interface import KEY_REUSED, KEY_REUSED_TEXT, SenderGone
 from .core import Core, Refused
 from .delivery.connection import Connection
 from .delivery.timers import NEVER
@@ -25,7 +25,7 @@ from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
 from .rates import Pace
 from .rooms.encodings import JSON
-from .rooms.entries import ENTRY_BYTES, Accepted, Draft, encode, to_messages
+from .rooms.entries import ENTRY_BYTES, Accepted, Draft, Key, encode, fingerprint, to_messages
 from .rooms.room import WAIT_SECONDS
 from .sessions import RENEW_SECONDS, Session
 
@@ -60,7 +60,7 @@ class Intake:
         self.refs: list[events.Ref] = []
         self.cost = 0
 
-    def add(self, frame: bytes, key: str | None = None, ref: events.Ref = None) -> None:
+    def add(self, frame: bytes, key: Key | None = None, ref: events.Ref = None) -> None:
         self.drafts.append(Draft(self.client.number, frame, self.client.member, key))
         if self.client.form is JSON:
             self.refs.append(ref)
@@ -75,6 +75,7 @@ class Reader:
         client: the client, a member of its room.
         session: what it can come back with; None for a plain client.
         grant: what it may do.
+        owner: who counts as the owner of its keys (``networks.owner_of``).
     """
 
     # Every idle client has one.
@@ -86,6 +87,7 @@ class Reader:
         "_errors",
         "_may_publish",
         "_may_rename",
+        "_owner",
         "_pace",
         "_renew_at",
         "_session",
@@ -94,9 +96,15 @@ class Reader:
     )
 
     def __init__(
-        self, core: Core, client: Connection, session: Session | None, grant: Grant
+        self,
+        core: Core,
+        client: Connection,
+        session: Session | None,
+        grant: Grant,
+        owner: str = "",
     ) -> None:
         self.core = core
+        self._owner = owner
         self._client = client
         self._session = session
         settings = core.settings
@@ -194,7 +202,10 @@ class Reader:
                     data = self.core.pass_filter(event.data, client.room.path, client.member)
                 except Refused as error:
                     raise BadFrame("refused", str(error), event.ref) from None
-                batch.add(encode(data), event.key, event.ref)
+                key = None
+                if event.key is not None:
+                    key = Key(event.key, self._owner, fingerprint(event.data))
+                batch.add(encode(data), key, event.ref)
                 self._errors = 0
                 return batch
             if isinstance(event, events.Rename) and not self._may_rename:
@@ -285,12 +296,15 @@ class Reader:
 
     def _accepted(self, batch: Intake, ids: Accepted) -> None:
         if batch.refs:
-            acks = []
+            answers = []
             for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
-                if ref is not None:
-                    acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
-            if acks:
-                self._queue_frames(batch.client, b"".join(acks))
+                if id is None:
+                    self.core.count_refusal("key_reused")
+                    answers.append(JSON.event(events.error(KEY_REUSED, KEY_REUSED_TEXT, ref)))
+                elif ref is not None:
+                    answers.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
+            if answers:
+                self._queue_frames(batch.client, b"".join(answers))
             self._answered(batch)
         if self.core.on_message is not None:
             for message in to_messages(batch.client.member.room, batch.drafts, ids):

@@ -292,10 +292,10 @@ def test_nothing_of_a_member_comes_after_its_leave(
         member.raw.close()
         with resumed(hub, member) as again:
             assert watcher.recv()["type"] == "join"
-            for key, repeated in (("a", True), ("b", False)):
-                again.send(type="send", data=f"again {key}", key=key, ref=3)
+            for key, data, repeated in (("a", "before", True), ("b", "in hand", False)):
+                again.send(type="send", data=data, key=key, ref=3)
                 assert again.recv()["duplicate"] is repeated
-            assert watcher.recv()["data"] == "again b"
+            assert watcher.recv()["data"] == "in hand"
         assert hub.stats()["messages"] == 2
 
 

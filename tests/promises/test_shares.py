@@ -1,0 +1,122 @@
+"""What all strangers of a hub share: whoever takes most of it loses first, and not the others.
+
+Addresses other than this machine's come through a listed proxy, which the test is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jwt
+import pytest
+
+from broadcast_server import BroadcastClient, BroadcastHub, SendRefused
+from broadcast_server.hub.backplane import keys
+
+from ..support import RawClient, http_request, running_hub
+from ..support.json_peer import OFFER
+
+HONEST = "198.51.100.7"
+STRANGER = "203.0.113.5"
+SECRET = "a secret of at least thirty-two bytes"
+PROXIED = {"trust_proxy": ["127.0.0.1"]}
+
+
+def post(
+    hub: BroadcastHub, path: str, body: bytes, address: str, key: str | None = None, token: str = ""
+) -> tuple[int, dict[str, Any]]:
+    """Publish for somebody; return status and answer."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: x",
+        f"Content-Length: {len(body)}",
+        f"X-Forwarded-For: {address}",
+        "Connection: close",
+    ]
+    if key is not None:
+        lines.append(f"Idempotency-Key: {key}")
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
+    head, _, found = http_request(
+        hub.port, "\r\n".join([*lines, "", ""]).encode() + body
+    ).partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), json.loads(found)
+
+
+def bearer(name: str) -> str:
+    """Return the token of somebody who may do everything."""
+    rights = {"subscribe": ["*"], "publish": ["*"]}
+    claims = {"sub": name, "exp": 1 << 40, "broadcast": rights}
+    token: str = jwt.encode(claims, SECRET, "HS256")
+    return token
+
+
+def flood(hub: BroadcastHub, address: str, path: str, count: int, token: str = "") -> None:
+    """Send so many messages with keys."""
+    headers = [*OFFER, f"X-Forwarded-For: {address}"]
+    if token:
+        headers.append(f"Authorization: Bearer {token}")
+    with RawClient.connect(port=hub.port, path=path, headers=headers) as client:
+        assert json.loads(client.recv_message())["type"] == "welcome"
+        for number in range(count):
+            client.send(json.dumps({"type": "send", "data": "", "key": f"{number}"}))
+        client.send(json.dumps({"type": "send", "data": "", "ref": 1}))
+        assert json.loads(client.recv_message())["type"] == "ack"
+
+
+# -- Keys --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["address", "sub", "sub of the same address", "one address"])
+def test_key_is_known_whatever_a_stranger_sends(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand more keys than there may be push out the stranger's own; where both have one
+    address and no name, those of the stranger's room."""
+    monkeypatch.setattr(keys, "MAX_KEY_BYTES", 300 * keys.KEY_BYTES)
+    settings = {**PROXIED, "jwt_key": SECRET} if "sub" in who else PROXIED
+    tokens = [bearer("ann"), bearer("mallory")] if "sub" in who else ["", ""]
+    address = HONEST if who in ("sub of the same address", "one address") else STRANGER
+    with running_hub(**settings) as hub:
+        status, first = post(hub, "/invoices", b"17 is paid", HONEST, "17", tokens[0])
+        assert (status, first["duplicate"]) == (200, False)
+        flood(hub, address, "/junk", 1300, tokens[1])
+        status, again = post(hub, "/invoices", b"17 is paid", HONEST, "17", tokens[0])
+        assert (status, again["duplicate"], again["id"]) == (200, True, first["id"])
+        assert [message.data for message in hub.history("/invoices")] == [b"17 is paid"]
+
+
+def test_key_that_somebody_took_first_is_told() -> None:
+    """Nobody is told that their message was delivered when it was not; and it is not."""
+    with running_hub(**PROXIED) as hub:
+        assert post(hub, "/invoices", b"", STRANGER, "18")[0] == 200
+        status, answer = post(hub, "/invoices", b"18 is paid", HONEST, "18")
+        assert status == 422 and answer["detail"].startswith("key_reused: ")
+        assert [message.data for message in hub.history("/invoices")] == [b""]
+        # With a content that was guessed as well it was delivered, and is not delivered twice.
+        assert post(hub, "/invoices", b"19 is paid", STRANGER, "19")[0] == 200
+        assert post(hub, "/invoices", b"19 is paid", HONEST, "19")[1]["duplicate"]
+
+
+def test_key_of_whom_a_token_names_is_theirs() -> None:
+    """From any address; others with the same key are others."""
+    with running_hub(**PROXIED, jwt_key=SECRET) as hub:
+        ann, mallory = bearer("ann"), bearer("mallory")
+        assert post(hub, "/invoices", b"", STRANGER, "18", mallory)[0] == 200
+        status, first = post(hub, "/invoices", b"18 is paid", HONEST, "18", ann)
+        assert (status, first["duplicate"]) == (200, False)
+        status, again = post(hub, "/invoices", b"18 is paid", STRANGER, "18", ann)
+        assert (status, again["duplicate"], again["id"]) == (200, True, first["id"])
+        assert post(hub, "/invoices", b"no", HONEST, "18", ann)[0] == 422
+
+
+def test_client_is_told_of_a_key_of_another_message(hub: BroadcastHub) -> None:
+    """It goes on; what it sends again is no other message."""
+    post(hub, "/r", b"18 is paid", HONEST, "18")
+    with BroadcastClient(f"{hub.url}r") as client:
+        with pytest.raises(SendRefused) as caught:
+            client.publish("18 is paid", key="18")  # text, and that was binary
+        assert (caught.value.code, caught.value.data) == ("key_reused", "18 is paid")
+        assert client.publish("19 is paid", key="19") == client.publish("19 is paid", key="19")
+        with pytest.raises(SendRefused, match="key_reused"):
+            client.publish("19 is not paid", key="19")
+    assert [message.data for message in hub.history("/r")] == [b"18 is paid", "19 is paid"]
