@@ -5,6 +5,7 @@ Addresses other than this machine's come through a listed proxy, which the test 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from broadcast_server import BroadcastClient, BroadcastHub, SendRefused
 from broadcast_server.hub.backplane import keys
 
-from ..support import RawClient, http_request, running_hub
+from ..support import RawClient, http_request, running_hub, wait_until
+from ..support.inside import bytes_by_maker, fanout_of
 from ..support.json_peer import OFFER
 
 HONEST = "198.51.100.7"
@@ -120,3 +122,62 @@ def test_client_is_told_of_a_key_of_another_message(hub: BroadcastHub) -> None:
         with pytest.raises(SendRefused, match="key_reused"):
             client.publish("19 is not paid", key="19")
     assert [message.data for message in hub.history("/r")] == [b"18 is paid", "19 is paid"]
+
+
+# -- Rooms and their logs ----------------------------------------------------------------------
+
+
+def kept(hub: BroadcastHub, paths: list[str]) -> list[str]:
+    """Return which of these rooms have messages."""
+    return [path for path in paths if hub.history(path)]
+
+
+@pytest.mark.parametrize("present", [False, True], ids=["empty rooms", "somebody in each"])
+@pytest.mark.parametrize("who", ["address", "sub"])
+def test_stranger_who_fills_rooms_loses_only_its_own(who: str, present: bool) -> None:
+    """Whoever's rooms hold most gives first, whether somebody is in them or not. The program's
+    rooms and those of others keep their messages."""
+    settings: dict[str, Any] = {
+        **PROXIED,
+        "max_message_bytes": 1000,
+        "room_log_bytes": 20_000,
+        "total_log_bytes": 100_000,
+    }
+    tokens = ["", ""]
+    if who == "sub":
+        settings["jwt_key"] = SECRET
+        tokens = [bearer("ann"), bearer("mallory")]
+    address = HONEST if who == "sub" else STRANGER
+    with running_hub(**settings) as hub, contextlib.ExitStack() as stack:
+        honest = [f"/honest-{number}" for number in range(5)]
+        for path in honest:
+            assert post(hub, path, bytes(900), HONEST, token=tokens[0])[0] == 200
+        hub.broadcast(bytes(900), "/program")
+        for number in range(20):
+            path = f"/junk-{number}"
+            headers = [f"X-Forwarded-For: {address}"]
+            if who == "sub":
+                headers.append(f"Authorization: Bearer {tokens[1]}")
+            if present:
+                member = RawClient.connect(port=hub.port, path=path, headers=headers)
+                stack.enter_context(member)
+            for _ in range(15):
+                status, _ = post(hub, path, bytes(900), address, token=tokens[1])
+                assert status == 200
+        assert wait_until(lambda: 80_000 < hub.stats()["log_bytes"] <= 100_000)
+        assert kept(hub, [*honest, "/program"]) == [*honest, "/program"]
+        by_maker = bytes_by_maker(fanout_of(hub))
+        assert sum(by_maker.values()) == hub.stats()["log_bytes"]
+        assert len(by_maker) == 3 and max(by_maker.values()) > 80_000
+
+
+def test_stranger_who_makes_all_rooms_loses_only_its_own() -> None:
+    """Also below its own limit of rooms: where there is no place, whoever has most gives first."""
+    with running_hub(**PROXIED, max_rooms=30) as hub:
+        honest = [f"/honest-{number}" for number in range(5)]
+        for path in honest:
+            assert post(hub, path, b"x", HONEST)[0] == 200
+        for number in range(100):
+            assert post(hub, f"/junk-{number}", b"x", STRANGER)[0] == 200
+        assert hub.stats()["rooms"] == 30
+        assert kept(hub, honest) == honest

@@ -45,8 +45,8 @@ class Name(NamedTuple):
     content: bytes
 
 
-# What is remembered of a key: the id of its message, when it came, and the fingerprint. A plain tuple:
-# the garbage collector does not look at these again and again, as it would at a class of ours.
+# What is remembered of a key: the id of its message, when it came, and the fingerprint. The garbage
+# collector does not look at plain tuples again and again, as it would at those with names.
 Known = tuple[int, int, float, bytes]
 
 

@@ -59,7 +59,8 @@ class Room(Roster[S]):
         path: the room's path.
         floor: the newest id of the hub when the room began; nothing after it is missing.
         ring_bytes: how much the log holds, frames plus ``ENTRY_BYTES`` for each.
-        maker: the address for whose number of rooms it counts; None if for nobody's.
+        maker: the sender for whom it counts, as ``networks.owner_of`` says; None for the hub's own
+            program.
     """
 
     def __init__(
