@@ -265,7 +265,7 @@ class Core:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
-            room = self.rooms.open(path, maker)
+            room = self.rooms.open(path, maker, publishes=True)
             if room.reserve(cost, deadline, given_up, reservation):
                 return room
         raise HubStopped("the hub is stopping")

@@ -279,6 +279,8 @@ class Reader:
             return batch
         if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
             return Intake(client)
+        if not room.claimed:
+            core.rooms.claim(room, self._owner)
         if batch.refs:
             client.begin_answer()
         try:

@@ -171,6 +171,32 @@ def test_stranger_who_fills_rooms_loses_only_its_own(who: str, present: bool) ->
         assert len(by_maker) == 3 and max(by_maker.values()) > 80_000
 
 
+@pytest.mark.parametrize("who", ["program", "publisher", "member"])
+def test_room_that_a_stranger_has_looked_into_first_is_not_its_own(who: str) -> None:
+    """Else it could make its own what others say, and let it go with the rest of its rooms."""
+    settings = {"max_message_bytes": 1000, "room_log_bytes": 20_000, "total_log_bytes": 100_000}
+    with running_hub(**PROXIED, **settings) as hub:
+        headers = [f"X-Forwarded-For: {STRANGER}"]
+        RawClient.connect(port=hub.port, path="/invoices", headers=headers).leave()
+        if who == "program":
+            hub.broadcast(bytes(900), "/invoices")
+        elif who == "publisher":
+            assert post(hub, "/invoices", bytes(900), HONEST)[0] == 200
+        else:
+            headers = [f"X-Forwarded-For: {HONEST}"]
+            with RawClient.connect(port=hub.port, path="/invoices", headers=headers) as member:
+                member.send(bytes(900))
+                member.sync()
+        assert wait_until(lambda: not hub.members("/invoices"))
+        for number in range(10):
+            for _ in range(15):
+                assert post(hub, f"/junk-{number}", bytes(900), STRANGER)[0] == 200
+        assert wait_until(lambda: 80_000 < hub.stats()["log_bytes"] <= 100_000)
+        assert kept(hub, ["/invoices"]) == ["/invoices"]
+        by_maker = bytes_by_maker(fanout_of(hub))
+        assert sum(by_maker.values()) == hub.stats()["log_bytes"] and len(by_maker) == 2
+
+
 def test_stranger_who_makes_all_rooms_loses_only_its_own() -> None:
     """Also below its own limit of rooms: where there is no place, whoever has most gives first."""
     with running_hub(**PROXIED, max_rooms=30) as hub:

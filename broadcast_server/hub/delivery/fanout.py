@@ -329,9 +329,13 @@ class FanOut:
     def _count(self, room: Room[Connection]) -> None:
         """Put what a room costs now into the total, and into that of its maker."""
         if not room.closed:
+            if room.maker != room.counted_for:
+                self._sizes.add(room.counted_for, -room.counted_cost)
+                room.counted_for = room.maker
+                self._sizes.add(room.counted_for, room.counted_cost)
             change = room.cost - room.counted_cost
             self._total_cost += change
-            self._sizes.add(room.maker, change)
+            self._sizes.add(room.counted_for, change)
             room.counted_cost += change
 
     def _give(self) -> bool:
@@ -361,7 +365,7 @@ class FanOut:
         dropped = self._rooms.take_dropped()
         for room in dropped:
             self._total_cost -= room.counted_cost
-            self._sizes.add(room.maker, -room.counted_cost)
+            self._sizes.add(room.counted_for, -room.counted_cost)
             # A client that has left, but has not been sent everything, would keep the whole log.
             self._drop_before(room, room.head)
         return bool(dropped)

@@ -1,10 +1,11 @@
 """The rooms of a hub by path: made when first used, dropped when their place is needed.
 
 Whoever makes rooms without end must not push other people's out. So a room counts for the sender
-that made it, as ``networks.owner_of`` says, and one that has as many as it may have gets its next
-one in the place of an empty one of its own. Where there is no place for more rooms at all, or no
-memory for more messages, whoever has most gives first. The hub's own program counts as one sender,
-without a limit to its number of rooms.
+that made it, as ``networks.owner_of`` says, and from its first message on for the sender of that:
+who has only looked in first has nothing in it. A sender that has as many as it may have gets its
+next one in the place of an empty one of its own. Where there is no place for more rooms at all, or
+no memory for more messages, whoever has most gives first. The hub's own program counts as one
+sender, without a limit to its number of rooms.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class RoomRegistry(Generic[S]):
         self._max_rooms = max_rooms
         self._newest = newest
         self._max_made = max_rooms_per_address
-        # Guards _rooms, _made, _counts, _changing and _dropped. Taken before the backplane's and a
-        # room's lock.
+        # Guards _rooms, _made, _counts, _changing and _dropped, and of each room maker and claimed.
+        # Taken before the backplane's and a room's lock.
         self._lock = threading.Lock()
         self._rooms: OrderedDict[str, Room[S]] = OrderedDict()
         # The same by maker, each likewise with the least recently opened first.
@@ -67,12 +68,13 @@ class RoomRegistry(Generic[S]):
         self._changing = False
         self._dropped: list[Room[S]] = []
 
-    def open(self, path: str, maker: str | None = None) -> Room[S]:
+    def open(self, path: str, maker: str | None = None, publishes: bool = False) -> Room[S]:
         """Return the room of a path, made if need be.
 
         Args:
             path: the room.
             maker: the sender that wants it; None for the hub's own program.
+            publishes: it has a message for it.
 
         Raises:
             NoRoom: there are ``max_rooms``, or ``max_rooms_per_address`` of this maker, and
@@ -89,6 +91,8 @@ class RoomRegistry(Generic[S]):
                 self._made[room.maker].move_to_end(path)
                 self._counts.touch(room.maker)
                 self._changing = False
+                if publishes and not room.claimed:
+                    self._claim_locked(room, maker)
                 return room
             if maker is not None and 0 < self._max_made <= self._counts[maker]:
                 if not self._drop_one_locked(maker):
@@ -101,10 +105,18 @@ class RoomRegistry(Generic[S]):
                     raise NoRoom(f"there are {self._max_rooms} rooms, all in use", "max_rooms")
             self._changing = True
             room = self._rooms[path] = Room(path, self._newest(), self._ring_bytes, maker)
+            room.claimed = publishes
             self._made.setdefault(maker, OrderedDict())[path] = room
             self._counts.add(maker)
             self._changing = False
             return room
+
+    def claim(self, room: Room[S], maker: str | None) -> None:
+        """Let a room count for who has a message for it, if nobody had one before."""
+        with self._lock:
+            self._tidy_locked()
+            if not room.claimed and self._rooms.get(room.path) is room:
+                self._claim_locked(room, maker)
 
     def find(self, path: str) -> Room[S] | None:
         """Return the room of a path if there is one."""
@@ -135,6 +147,24 @@ class RoomRegistry(Generic[S]):
             dropped, self._dropped = self._dropped, []
             return dropped
 
+    def _claim_locked(self, room: Room[S], maker: str | None) -> None:
+        assert self._lock.locked()
+        self._changing = True
+        self._take_from_maker_locked(room)
+        room.maker = maker
+        self._made.setdefault(maker, OrderedDict())[room.path] = room
+        self._counts.add(maker)
+        room.claimed = True
+        self._changing = False
+
+    def _take_from_maker_locked(self, room: Room[S]) -> None:
+        assert self._lock.locked()
+        made = self._made[room.maker]
+        del made[room.path]
+        if not made:
+            del self._made[room.maker]
+        self._counts.remove(room.maker)
+
     def _drop_one_locked(self, maker: str | None) -> bool:
         assert self._lock.locked()
         for room in self._made.get(maker, {}).values():
@@ -151,11 +181,7 @@ class RoomRegistry(Generic[S]):
         # In one step for Ctrl-C: a room that is on neither list would count for ever.
         del self._rooms[room.path]
         self._dropped.append(room)
-        made = self._made[room.maker]
-        del made[room.path]
-        if not made:
-            del self._made[room.maker]
-        self._counts.remove(room.maker)
+        self._take_from_maker_locked(room)
         self._changing = False
 
     def _tidy_locked(self) -> None:

@@ -67,7 +67,9 @@ class Room(Roster[S]):
         self, path: str, floor: tuple[int, int], ring_bytes: int, maker: str | None = None
     ) -> None:
         self.path = path
+        # Both are guarded by the registry's lock; others may look.
         self.maker = maker
+        self.claimed = False  # somebody has had a message for it, and it counts for them
         self.ring_bytes = ring_bytes
         # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
         # _reserved and _paused as well. Taken after the backplane's and before a subscriber's.
@@ -86,6 +88,7 @@ class Room(Roster[S]):
         self.in_step: defaultdict[Form, dict[S, None]] = defaultdict(dict)
         self.behind: dict[S, None] = {}
         self.counted_cost = 0
+        self.counted_for = maker
         # Of the entries that are held, beside their frames; others read it for their sizes.
         self.forms_bytes = 0
         self.due = float("inf")  # its place in the fan-out's timers

@@ -199,3 +199,23 @@ def test_change_that_is_interrupted_is_made_good(monkeypatch: pytest.MonkeyPatch
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_room_counts_for_who_has_the_first_message_for_it() -> None:
+    """And not for whoever looked in first; later ones change nothing."""
+    all_rooms = limited(100, 2)
+    room = all_rooms.open("/invoices", "203.0.113.5")
+    assert all_rooms.open("/invoices", "192.0.2.7", publishes=True) is room
+    assert all_rooms.made_by("192.0.2.7") == [room] and all_rooms.made_by("203.0.113.5") == []
+    all_rooms.open("/invoices", "203.0.113.5", publishes=True)
+    all_rooms.claim(room, "203.0.113.5")
+    assert all_rooms.made_by("192.0.2.7") == [room]
+    for number in range(10):
+        all_rooms.open(f"/{number}", "203.0.113.5", publishes=True)
+    assert paths(all_rooms.all()) == ["/invoices", "/8", "/9"]
+    other = all_rooms.open("/other", "203.0.113.5")
+    all_rooms.claim(other, None)
+    assert all_rooms.made_by(None) == [other]
+    assert all_rooms.drop_empty(None)
+    all_rooms.claim(other, "192.0.2.7")
+    assert all_rooms.made_by("192.0.2.7") == [room] and all_rooms.made_by(None) == []
