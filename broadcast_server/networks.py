@@ -10,6 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 
+# What begins like this is no address.
+SUBJECT = "sub:"
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 9110 §7.2 and RFC 3986 §3.2.2: uri-host [ ":" port ]; an empty host is none (RFC 9110 §4.2.1).
@@ -52,6 +55,23 @@ def network_of(host: str) -> str:
         # So an IPv4 peer of a socket that listens for both looks.
         return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
+
+
+def owner_of(host: str, subject: str | None) -> str:
+    """Return who counts as the owner of what somebody has in a hub: the one that a token names,
+    from wherever they come, or else their address.
+
+    Args:
+        host: as for `network_of`.
+        subject: the name that their token gives them; None if it gives none.
+    """
+    return network_of(host) if subject is None else SUBJECT + subject
+
+
+def scope_of(owner: str) -> str:
+    """Return where an owner's keys count: whom a token names has keys of its own. The others have
+    theirs together, since people change networks."""
+    return owner if owner.startswith(SUBJECT) else ""
 
 
 def canonical(name: str) -> str:

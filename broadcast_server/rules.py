@@ -11,7 +11,7 @@ import unicodedata
 from .errors import UsageError
 
 MAX_NAME_CHARACTERS = 64
-MAX_SESSION_CHARACTERS = 128
+MAX_SESSION_CHARACTERS = 256
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
 # wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
 MAX_SECONDS = 1_000_000

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from broadcast_server.networks import check_host_name, network_of, parse_network
+from broadcast_server.networks import (
+    check_host_name,
+    network_of,
+    owner_of,
+    parse_network,
+    scope_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +76,14 @@ def test_name_that_could_never_match(name: str) -> None:
     """It is refused at once, and wildcards are never understood."""
     with pytest.raises(ValueError):
         check_host_name(name)
+
+
+def test_owner_is_whom_a_token_names_or_else_the_network() -> None:
+    """No name can pass for an address, and no address for a name."""
+    assert owner_of("192.0.2.1", None) == owner_of("::ffff:192.0.2.1", None) == "192.0.2.1"
+    assert owner_of("2001:db8::1", None) == owner_of("2001:db8::2", None) == "2001:db8::"
+    assert owner_of("192.0.2.1", "ann") == owner_of("192.0.2.2", "ann") != owner_of("ann", None)
+    assert owner_of("192.0.2.1", "192.0.2.2") != owner_of("192.0.2.2", None)
+    assert scope_of(owner_of("192.0.2.1", None)) == scope_of(owner_of("192.0.2.2", None)) == ""
+    names = [scope_of(owner_of("192.0.2.1", name)) for name in ("", "ann", "bob")]
+    assert len({*names, ""}) == 4

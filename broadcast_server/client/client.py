@@ -256,7 +256,8 @@ class BroadcastClient:
             data: the message.
             timeout: seconds to wait for room in the queue; None for as long as it takes.
             key: makes it safe to send the same message again, from any client: the hub delivers
-                only the first one with this key, for ten minutes. 1 to 128 characters.
+                only the first one with this key, for ten minutes, and refuses another message with
+                it. 1 to 128 characters.
 
         Raises:
             TypeError: the data is neither ``str`` nor ``bytes``.

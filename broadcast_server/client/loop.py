@@ -18,7 +18,7 @@ from ..messages import Gap, Message, Presence
 from ..records import get_logger
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames, urls
-from ..wire.client_events import SUBPROTOCOL, Ack, Trouble, Welcome
+from ..wire.client_events import SUBPROTOCOL, Ack, Renewal, Trouble, Welcome
 from .core import ClientCore
 from .link import Link
 from .queues import Item, held_bytes
@@ -253,7 +253,7 @@ class ClientLife:
     def _take_event_locked(
         self,
         link: Link,
-        event: Item | Welcome | Ack | Trouble,
+        event: Item | Welcome | Renewal | Ack | Trouble,
         size: int,
         troubles: list[SendRefused],
     ) -> None:
@@ -268,6 +268,8 @@ class ClientLife:
             self._core.inbox.put_locked(event, held_bytes(event, size))
         elif isinstance(event, Trouble):
             self._take_trouble_locked(event, troubles)
+        elif isinstance(event, Renewal):
+            membership.token = event.session
         else:
             if isinstance(event, Welcome):
                 event = membership.take_welcome(event)

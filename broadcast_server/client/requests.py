@@ -68,7 +68,8 @@ def publish(
         data: text (str) or binary data (bytes).
         name: what others see as the sender; takes the place of one in the URL.
         key: with the same key the message may be published again and is delivered once, within
-            ten minutes; 1 to 128 visible ASCII characters. A new one if it is not given.
+            ten minutes; another message with it is refused (422). 1 to 128 visible ASCII
+            characters. A new one if it is not given.
         token: sent as ``Authorization: Bearer``.
         ca_file: for ``https`` and ``wss``: a file of certificates in PEM form; only servers that
             have one of them, or one from them, are trusted, instead of the system's choice.

@@ -24,7 +24,7 @@ from .http import access
 from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
 from .rates import AddressRates
-from .rooms.entries import Accepted, Draft, cost_of, encode
+from .rooms.entries import Accepted, Draft, Key, cost_of, encode
 from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
 from .sessions import Sessions
@@ -182,7 +182,7 @@ class Core:
         return found
 
     def draft(
-        self, origin: int, data: str | bytes, sender: Member | None, key: str | None = None
+        self, origin: int, data: str | bytes, sender: Member | None, key: Key | None = None
     ) -> Draft:
         """Return a message on its way to an id."""
         return Draft(origin, encode(data), sender, key)
@@ -227,7 +227,8 @@ class Core:
             path: the room.
             draft: the message.
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
-            maker: the address that publishes; None for the hub's own program.
+            maker: the owner of what is published, as ``networks.owner_of`` says; None for the
+                hub's own program.
 
         Raises:
             NoRoom: the room would be one too many.
@@ -264,7 +265,7 @@ class Core:
             return self.stopping or not self.fanout.is_alive
 
         while not given_up():
-            room = self.rooms.open(path, maker)
+            room = self.rooms.open(path, maker, publishes=True)
             if room.reserve(cost, deadline, given_up, reservation):
                 return room
         raise HubStopped("the hub is stopping")

@@ -11,8 +11,10 @@ import time
 
 from ..errors import HubBusy, HubStopped
 from ..messages import Member, format_id
+from ..networks import owner_of
 from ..wire import events
 from . import metrics
+from .backplane.interface import KEY_REUSED, KEY_REUSED_TEXT
 from .core import Core, Refused
 from .http import media_types, pages
 from .http.access import Grant
@@ -35,7 +37,7 @@ from .http.models import (
     Stream,
 )
 from .rooms.encodings import json_event
-from .rooms.entries import Entry, to_messages
+from .rooms.entries import Entry, Key, fingerprint, to_messages
 from .rooms.registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
@@ -121,11 +123,13 @@ def _publish(
         return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
     sender = Member("", grant.name or decision.name, decision.room, str(address))
+    owner = owner_of(address.host, grant.name)
+    key = Key(decision.key, owner, fingerprint(data)) if decision.key is not None else None
     try:
         data = core.pass_filter(data, decision.room, sender)
-        draft = core.draft(0, data, sender, decision.key)
+        draft = core.draft(0, data, sender, key)
         deadline = time.monotonic() + PUBLISH_SECONDS
-        ids = core.publish_one(decision.room, draft, deadline, address.host)
+        ids = core.publish_one(decision.room, draft, deadline, owner)
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
     except NoRoom as error:
@@ -135,6 +139,8 @@ def _publish(
     except HubBusy as error:
         return Refusal(503, str(error), (*RETRY, *decision.headers), "busy")
     ((id, repeated),) = ids.ids(1)
+    if id is None:
+        return Refusal(422, f"{KEY_REUSED}: {KEY_REUSED_TEXT}", decision.headers, "key_reused")
     if core.on_message is not None:
         for message in to_messages(decision.room, [draft], ids):
             core.call(core.on_message, message)

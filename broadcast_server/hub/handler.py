@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..messages import Member
-from ..networks import Network
+from ..networks import Network, owner_of
 from ..records import get_logger
 from ..wire import events, frames
 from . import endpoints
@@ -104,7 +104,6 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         # Until a listed proxy says otherwise.
         self.peer = self.address = Address(*self.client_address[:2])
         self.client: Connection | None = None
-        self._session: Session | None = None
         self._grant = OPEN
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
@@ -192,8 +191,6 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             # Whoever reads a stream of events has no other way to leave.
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
-            if self._session is not None:
-                self.core.sessions.leave(self._session)
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
@@ -230,6 +227,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         """
         core = self.core
         headers = join.headers if isinstance(join, Stream) else ()
+        owner = owner_of(self.address.host, grant.name)
         number = self.server._new_client_(self)
         if isinstance(number, Refusal):
             return number.with_headers(headers)
@@ -239,23 +237,26 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         else:
             echo = join.echo
             form = RAW if join.subprotocol is None else JSON
-        name, session = grant.name or join.name, None
+        name = grant.name or join.name
+        session: Session | None = None
         # The clock on the wall tells when a grant ends; from here on a steady one counts.
         expires = NEVER if grant.expires is None else grant.expires - time.time() + time.monotonic()
         if form is JSON and isinstance(join, Join):
             session = core.sessions.open(join.session, number, join.room, grant.name)
             number = session.number
-            name = name or session.name
+            name = name or self._name_of(session)
         member = Member(f"c{number}", name, join.room, self._address())
         gap = core.gap_of(join.since)
         while True:
             try:
-                room = core.rooms.open(join.room, self.address.host)
+                room = core.rooms.open(join.room, owner)
             except NoRoom as error:
                 return Refusal(503, str(error), (*RETRY, *headers), error.reason)
             client = Connection(
                 number, member, room, self.request, echo=echo, form=form, expires=expires
             )
+            if session is not None:
+                client.generation = session.generation
             self.server.set_connection(self, client)
             try:
                 # From here on nothing that is published is lost to it.
@@ -267,7 +268,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     since_text=join.since_text or "",
                     welcome=None
                     if session is None
-                    else self._welcome(member, session.token, grant),
+                    else self._welcome(member, core.sessions.token(session, name), grant),
                 )
             except LookupError as error:
                 unknown = "this hub has not given out that id yet"
@@ -280,11 +281,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         try:
             if joined.told or room.recount:
                 core.fanout.tell(room, joined.told)
-            if session is not None:
-                core.sessions.take(session, name)
             old = joined.replaced
             if old is not None:
-                # It is still a member if this one was told to go before it came.
+                # It is still a member if this one was told to go before it came. It may be this one
+                # itself, if it was overtaken on its way.
                 core.dismiss(old, 1008, "a newer connection has your session")
             if isinstance(join, Stream):
                 http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
@@ -293,14 +293,17 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 trailing = http.upgrade(join, core.settings.handshake_timeout)
         except BaseException:
             core.leave(client)
-            if session is not None:
-                core.sessions.leave(session)
             raise
         self._http = None  # frees the parser
-        self._session = session
         self._grant = grant
-        self._start(client, trailing)
+        self._start(client, trailing, session, owner)
         return None
+
+    def _name_of(self, session: Session) -> str | None:
+        """Return what a client that comes back was called last, as far as that is known."""
+        room = self.core.rooms.find(session.room)
+        old = None if room is None else room.members.get(session.number)
+        return session.name if old is None else old.member.name
 
     def _welcome(
         self, member: Member, token: str, grant: Grant
@@ -319,9 +322,11 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
 
         return welcome
 
-    def _start(self, client: Connection, trailing: bytes) -> None:
+    def _start(
+        self, client: Connection, trailing: bytes, session: Session | None, owner: str
+    ) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, self._session, self._grant)
+        self._reader = Reader(self.core, client, session, self._grant, owner)
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

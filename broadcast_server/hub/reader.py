@@ -17,7 +17,7 @@ from ..records import get_logger
 from ..wire import events, frames
 from ..wire.events import BadFrame
 from ..wire.frames import FrameDecoder
-from .backplane.interface import SenderGone
+from .backplane.interface import KEY_REUSED, KEY_REUSED_TEXT, SenderGone
 from .core import Core, Refused
 from .delivery.connection import Connection
 from .delivery.timers import NEVER
@@ -25,9 +25,9 @@ from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
 from .rates import Pace
 from .rooms.encodings import JSON
-from .rooms.entries import ENTRY_BYTES, Accepted, Draft, encode, to_messages
+from .rooms.entries import ENTRY_BYTES, Accepted, Draft, Key, encode, fingerprint, to_messages
 from .rooms.room import WAIT_SECONDS
-from .sessions import Session
+from .sessions import RENEW_SECONDS, Session
 
 logger = get_logger("broadcast_server.hub")
 
@@ -60,7 +60,7 @@ class Intake:
         self.refs: list[events.Ref] = []
         self.cost = 0
 
-    def add(self, frame: bytes, key: str | None = None, ref: events.Ref = None) -> None:
+    def add(self, frame: bytes, key: Key | None = None, ref: events.Ref = None) -> None:
         self.drafts.append(Draft(self.client.number, frame, self.client.member, key))
         if self.client.form is JSON:
             self.refs.append(ref)
@@ -75,6 +75,7 @@ class Reader:
         client: the client, a member of its room.
         session: what it can come back with; None for a plain client.
         grant: what it may do.
+        owner: who counts as the owner of its keys (``networks.owner_of``).
     """
 
     # Every idle client has one.
@@ -86,16 +87,24 @@ class Reader:
         "_errors",
         "_may_publish",
         "_may_rename",
+        "_owner",
         "_pace",
+        "_renew_at",
         "_session",
         "_slowed",
         "core",
     )
 
     def __init__(
-        self, core: Core, client: Connection, session: Session | None, grant: Grant
+        self,
+        core: Core,
+        client: Connection,
+        session: Session | None,
+        grant: Grant,
+        owner: str = "",
     ) -> None:
         self.core = core
+        self._owner = owner
         self._client = client
         self._session = session
         settings = core.settings
@@ -107,6 +116,7 @@ class Reader:
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
+        self._renew_at = NEVER if session is None else time.monotonic() + RENEW_SECONDS
         self._pace = Pace(settings.max_rate)
         self._control_pace: Pace | None = None  # made when first needed
         self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
@@ -120,6 +130,9 @@ class Reader:
         if client.expires != NEVER and time.monotonic() >= client.expires:
             self._close(client, 1008, "token expired")
             return
+        # Of a silent client the pongs come by here.
+        if client.quiet_since >= self._renew_at:
+            self._renew_session(client)
         batch = Intake(client)
         decoder = self._decoder
         is_json = client.form is JSON
@@ -189,7 +202,10 @@ class Reader:
                     data = self.core.pass_filter(event.data, client.room.path, client.member)
                 except Refused as error:
                     raise BadFrame("refused", str(error), event.ref) from None
-                batch.add(encode(data), event.key, event.ref)
+                key = None
+                if event.key is not None:
+                    key = Key(event.key, self._owner, fingerprint(event.data))
+                batch.add(encode(data), key, event.ref)
                 self._errors = 0
                 return batch
             if isinstance(event, events.Rename) and not self._may_rename:
@@ -212,10 +228,15 @@ class Reader:
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
             told = client.room.rename(client, event.name)
-            if self._session is not None:
-                self.core.sessions.rename(self._session, event.name)
             self.core.fanout.tell(client.room, told)
         return batch
+
+    def _renew_session(self, client: Connection) -> None:
+        """Give a client that stays for days what it can come back with, before the old one ends."""
+        assert self._session is not None
+        self._renew_at = client.quiet_since + RENEW_SECONDS
+        token = self.core.sessions.token(self._session, client.member.name)
+        self._queue(client, events.session(token))
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""
@@ -258,6 +279,8 @@ class Reader:
             return batch
         if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
             return Intake(client)
+        if not room.claimed:
+            core.rooms.claim(room, self._owner)
         if batch.refs:
             client.begin_answer()
         try:
@@ -275,12 +298,15 @@ class Reader:
 
     def _accepted(self, batch: Intake, ids: Accepted) -> None:
         if batch.refs:
-            acks = []
+            answers = []
             for (id, repeated), ref in zip(ids.ids(len(batch.drafts)), batch.refs, strict=True):
-                if ref is not None:
-                    acks.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
-            if acks:
-                self._queue_frames(batch.client, b"".join(acks))
+                if id is None:
+                    self.core.count_refusal("key_reused")
+                    answers.append(JSON.event(events.error(KEY_REUSED, KEY_REUSED_TEXT, ref)))
+                elif ref is not None:
+                    answers.append(JSON.event(events.ack(ref, format_id(*id), repeated)))
+            if answers:
+                self._queue_frames(batch.client, b"".join(answers))
             self._answered(batch)
         if self.core.on_message is not None:
             for message in to_messages(batch.client.member.room, batch.drafts, ids):

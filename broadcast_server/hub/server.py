@@ -366,10 +366,10 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def find(self, client_id: str) -> Connection | None:
         """Return the client of that id, unless it is ending; of several the newest."""
         with self._registry_lock:
-            for connection in reversed(self._by_id.get(client_id, ())):
-                # Two that resume one session at once come here and into the room in any order.
-                if not connection.ended:
-                    return connection
+            # Two that resume one session at once come here and into the room in any order.
+            here = [one for one in reversed(self._by_id.get(client_id, ())) if not one.ended]
+            if here:
+                return max(here, key=lambda connection: connection.generation)
         return None
 
     def connections(self) -> list[Connection]:

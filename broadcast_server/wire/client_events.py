@@ -55,6 +55,13 @@ class Welcome:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Renewal:
+    """The hub has a new session for the client, before the old one ends."""
+
+    session: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Ack:
     """The hub has accepted a message."""
 
@@ -72,7 +79,7 @@ class Trouble:
     ref: int | str | None
 
 
-Event = Message | Presence | Gap | Welcome | Ack | Trouble
+Event = Message | Presence | Gap | Welcome | Renewal | Ack | Trouble
 
 
 class EventReader:
@@ -101,6 +108,7 @@ class EventReader:
             "members": self._list,
             "gap": _gap,
             "error": _trouble,
+            "session": lambda event: Renewal(_text(event, "session")),
             "welcome": self._welcome,
         }
 

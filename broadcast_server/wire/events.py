@@ -95,6 +95,11 @@ def welcome(
     )
 
 
+def session(token: str) -> bytes:
+    """Return what a client is to come back with from now on."""
+    return encode({"type": "session", "session": token})
+
+
 def presence(kind: str, member: Member, count: int, **more: Any) -> bytes:
     """Return a ``join``, ``leave`` or ``rename``."""
     return encode({"type": kind, "member": identity(member), **more, "count": count})

@@ -82,6 +82,18 @@ def test_client_comes_back_where_it_was(end: str | int) -> None:
             assert (client.closed, client.close_code) == (False, None)
 
 
+def test_client_comes_back_with_the_newest_session() -> None:
+    """A hub gives a client that stays a new one before the old one ends; nobody is told."""
+    with returning() as (client, server, listening):
+        server.send_event("session", session="newer")
+        server.message(1)
+        assert client.recv(SECONDS).data == "1"
+        server.sock.close()
+        again = listening.accept_events(after="1000-1")
+        with again.sock:
+            assert again.query()["session"] == "newer"
+
+
 def test_client_that_got_nothing_comes_back_from_its_welcome() -> None:
     """``after`` of the welcome is the place as long as there is no other; then an ack is one."""
     with returning() as (client, server, listening):

@@ -11,8 +11,7 @@ import logging
 import sys
 
 from broadcast_server import BroadcastHub
-from broadcast_server.hub import sessions
-from broadcast_server.hub.backplane import memory
+from broadcast_server.hub.backplane import keys
 
 REMEMBERED_SECONDS = 5.0
 
@@ -39,8 +38,7 @@ SETTINGS = {
 def main() -> None:
     """Run the hub until standard input ends."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    sessions.KEEP_SECONDS = REMEMBERED_SECONDS
-    memory.KEY_SECONDS = REMEMBERED_SECONDS
+    keys.KEY_SECONDS = REMEMBERED_SECONDS
     with BroadcastHub(port=0, **SETTINGS) as hub:
         print(hub.url, flush=True)
         sys.stdin.read()

@@ -29,6 +29,7 @@ from ..support import (
 )
 from ..support.event_stream import Stream
 from ..support.inside import fanout_of, replace_pass
+from ..support.json_peer import Peer
 
 SECONDS = 10.0
 
@@ -89,13 +90,45 @@ def test_key_that_comes_again_is_taken_once(
 ) -> None:
     """With the id of the first, also after others; in another room it is another key."""
     ids = []
-    for body in (b"a", b"b"):
-        status, answer = ask(connection, "POST", "/r", body, Idempotency_Key="k")
+    for _ in range(2):
+        status, answer = ask(connection, "POST", "/r", b"a", Idempotency_Key="k")
         assert status == 200
         ids.append((answer["id"], answer["duplicate"]))
     assert ids[0][0] == ids[1][0] and [again for _, again in ids] == [False, True]
     assert not ask(connection, "POST", "/s", b"a", Idempotency_Key="k")[1]["duplicate"]
     assert [message.data for message in hub.history("/r")] == [b"a"]
+
+
+def test_key_of_another_message_is_422(
+    hub: BroadcastHub, connection: http.client.HTTPConnection
+) -> None:
+    """Nothing is delivered, and whoever publishes is told so, not that it was there before."""
+    assert ask(connection, "POST", "/r", b"", Idempotency_Key="k")[0] == 200
+    for kind, body in (("text/plain", b"17 is paid"), ("text/plain", b""), ("x/y", b"17 is paid")):
+        status, answer = ask(connection, "POST", "/r", body, Idempotency_Key="k", Content_Type=kind)
+        assert (status, answer["status"]) == (422, 422)
+        assert answer["detail"].startswith("key_reused: another message was published with this")
+    status, answer = ask(connection, "POST", "/r", b"", Idempotency_Key="k")
+    assert (status, answer["duplicate"]) == (200, True)
+    assert [message.data for message in hub.history("/r")] == [b""]
+    with pytest.raises(PublishFailed, match="key_reused") as caught:
+        publish(f"{hub.url}r", b"17 is paid", key="k")
+    assert caught.value.status == 422
+
+
+def test_message_that_a_filter_changes_comes_again() -> None:
+    """What was sent counts, and not what the program has made of it."""
+    numbers = itertools.count()
+    with running_hub(filter=lambda message: f"{next(numbers)} {message.data}") as hub:
+        ids = [publish(hub.url, "x", key="k") for _ in range(2)]
+        assert ids[0] == ids[1]
+        with Peer(hub, "/") as peer:
+            peer.send(type="send", data="x", key="k", ref=1)
+            assert peer.recv() == {"type": "ack", "ref": 1, "id": ids[0], "duplicate": True}
+            for _ in range(2):
+                peer.send(type="send", data="y", key="l", ref=2)
+                assert peer.recv()["type"] == "ack"
+        assert [message.data for message in hub.history("/")] == ["0 x", "3 y"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import broadcast_server
-from broadcast_server import BroadcastHub, publish
+from broadcast_server import BroadcastHub, PublishFailed, publish
 from broadcast_server.hub import endpoints, metrics
 
 from ..support import (
@@ -34,6 +34,7 @@ from ..support import (
 )
 from ..support.event_stream import Stream
 from ..support.inside import core_of
+from ..support.json_peer import Peer
 
 SECONDS = 10.0
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -317,6 +318,19 @@ def refuse_joining_a_room(hub: BroadcastHub) -> None:
         RawClient.connect(port=hub.port, path="/other")
 
 
+def refuse_key(hub: BroadcastHub) -> None:
+    publish(hub.url, "x", key="k")
+    with pytest.raises(PublishFailed, match="key_reused"):
+        publish(hub.url, "y", key="k")
+
+
+def refuse_key_of_event(hub: BroadcastHub) -> None:
+    publish(hub.url, "x", key="k")
+    with Peer(hub, "/") as peer:
+        peer.send(type="send", data="y", key="k")
+        assert peer.recv()["code"] == "key_reused"
+
+
 def refuse_fast(hub: BroadcastHub) -> None:
     assert [post(hub, "/", b"x") for _ in range(2)] == [200, 429]
 
@@ -410,6 +424,8 @@ def hold_pings_back(hub: BroadcastHub) -> None:
         ("filter", refuse_by_filter, {"filter": lambda message: 1}),
         ("filter", refuse_by_filter, {"filter": lambda message: 1 / 0}),
         ("busy", refuse_behind, {}),
+        ("key_reused", refuse_key, {}),
+        ("key_reused", refuse_key_of_event, {}),
         ("too_big", refuse_big_frame, {"max_message_bytes": 64}),
         ("handshake_slots", refuse_waiting, {"max_handshakes": 1}),
         ("host", refuse_host, {}),

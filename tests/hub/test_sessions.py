@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from broadcast_server import rules
 from broadcast_server.hub import sessions
-from broadcast_server.hub.sessions import Sessions
-
-from ..support.inside import sessions_in
+from broadcast_server.hub.sessions import Session, Sessions
 
 
 class ManualClock:
@@ -21,71 +20,109 @@ class ManualClock:
 
 
 def test_token_gives_the_number_back_in_its_room_only() -> None:
-    """While the connection lives, as for a half-dead one that is to be replaced, and after."""
+    """With the name that the client had, and in the next generation."""
     found = Sessions(ManualClock())
     first = found.open(None, 7, "/a")
-    found.take(first, "ann")
-    assert found.open(first.token, 8, "/a") is first
-    assert (first.number, first.name) == (7, "ann")
-    assert found.open(first.token, 8, "/b").number == 8
-    assert found.open("no such token", 9, "/a").number == 9
-    found.leave(first)
-    assert found.open(first.token, 8, "/a") is first
+    assert first == Session(7, "/a", None, 0)
+    token = found.token(first, "ann")
+    assert found.open(token, 8, "/a") == Session(7, "/a", None, 1, "ann")
+    assert found.open(token, 8, "/b") == Session(8, "/b", None)
+    again = found.token(found.open(token, 8, "/a"), None)
+    assert found.open(again, 8, "/a") == Session(7, "/a", None, 2)
 
 
 def test_token_is_no_good_to_another_user() -> None:
     """Whose name is fixed can be followed by nobody else, and takes over nobody without one."""
     found = Sessions(ManualClock())
-    ann = found.open(None, 7, "/a", "ann")
-    found.take(ann, "ann")
-    assert found.open(ann.token, 8, "/a", "ann") is ann
-    assert found.open(ann.token, 8, "/a", "bob").number == 8
-    assert found.open(ann.token, 9, "/a").number == 9
-    guest = found.open(None, 10, "/a")
-    found.take(guest, "ann")
-    assert found.open(guest.token, 11, "/a", "ann").number == 11
+    ann = found.token(found.open(None, 7, "/a", "ann"), "ann")
+    assert found.open(ann, 8, "/a", "ann").number == 7
+    assert found.open(ann, 8, "/a", "bob").number == 8
+    assert found.open(ann, 9, "/a").number == 9
+    guest = found.token(found.open(None, 10, "/a"), "ann")
+    assert found.open(guest, 11, "/a", "ann").number == 11
 
 
-def test_session_ends_ten_minutes_after_its_last_connection() -> None:
-    """Not after that of a predecessor whose place was taken, whichever of both comes here first."""
+def test_session_ends_a_day_after_its_token_was_made() -> None:
+    """The next token counts from when it was made."""
     clock = ManualClock()
     found = Sessions(clock)
     session = found.open(None, 7, "/a")
-    found.take(session, None)
-    found.take(session, None)
-    found.leave(session)
-    clock.now = 10_000.0
-    assert found.open(session.token, 8, "/a") is session
-    found.leave(session)
-    clock.now += sessions.KEEP_SECONDS - 1
-    assert found.open(session.token, 8, "/a") is session
+    first = found.token(session, None)
+    clock.now = sessions.RENEW_SECONDS
+    second = found.token(session, None)
+    clock.now = sessions.KEEP_SECONDS - 1
+    assert found.open(first, 8, "/a").number == 7
     clock.now += 1
-    assert found.open(session.token, 8, "/a").number == 8
+    assert found.open(first, 8, "/a").number == 8
+    assert found.open(second, 8, "/a").number == 7
+    assert sessions.KEEP_SECONDS == 24 * 3600
 
 
-def test_session_that_nobody_takes_is_not_kept() -> None:
-    """Whoever is refused after it was opened must not heap up sessions that nobody can end."""
+def test_sessions_of_strangers_push_nobody_out() -> None:
+    """There is no list of them: what a hub has given out costs it nothing."""
+    found = Sessions(ManualClock())
+    before = dict(vars(found))
+    mine = found.token(found.open(None, 1, "/a"), "ann")
+    for number in range(2, 101_000):
+        found.open(None, number, "/a")
+    assert found.open(mine, 99, "/a").number == 1
+    assert vars(found) == before
+
+
+def test_token_is_short_whatever_the_name_is() -> None:
+    """A name that has no place in it is given again by its owner."""
+    found = Sessions(ManualClock())
+    longest = 2**64 - 1
+    room = "/" + "\U0001f600" * 127
+    for name in (None, "x" * 64, "\u00e9" * 64, "\u20ac" * 64, "\U0001f600" * 64):
+        session = Session(longest, room, "\U0001f600" * 64, longest - 1)
+        token = found.token(session, name)
+        assert len(token) <= rules.MAX_SESSION_CHARACTERS == 256
+        assert rules.checked_session(token) == token and token.isascii()
+        kept = name if name is None or len(name.encode()) <= 156 else None
+        assert found.open(token, 8, room, session.user) == Session(
+            longest, room, session.user, longest, kept
+        )
+
+
+def test_token_that_was_changed_is_none() -> None:
+    """Each of its characters counts; nor is one of another hub, or of an earlier run, any good."""
     found = Sessions(ManualClock())
     session = found.open(None, 7, "/a")
-    assert not sessions_in(found)
-    found.take(session, "ann")
-    assert found.open(session.token, 8, "/a") is session
-    found.rename(session, "anna")
-    assert session.name == "anna"
+    token = found.token(session, "ann")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for place, letter in enumerate(token):
+        other = letters[letters.index(letter) ^ 32]
+        assert found.open(token[:place] + other + token[place + 1 :], 8, "/a").number == 8
+    for bad in (
+        "",
+        "x",
+        "é",
+        "=",
+        "a b",
+        token[:-1],
+        token + "A",
+        token[:22],
+        "A" * 256,
+        "A" * 255,
+    ):
+        assert found.open(bad, 8, "/a").number == 8
+    assert Sessions(ManualClock()).open(token, 8, "/a").number == 8
 
 
-def test_those_that_have_left_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that left first goes first; whoever is here stays."""
-    monkeypatch.setattr(sessions, "MAX_LEFT", 3)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("/ab", None), ("/a", "b")),
+        (("/a", "bc"), ("/ab", "c")),
+        (("/a", ""), ("/a", None)),
+    ],
+)
+def test_parts_that_read_alike_are_not_the_same(
+    one: tuple[str, str | None], other: tuple[str, str | None]
+) -> None:
+    """What is signed cannot be cut in another way."""
     found = Sessions(ManualClock())
-    here = found.open(None, 1, "/a")
-    found.take(here, None)
-    left = []
-    for number in range(2, 7):
-        session = found.open(None, number, "/a")
-        found.take(session, None)
-        found.leave(session)
-        left.append(session)
-    known = [found.open(session.token, 99, "/a").number for session in left]
-    assert known == [99, 99, 4, 5, 6]
-    assert found.open(here.token, 99, "/a") is here
+    token = found.token(found.open(None, 7, *one), None)
+    assert found.open(token, 8, *one).number == 7
+    assert found.open(token, 8, *other).number == 8

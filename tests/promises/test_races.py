@@ -19,18 +19,16 @@ from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.server import HubServer
 from broadcast_server.wire import events
 
-from ..support import CLOSE, HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from ..support import CLOSE, RawClient, http_request, running_hub, wait_until
 from ..support.beside import during
 from ..support.inside import (
     core_of,
     knows_nobody,
-    left_in,
     mailbox_of,
     replace_accepted,
     replace_on_left,
     reserved_bytes,
     server_of,
-    sessions_in,
 )
 from ..support.json_peer import OFFER, Peer
 
@@ -45,16 +43,6 @@ def parts(hub: BroadcastHub) -> tuple[Core, HubServer]:
 # -- Sessions ----------------------------------------------------------------------------------
 
 
-def test_session_of_a_client_that_is_refused_is_not_kept() -> None:
-    """There is no room for it: nothing would ever end the session that was made for it."""
-    with running_hub(max_rooms=1) as hub, Peer(hub, "/a"):
-        core, _ = parts(hub)
-        for _ in range(3):
-            with pytest.raises(HandshakeRefused, match="503"):
-                RawClient.connect(port=hub.port, path="/b", headers=OFFER)
-        assert len(sessions_in(core.sessions)) == 1
-
-
 def resumed(hub: BroadcastHub, peer: Peer, query: str = "") -> Peer:
     """Come back as the client that another connection is still."""
     return Peer(hub, f"/r?session={peer.welcome['session']}{query}")
@@ -63,9 +51,8 @@ def resumed(hub: BroadcastHub, peer: Peer, query: str = "") -> Peer:
 def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
     hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is found by its id also if it was put on the list first, keeps its session, and is told
-    when the hub stops."""
-    core, server = parts(hub)
+    """It is found by its id also if it came onto the list first, and is told when the hub stops."""
+    _, server = parts(hub)
     set_connection = server.set_connection
     listed, go_on = threading.Event(), threading.Event()
 
@@ -92,7 +79,6 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
                 gone.raw.recv_eof()
                 gone.raw.close()
             assert wait_until(lambda: server.client_count == 1)
-            assert not left_in(core.sessions)
             assert hub.send(winner.welcome["id"], "still here")
             assert winner.recv()["data"] == "still here"
             with during(hub.stop):
@@ -101,6 +87,28 @@ def test_of_two_resumes_at_once_the_last_to_join_is_the_client(
                 winner.raw.recv_eof()
                 winner.raw.close()
             assert knows_nobody(server)
+
+
+def test_connection_that_was_overtaken_does_not_replace_the_newer_one(hub: BroadcastHub) -> None:
+    """It came with an older session than the one that is here: that one stays, and nobody is told
+    of the other. A session that came twice is the later one's."""
+    with Peer(hub) as watcher, Peer(hub, "/r?name=ann") as first:
+        assert watcher.recv()["type"] == "join"
+        with resumed(hub, first) as second, resumed(hub, second) as third:
+            assert first.raw.recv_close()[0] == second.raw.recv_close()[0] == 1008
+            with resumed(hub, first) as late:
+                assert late.welcome["id"] == third.welcome["id"] == first.welcome["id"]
+                late.send(type="send", data="not a member")
+                assert late.raw.recv_close() == (1008, "a newer connection has your session")
+            assert [member.name for member in hub.members("/r")] == [None, "ann"]
+            assert hub.send(third.welcome["id"], "to the one that is here")
+            assert third.recv()["data"] == "to the one that is here"
+            third.send(type="send", data="from the one that is here")
+            assert watcher.recv()["data"] == "from the one that is here"
+            with resumed(hub, second) as again:
+                assert third.raw.recv_close()[0] == 1008
+                again.send(type="send", data="still ann")
+                assert watcher.recv()["from"]["name"] == "ann"
 
 
 @pytest.mark.parametrize("call", ["send", "disconnect"])
@@ -291,10 +299,10 @@ def test_nothing_of_a_member_comes_after_its_leave(
         member.raw.close()
         with resumed(hub, member) as again:
             assert watcher.recv()["type"] == "join"
-            for key, repeated in (("a", True), ("b", False)):
-                again.send(type="send", data=f"again {key}", key=key, ref=3)
+            for key, data, repeated in (("a", "before", True), ("b", "in hand", False)):
+                again.send(type="send", data=data, key=key, ref=3)
                 assert again.recv()["duplicate"] is repeated
-            assert watcher.recv()["data"] == "again b"
+            assert watcher.recv()["data"] == "in hand"
         assert hub.stats()["messages"] == 2
 
 

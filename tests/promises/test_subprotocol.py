@@ -8,7 +8,7 @@ import pytest
 
 from broadcast_server import BroadcastHub
 
-from ..support import BINARY, CLOSE, RawClient, running_hub, wait_until
+from ..support import BINARY, CLOSE, PONG, RawClient, running_hub, wait_until
 from ..support.inside import fanout_of, sleeps
 from ..support.json_peer import Peer
 
@@ -43,7 +43,7 @@ def test_ack_has_the_id_and_comes_after_what_came_before(hub: BroadcastHub) -> N
         message, ack = peer.recv(), peer.recv()
         assert (message["type"], message["from"]["id"]) == ("message", peer.welcome["id"])
         assert ack == {"type": "ack", "ref": 1, "id": message["id"], "duplicate": False}
-        peer.send(type="send", data="b", ref="two", key="k")
+        peer.send(type="send", data="a", ref="two", key="k")
         assert peer.recv() == {"type": "ack", "ref": "two", "id": message["id"], "duplicate": True}
         peer.send(type="send", data_base64="AAE=")
         assert peer.recv()["data_base64"] == "AAE="
@@ -100,6 +100,50 @@ def test_session_keeps_the_client_and_replaces_a_half_dead_one(hub: BroadcastHub
             assert new.recv() | {"time": ""} == {
                 "type": "message", "id": None, "time": "", "from": None, "data": "direct"
             }  # fmt: skip
+
+
+def test_key_of_another_message_is_an_error_and_nothing_is_delivered(hub: BroadcastHub) -> None:
+    """With its ref, in its place among the acks; it is no mistake in the frame."""
+    with Peer(hub, "/r?echo=1") as peer:
+        peer.send(type="send", data="a", ref=1, key="k")
+        first = peer.recv()
+        assert peer.recv()["type"] == "ack"
+        for data in ({"data": "b"}, {"data_base64": "YQ=="}) * 10:
+            peer.send(type="send", key="k", ref=2, **data)
+            error = peer.recv()
+            assert (error["type"], error["code"], error["ref"]) == ("error", "key_reused", 2)
+        peer.send(type="send", data="b", key="k")
+        assert peer.recv()["code"] == "key_reused"
+        peer.send(type="send", data="a", ref=3, key="k")
+        assert peer.recv() == {"type": "ack", "ref": 3, "id": first["id"], "duplicate": True}
+        assert [message.data for message in hub.history("/r")] == ["a"]
+        assert hub.stats()["messages"] == 1
+
+
+def test_client_that_comes_back_keeps_its_name(hub: BroadcastHub) -> None:
+    """The one that it has now while its old connection is here, else the one in its session."""
+    with Peer(hub, "/r?name=ann") as old:
+        old.send(type="name", name="anna")
+        assert old.recv()["type"] == "rename"
+        with Peer(hub, f"/r?session={old.welcome['session']}") as new:
+            assert new.welcome["name"] == "anna"
+            token = new.welcome["session"]
+    assert wait_until(lambda: not hub.members("/r"))
+    with Peer(hub, f"/r?session={token}") as last:
+        assert (last.welcome["id"], last.welcome["name"]) == (old.welcome["id"], "anna")
+
+
+def test_client_that_stays_gets_a_new_session(
+    hub: BroadcastHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the old one ends; with the name that it has now. One pong is enough."""
+    monkeypatch.setattr("broadcast_server.hub.reader.RENEW_SECONDS", 0.0)
+    with Peer(hub, "/r?name=ann") as old:
+        old.raw.send_frame(PONG, b"")
+        renewed = old.recv()
+        assert renewed.keys() == {"type", "session"} and renewed["type"] == "session"
+    with Peer(hub, f"/r?session={renewed['session']}") as new:
+        assert (new.welcome["id"], new.welcome["name"]) == (old.welcome["id"], "ann")
 
 
 def test_since_that_is_not_held_is_a_gap() -> None:

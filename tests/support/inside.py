@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,10 +49,10 @@ if TYPE_CHECKING:
     from broadcast_server.hub.rooms.entries import Entry
     from broadcast_server.hub.rooms.registry import RoomRegistry
     from broadcast_server.hub.rooms.room import Room
+    from broadcast_server.hub.rooms.shares import Sizes
     from broadcast_server.hub.rooms.waiters import Bells
     from broadcast_server.hub.run import Run
     from broadcast_server.hub.server import HubServer, Wire
-    from broadcast_server.hub.sessions import Session, Sessions
     from broadcast_server.transport.channel import Channel
     from broadcast_server.transport.connector import Connector
     from broadcast_server.transport.deadlines import Deadline
@@ -260,16 +259,6 @@ def set_max_chunks(patch: pytest.MonkeyPatch, count: int) -> None:
     patch.setattr(http_connection, "_MAX_CHUNKS", count)
 
 
-def sessions_in(sessions: Sessions) -> dict[str, Session]:
-    """Return the sessions that are kept, by their tokens."""
-    return sessions._sessions
-
-
-def left_in(sessions: Sessions) -> OrderedDict[str, Session]:
-    """Return the sessions that nobody has now."""
-    return sessions._left
-
-
 # -- The fan-out -----------------------------------------------------------------------------------
 
 
@@ -402,8 +391,8 @@ def entries_of(room: Room[Any]) -> list[Entry]:
     return room._entries
 
 
-def made_in(rooms: RoomRegistry[Any]) -> Mapping[str, Mapping[str, Room[Any]]]:
-    """Return the rooms that each network has made."""
+def made_in(rooms: RoomRegistry[Any]) -> Mapping[str | None, Mapping[str, Room[Any]]]:
+    """Return the rooms that count for each sender."""
     return rooms._made
 
 
@@ -537,3 +526,14 @@ def replace_await_answers(wait: Callable[[Pipe], bool]) -> Callable[[Pipe], bool
     real = pipe.Pipe._await_answers
     pipe.Pipe._await_answers = wait  # type: ignore[method-assign, assignment]
     return real
+
+
+def noted_sizes(sizes: Sizes[Any]) -> int:
+    """Return how many sizes are kept, with those that are not true any more."""
+    return len(sizes._heap)
+
+
+def bytes_by_maker(fanout: FanOut) -> dict[str | None, int]:
+    """Return what the logs of each maker's rooms cost."""
+    sizes = fanout._sizes
+    return {maker: sizes[maker] for maker in sizes.descending()}

@@ -23,6 +23,7 @@ class Client:
         self.joined_after: tuple[int, int] | None = None
         self.skips_to = 0
         self.closing = False
+        self.generation = 0
 
 
 def client(number: int = 1) -> Any:

@@ -110,14 +110,15 @@ START: dict[str, list[Option]] = {
         Option(
             "max-rooms COUNT",
             10_000,
-            "rooms at a time; one more takes the place of the empty room that was opened the "
-            "longest ago, and is answered 503 if none is empty",
+            "rooms at a time; one more takes the place of an empty room of the address that has "
+            "made most, and is answered 503 if none is empty",
         ),
         Option(
             "max-rooms-per-address COUNT",
             1_000,
-            "rooms at a time that one IPv4 address or one IPv6 /64 has made, 0 for no limit; one "
-            "more takes the place of an empty one of these, and is answered 503 if none is empty",
+            "rooms at a time that one IPv4 address, one IPv6 /64 or the bearer of a named token "
+            "has made, 0 for no limit; one more takes the place of an empty one of these, and is "
+            "answered 503 if none is empty",
         ),
         Option(
             "max-message-bytes BYTES",
@@ -161,7 +162,8 @@ START: dict[str, list[Option]] = {
         Option(
             "total-log-bytes BYTES",
             256 * MIB,
-            "memory for the messages of all rooms; above it empty rooms go first",
+            "memory for the messages of all rooms; above it those of the address whose rooms hold "
+            "most go first",
             shown="268435456, 256 MiB",
         ),
     ],

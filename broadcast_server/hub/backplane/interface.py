@@ -25,6 +25,10 @@ from ..rooms.entries import Accepted, Draft
 
 Done = Callable[[Accepted], None]
 
+# What a publisher is told whose key stands for another message: the code of its ``error``, and why.
+KEY_REUSED = "key_reused"
+KEY_REUSED_TEXT = "another message was published with this key; this one was not delivered"
+
 
 class SenderGone(Exception):
     """A batch is of a client that has left its room in the meantime; nothing of it was accepted."""
@@ -65,6 +69,10 @@ class Backplane(Protocol):
     ) -> None:
         """Accept a batch: give it ids, put it into the room's log, then call ``done`` without a
         lock.
+
+        A message whose key is known gets the id of the first one with it if it is the same message,
+        and none if it is another one; it does not go into the log either way. A key counts in its
+        room, and where its owner is somebody whom a token names, for that owner.
 
         Args:
             room: where it goes.

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from ...errors import HubStopped
 from ...messages import Id
 from ..rooms.entries import Accepted, Draft, cost_of
 from .interface import Done, RoomLog, SenderGone
-
-# How long a key is remembered, and how many of them in all rooms.
-KEY_SECONDS = 600.0
-MAX_KEYS = 100_000
+from .keys import KeyMemory, Name
 
 
 class MemoryBackplane:
@@ -33,7 +29,6 @@ class MemoryBackplane:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._monotonic = monotonic
         # Guards _ms, _seq, _closed, _members_only, messages, duplicates, _keys, and the order of
         # appends: a room's log must grow in the order of its ids, so the lock is held over both.
         # Taken before a room's lock.
@@ -43,9 +38,8 @@ class MemoryBackplane:
         self._members_only = False
         self.messages = 0
         self.duplicates = 0
-        # The first id of each key and when it came, the oldest first. Apart from the history: what
-        # has been trimmed there is remembered here.
-        self._keys: OrderedDict[tuple[str, str], tuple[Id, float]] = OrderedDict()
+        # Apart from the history: what has been trimmed there is remembered here.
+        self._keys = KeyMemory(monotonic)
         # Whatever has an id before this one is from before this start, also if the hub that gave it
         # has ended in this same millisecond.
         self._ms = int(clock() * 1000) + 1
@@ -55,57 +49,71 @@ class MemoryBackplane:
         self, room: RoomLog, drafts: Sequence[Draft], done: Done, outside: bool = False
     ) -> None:
         """See ``Backplane.submit``; ``done`` is called before it returns."""
-        keyed = any(draft.key is not None for draft in drafts)
+        path = room.path
+        names = {
+            place: self._keys.name(path, draft.key)
+            for place, draft in enumerate(drafts)
+            if draft.key is not None
+        }
         fresh: Sequence[Draft] = drafts
         repeated: dict[int, Id] = {}
+        reused: set[int] = set()
         with self._lock:
             if self._closed or (outside and self._members_only):
                 raise HubStopped("the hub is stopping")
             self._advance_locked()
             ms, first = self._ms, self._seq + 1
-            if keyed:
-                fresh = self._sort_out_locked(room.path, drafts, repeated)
+            if names:
+                fresh = self._sort_out_locked(drafts, names, repeated, reused)
             count = len(fresh)
             # First: if Ctrl-C comes in between, an id is left out rather than given out twice.
             self._seq += count
             if not room.append(fresh, ms, first):
-                self._forget_locked(room.path, fresh)
+                for place, name in names.items():
+                    # They may come again.
+                    if place not in repeated and place not in reused:
+                        self._keys.forget(name)
                 raise SenderGone
             self.messages += count
-        if repeated:
-            room.release(cost_of([drafts[place] for place in repeated]))
-        done(Accepted(ms, first, count, repeated) if repeated else Accepted(ms, first, count))
+        if not repeated and not reused:
+            done(Accepted(ms, first, count))
+            return
+        room.release(cost_of([drafts[place] for place in (*repeated, *reused)]))
+        done(Accepted(ms, first, count, repeated, reused))
 
     def _sort_out_locked(
-        self, path: str, drafts: Sequence[Draft], repeated: dict[int, Id]
+        self,
+        drafts: Sequence[Draft],
+        names: dict[int, Name],
+        repeated: dict[int, Id],
+        reused: set[int],
     ) -> list[Draft]:
-        """Return the drafts whose key is new, remember those keys, and put the ids of the others
-        into ``repeated``."""
+        """Return the drafts whose key is new, and remember those keys. Put the ids of those that
+        came again into ``repeated``, and the places of those whose key is another message's into
+        ``reused``."""
         assert self._lock.locked()
-        now = self._monotonic()
-        while self._keys:
-            _, at = next(iter(self._keys.values()))
-            if now - at < KEY_SECONDS and len(self._keys) + len(drafts) <= MAX_KEYS:
-                break
-            self._keys.popitem(last=False)
         fresh: list[Draft] = []
         for place, draft in enumerate(drafts):
-            known = self._keys.get((path, draft.key)) if draft.key is not None else None
+            name = names.get(place)
+            known = None if name is None else self._keys.find(name)
             if known is not None:
-                repeated[place] = known[0]
-                self.duplicates += 1
+                id, same = known
+                if same:
+                    repeated[place] = id
+                    self.duplicates += 1
+                else:
+                    reused.add(place)
                 continue
             fresh.append(draft)
-            if draft.key is not None:
-                self._keys[path, draft.key] = ((self._ms, self._seq + len(fresh)), now)
+            if name is not None:
+                self._keys.add(name, (self._ms, self._seq + len(fresh)))
         return fresh
 
-    def _forget_locked(self, path: str, drafts: Sequence[Draft]) -> None:
-        """Forget the keys of drafts that were not accepted after all: they may come again."""
-        assert self._lock.locked()
-        for draft in drafts:
-            if draft.key is not None:
-                del self._keys[path, draft.key]
+    @property
+    def key_bytes(self) -> int:
+        """What the memory of keys costs."""
+        with self._lock:
+            return self._keys.key_bytes
 
     def _advance_locked(self) -> None:
         """Move the one clock of all rooms, which never goes back, even when the system's does."""

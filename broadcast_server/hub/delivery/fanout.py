@@ -26,6 +26,7 @@ from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
 from ..rooms.room import Room
+from ..rooms.shares import Sizes
 from .batches import LogBatch
 from .connection import Connection
 from .liveness import Liveness, latest_ping
@@ -83,6 +84,7 @@ class FanOut:
         self.pass_seconds = 0.0
         self._liveness = Liveness(settings, self._timers, self.writer)
         self._total_cost = 0
+        self._sizes: Sizes[str | None] = Sizes()  # of it, by who has made the rooms
 
         # Last: nothing that is open is left to nobody.
         with contextlib.ExitStack() as on_failure:
@@ -320,26 +322,53 @@ class FanOut:
             # A sixteenth more than needed: moving the list costs the same for one entry as for
             # many.
             self._trim(room, room.ring_bytes - room.ring_bytes // 16)
-        if not room.closed:
-            self._total_cost += room.cost - room.counted_cost
-            room.counted_cost = room.cost
-        limit = self._settings.total_log_bytes
-        while self._total_cost > limit:
-            if self._rooms.drop_empty():
-                self._forget_dropped()
-                continue
-            largest = max(self._rooms.all(), key=lambda other: other.cost)
-            goal = largest.cost - (self._total_cost - limit) - largest.ring_bytes // 16
-            if not self._trim(largest, max(goal, 0)):
-                break
-            self._total_cost += largest.cost - largest.counted_cost
-            largest.counted_cost = largest.cost
+        self._count(room)
+        while self._total_cost > self._settings.total_log_bytes and self._give():
+            pass
 
-    def _forget_dropped(self) -> None:
-        for room in self._rooms.take_dropped():
+    def _count(self, room: Room[Connection]) -> None:
+        """Put what a room costs now into the total, and into that of its maker."""
+        if not room.closed:
+            if room.maker != room.counted_for:
+                self._sizes.add(room.counted_for, -room.counted_cost)
+                room.counted_for = room.maker
+                self._sizes.add(room.counted_for, room.counted_cost)
+            change = room.cost - room.counted_cost
+            self._total_cost += change
+            self._sizes.add(room.counted_for, change)
+            room.counted_cost += change
+
+    def _give(self) -> bool:
+        """Let go of something, of whoever's rooms hold most if they can give anything; return
+        whether there was anything."""
+        if self._forget_dropped() or self._give_of(self._sizes.most()):
+            return True
+        return any(self._give_of(maker) for maker in self._sizes.descending())
+
+    def _give_of(self, maker: str | None) -> bool:
+        """Let an empty room of a maker go, or else the oldest messages of its largest log."""
+        if self._rooms.drop_empty(maker):
+            self._forget_dropped()
+            return True
+        rooms = self._rooms.made_by(maker)
+        if not rooms:
+            return False
+        largest = max(rooms, key=lambda room: room.counted_cost)
+        excess = self._total_cost - self._settings.total_log_bytes
+        if not self._trim(largest, max(largest.cost - excess - largest.ring_bytes // 16, 0)):
+            return False
+        self._count(largest)
+        return True
+
+    def _forget_dropped(self) -> bool:
+        """Take rooms that were dropped out of the accounts; return whether there were any."""
+        dropped = self._rooms.take_dropped()
+        for room in dropped:
             self._total_cost -= room.counted_cost
+            self._sizes.add(room.counted_for, -room.counted_cost)
             # A client that has left, but has not been sent everything, would keep the whole log.
             self._drop_before(room, room.head)
+        return bool(dropped)
 
     def _trim(self, room: Room[Connection], limit_bytes: int) -> bool:
         """Trim a log; return whether anything could go."""

@@ -6,7 +6,9 @@ room. The bytes that go to clients are made once, in ``encode``, and shared by a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,6 +18,30 @@ from ...wire import frames
 # What an entry costs beside its frame: the objects that hold it. Counted, so that empty messages
 # cannot fill the memory.
 ENTRY_BYTES = 256
+
+
+# Nobody else can make two messages of one fingerprint.
+_SECRET = secrets.token_bytes(16)
+
+
+class Key(NamedTuple):
+    """By what a message is known when it comes again.
+
+    Attributes:
+        text: what the sender has chosen.
+        owner: who has sent it, as ``networks.owner_of`` says.
+        content: the fingerprint of what was sent, before a program's filter has changed it.
+    """
+
+    text: str
+    owner: str
+    content: bytes
+
+
+def fingerprint(data: str | bytes) -> bytes:
+    """Return what tells one message from another: its kind and its content."""
+    kind, body = (b"t", data.encode("utf-8")) if isinstance(data, str) else (b"b", data)
+    return hashlib.blake2b(body, digest_size=16, key=_SECRET, person=kind).digest()
 
 
 class Draft:
@@ -31,7 +57,7 @@ class Draft:
     __slots__ = ("frame", "key", "origin", "sender")
 
     def __init__(
-        self, origin: int, frame: bytes, sender: Member | None = None, key: str | None = None
+        self, origin: int, frame: bytes, sender: Member | None = None, key: Key | None = None
     ) -> None:
         self.origin = origin
         self.frame = frame
@@ -97,20 +123,25 @@ class Accepted(NamedTuple):
     Attributes:
         ms, first, new: milliseconds, first sequence number and number of the new ones.
         repeated: the place in the batch and the first id of each message whose key was known.
+        reused: the places of those that were not accepted, because another message has their key.
     """
 
     ms: int
     first: int
     new: int
     repeated: Mapping[int, Id] = MappingProxyType({})
+    reused: Collection[int] = ()
 
-    def ids(self, size: int) -> Iterator[tuple[Id, bool]]:
-        """Yield the id of each message of a batch of that size, and whether it is repeated."""
+    def ids(self, size: int) -> Iterator[tuple[Id | None, bool]]:
+        """Yield the id of each message of a batch of that size, and whether it is repeated; no id
+        for one that was not accepted."""
         seq = self.first
         for place in range(size):
             known = self.repeated.get(place)
             if known is not None:
                 yield known, True
+            elif place in self.reused:
+                yield None, False
             else:
                 yield (self.ms, seq), False
                 seq += 1
@@ -122,7 +153,7 @@ def to_messages(room: str, drafts: list[Draft], ids: Accepted) -> list[Message]:
     return [
         Message(frames.data_of(draft.frame), room, draft.sender, moment, format_id(*id))
         for draft, (id, repeated) in zip(drafts, ids.ids(len(drafts)), strict=True)
-        if not repeated
+        if id is not None and not repeated
     ]
 
 

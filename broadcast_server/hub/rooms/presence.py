@@ -33,9 +33,12 @@ class Roster(Generic[S]):
         self._changes = 0  # of members or their names
 
     def _enter_locked(self, subscriber: S) -> tuple[S | None, list[S]]:
-        """Make a client a member; return whose place it has taken, and who was told."""
+        """Make a client a member; return whose place it has taken, and who was told. If a newer
+        connection of the client is a member already, it has taken this one's."""
         assert self.lock.locked()
         replaced = self.members.get(subscriber.number)
+        if replaced is not None and replaced.generation > subscriber.generation:
+            return subscriber, []
         # Whoever was told to go before it came is none; its Close is queued under this lock.
         if subscriber.closing:
             return replaced, []

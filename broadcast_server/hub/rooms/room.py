@@ -42,7 +42,8 @@ class Joined(Generic[S]):
 
     Attributes:
         told: the clients for which something was queued.
-        replaced: the one whose place it has taken, which is to be closed.
+        replaced: of two connections of one client the older one, which is to be closed: mostly the
+            one whose place the new one has taken; the new one itself if it was overtaken.
     """
 
     told: list[S]
@@ -58,14 +59,17 @@ class Room(Roster[S]):
         path: the room's path.
         floor: the newest id of the hub when the room began; nothing after it is missing.
         ring_bytes: how much the log holds, frames plus ``ENTRY_BYTES`` for each.
-        maker: the address for whose number of rooms it counts; None if for nobody's.
+        maker: the sender for whom it counts, as ``networks.owner_of`` says; None for the hub's own
+            program.
     """
 
     def __init__(
         self, path: str, floor: tuple[int, int], ring_bytes: int, maker: str | None = None
     ) -> None:
         self.path = path
+        # Both are guarded by the registry's lock; others may look.
         self.maker = maker
+        self.claimed = False  # somebody has had a message for it, and it counts for them
         self.ring_bytes = ring_bytes
         # Makes `lock`, which guards closed, _entries, _base, _dropped_bytes, _floor, _offered,
         # _reserved and _paused as well. Taken after the backplane's and before a subscriber's.
@@ -84,6 +88,7 @@ class Room(Roster[S]):
         self.in_step: defaultdict[Form, dict[S, None]] = defaultdict(dict)
         self.behind: dict[S, None] = {}
         self.counted_cost = 0
+        self.counted_for = maker
         # Of the entries that are held, beside their frames; others read it for their sizes.
         self.forms_bytes = 0
         self.due = float("inf")  # its place in the fan-out's timers

@@ -57,6 +57,7 @@ class Subscriber:
         "end_reason",
         "ended",
         "form",
+        "generation",
         "goodbye_due",
         "joined_after",
         "lock",
@@ -76,6 +77,7 @@ class Subscriber:
         self.member = member
         self.room = room
         self.form = form
+        self.generation = 0  # of two with one number the room keeps the one where it is higher
 
         # Guards everything up to the next blank line, and what `Connection` says that it guards.
         # Taken after a room's lock.

@@ -78,7 +78,7 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-cli
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-clients-per-address -x -d 'clients at a time of one IPv4 address or one IPv6 /64, 0 for no limit'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-handshakes -x -d 'connections at a time that are no clients: still in their handshake, or publishing'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-rooms -x -d 'rooms at a time'
-complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-rooms-per-address -x -d 'rooms at a time that one IPv4 address or one IPv6 /64 has made, 0 for no limit'
+complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-rooms-per-address -x -d 'rooms at a time that one IPv4 address, one IPv6 /64 or the bearer of a named token has made, 0 for no limit'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-message-bytes -x -d 'largest message taken'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-fragments -x -d 'frames that one message may be split into'
 complete -c broadcast-server -n '_shtab_broadcast_server_using start' -l max-header-bytes -x -d 'largest HTTP request head taken'

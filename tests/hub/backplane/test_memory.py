@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from broadcast_server.errors import HubStopped
+from broadcast_server.hub.backplane import keys
 from broadcast_server.hub.backplane.interface import SenderGone
 from broadcast_server.hub.backplane.memory import MemoryBackplane
-from broadcast_server.hub.rooms.entries import Accepted, Draft
+from broadcast_server.hub.rooms.entries import Accepted, Draft, Key, cost_of, fingerprint
 from broadcast_server.messages import format_id, parse_id
 
 
@@ -112,7 +113,7 @@ def test_ids_grow_over_all_rooms() -> None:
     given = []
     for _ in range(500):
         clock.now += rng.choice([0, 0, 0.0004, 0.001, 5, -3])
-        ms, first, count, _ = submit(backplane, rng.randrange(1, 5), rng.choice(logs))
+        ms, first, count, *_ = submit(backplane, rng.randrange(1, 5), rng.choice(logs))
         given += [(ms, seq) for seq in range(first, first + count)]
     assert all(earlier < later for earlier, later in itertools.pairwise(given))
     assert backplane.messages == len(given)
@@ -173,15 +174,21 @@ def test_nothing_is_accepted_after_close() -> None:
     assert backplane.newest() == (5000, 1)
 
 
-def keyed(*keys: str | None) -> list[Draft]:
-    """Return messages with these keys."""
-    return [Draft(1, b"\x81\x00", None, key) for key in keys]
+def keyed(*keys: str | None, data: str = "") -> list[Draft]:
+    """Return messages with these keys, all of one content."""
+    content = fingerprint(data)
+    return [
+        Draft(1, b"\x81\x00", None, None if key is None else Key(key, "192.0.2.1", content))
+        for key in keys
+    ]
 
 
-def submit_keyed(backplane: MemoryBackplane, log: RecordingLog, *keys: str | None) -> Accepted:
+def submit_keyed(
+    backplane: MemoryBackplane, log: RecordingLog, *keys: str | None, data: str = ""
+) -> Accepted:
     """Submit messages with these keys; return the ids that they got."""
     done: list[Accepted] = []
-    backplane.submit(log, keyed(*keys), done.append)
+    backplane.submit(log, keyed(*keys, data=data), done.append)
     (ids,) = done
     return ids
 
@@ -206,8 +213,27 @@ def test_known_key_gets_the_first_id_and_is_not_appended() -> None:
         ((5000, 3), True),
     ]
     assert [len(appended[0]) for appended in log.appended] == [2, 2]
-    assert log.released == [2 * (2 + 256)]
+    assert log.released == [cost_of(keyed("a", "b"))]
     assert (backplane.messages, backplane.duplicates) == (4, 2)
+
+
+def test_key_of_another_message_is_told_and_nothing_is_appended() -> None:
+    """The others of the batch are accepted as if it were not there, and the key stays the first
+    one's."""
+    backplane, log = begun(ManualClock(5.0)), RecordingLog()
+    submit_keyed(backplane, log, "a", data="first")
+    ids = submit_keyed(backplane, log, "b", "a", None, "b", data="second")
+    assert ids == Accepted(5000, 2, 2, {3: (5000, 2)}, {1})
+    assert list(ids.ids(4)) == [
+        ((5000, 2), False),
+        (None, False),
+        ((5000, 3), False),
+        ((5000, 2), True),
+    ]
+    assert [len(appended[0]) for appended in log.appended] == [1, 2]
+    assert log.released == [cost_of(keyed("a", "b"))]
+    assert (backplane.messages, backplane.duplicates) == (3, 1)
+    assert submit_keyed(backplane, log, "a", data="first").repeated == {0: (5000, 1)}
 
 
 def test_batch_of_a_sender_that_has_left_is_refused_and_may_come_again() -> None:
@@ -215,9 +241,9 @@ def test_batch_of_a_sender_that_has_left_is_refused_and_may_come_again() -> None
     backplane, log = begun(ManualClock(5.0)), RecordingLog()
     submit_keyed(backplane, log, "a")
     log.sender_is_here = False
-    for keys in (("b", None, "b"), ("a", "b")):
+    for names in (("b", None, "b"), ("a", "b")):
         with pytest.raises(SenderGone):
-            submit_keyed(backplane, log, *keys)
+            submit_keyed(backplane, log, *names)
     assert (backplane.messages, len(log.appended)) == (1, 1)
     assert log.released == []  # whoever has reserved the place gives all of it back
     log.sender_is_here = True
@@ -241,10 +267,12 @@ def test_key_counts_in_its_room_and_for_ten_minutes() -> None:
 
 
 def test_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest go first."""
-    monkeypatch.setattr("broadcast_server.hub.backplane.memory.MAX_KEYS", 3)
+    """In bytes. The oldest of one owner go first."""
+    bound = keys.GROUP_BYTES + 3 * keys.KEY_BYTES
+    monkeypatch.setattr(keys, "MAX_KEY_BYTES", bound)
     backplane, log = MemoryBackplane(), RecordingLog()
     for key in "abcd":
         submit_keyed(backplane, log, key)
+        assert backplane.key_bytes <= bound
     assert submit_keyed(backplane, log, "d").repeated
     assert not submit_keyed(backplane, log, "a").repeated

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from broadcast_server import messages
-from broadcast_server.hub.rooms.entries import Accepted, Draft, Entry, encode, to_messages
+from broadcast_server.hub.rooms.entries import (
+    Accepted,
+    Draft,
+    Entry,
+    encode,
+    fingerprint,
+    to_messages,
+)
 from broadcast_server.messages import Member, Message
 from broadcast_server.wire import frames
 
@@ -74,3 +81,13 @@ def test_to_messages_leaves_repeated_ones_out() -> None:
     drafts = [Draft(7, encode(data), MEMBER) for data in "abc"]
     found = to_messages("/a", drafts, Accepted(5000, 9, 2, {1: (4000, 1)}))
     assert [(message.data, message.id) for message in found] == [("a", "5000-9"), ("c", "5000-10")]
+    found = to_messages("/a", drafts, Accepted(5000, 9, 1, {0: (4000, 1)}, {1}))
+    assert [(message.data, message.id) for message in found] == [("c", "5000-9")]
+
+
+def test_fingerprint_tells_kinds_and_contents_apart() -> None:
+    """Text and the same bytes are two messages."""
+    messages = ["", "x", "xt", "tx", b"", b"x", "\u00e9", "\u00e9".encode()]
+    prints = [fingerprint(data) for data in messages]
+    assert prints == [fingerprint(data) for data in messages]
+    assert len(set(prints)) == len(messages) and {len(found) for found in prints} == {16}

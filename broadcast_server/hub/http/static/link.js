@@ -289,6 +289,9 @@ export class Link {
       case "gap":
         this.#last = event.after;
         break;
+      case "session":
+        this.#session = event.session;
+        return;
       case "ack":
         this.#acknowledge(event);
         return;
