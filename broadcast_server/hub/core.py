@@ -18,6 +18,7 @@ from ..messages import Id, Member, Message
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from .backplane.interface import Backplane, Done, SenderGone
+from .budget import Budget
 from .delivery.connection import Connection
 from .delivery.fanout import FanOut
 from .http import access
@@ -33,6 +34,9 @@ logger = logging.getLogger("broadcast_server.hub")
 
 # With anything else whoever is refused would think that all is well.
 _REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)
+
+# What is made of the large events of all clients at once takes a few times this.
+PARSING_BYTES = 8 * 1024 * 1024
 
 Filter = Callable[[Message], "Message | str | bytes | None"]
 
@@ -66,6 +70,7 @@ class Core:
         ended: how many connections have ended, by close code.
         tls: the certificate and key; None for plain connections.
         refused: how many requests and messages were refused, by reason.
+        parsing: for events that are large enough to count while they are taken apart.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
         reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
@@ -83,6 +88,7 @@ class Core:
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
+    parsing: Budget = dataclasses.field(default_factory=lambda: Budget(PARSING_BYTES))
     leaving: bool = False
     draining: bool = False
     stopping: bool = False
