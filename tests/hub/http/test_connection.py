@@ -13,7 +13,13 @@ import pytest
 
 from broadcast_server.hub.http import connection
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
-from broadcast_server.hub.http.models import Refusal, Request, Response
+from broadcast_server.hub.http.models import (
+    MAX_HEADER_LINES,
+    MAX_LIST_ELEMENTS,
+    Refusal,
+    Request,
+    Response,
+)
 
 SECONDS = 10.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -73,6 +79,53 @@ def pair() -> Iterator[Pair]:
 
 
 # -- Bodies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("upgrade", ["Upgrade: websocket", "Expect: x"], ids=["plain", "h11"])
+@pytest.mark.parametrize(
+    ("more", "fits"),
+    [
+        (["a:b"] * (MAX_HEADER_LINES - 3), True),
+        (["a:b"] * (MAX_HEADER_LINES - 2), False),
+        (["Accept: " + "," * MAX_LIST_ELEMENTS], True),
+        (["Accept: " + "," * MAX_LIST_ELEMENTS, "X: ,"], False),
+    ],
+    ids=["lines", "one line more", "elements", "one element more"],
+)
+def test_request_has_so_many_lines_and_elements(
+    pair: Pair, upgrade: str, more: list[str], fits: bool
+) -> None:
+    """However it is read; one more is 431."""
+    pair.send(upgrade, "Connection: Upgrade", *more, first="GET / HTTP/1.1")
+    if fits:
+        assert pair.read().target == "/"
+    else:
+        with pytest.raises(BadRequest) as failed:
+            pair.read()
+        refusal = failed.value.refusal
+        assert refusal is not None and (refusal.status, refusal.reason) == (431, "max_header_bytes")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_lines_are_counted_before_they_are_parsed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Wherever a head is torn; those of a body do not count."""
+    head = end.join(["POST / HTTP/1.1", "Host: h", "Content-Length: 500", "", ""]).encode()
+    data = head + b"\n" * 500
+    for stop in range(1, len(head) + 3):
+        seen, ending = connection._lines_of_head(b"", data[:stop])
+        if stop < len(head):
+            more, _ = connection._lines_of_head(ending, data[stop:])
+            assert seen + more == 4
+        else:
+            assert seen == 4
+    parsed: list[object] = []
+    monkeypatch.setattr(HttpConnection, "_next_event", lambda *_: parsed.append(_))
+    pair.send(*["a:b"] * 700)
+    with pytest.raises(BadRequest, match="100 header lines"):
+        pair.read()
+    assert parsed == []
 
 
 def test_body_of_a_length_is_read(pair: Pair) -> None:
