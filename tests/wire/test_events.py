@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -18,6 +17,7 @@ from broadcast_server.wire import events
 
 from ..support import code_blocks
 from ..support.event_schema import SCHEMA, checked
+from ..support.inside import load_long, note_parsed, read_text
 
 ANN = Member("c1", "ann", "/r", "127.0.0.1:1")
 BOB = Member("c2", None, "/r", "127.0.0.1:2")
@@ -157,26 +157,6 @@ BIG = 2**20
 SEND = '{"type":"send","data":"'
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which the size of each piece of JSON is added that is read at once."""
-    sizes: list[int] = []
-
-    def note(function: Callable[..., object]) -> Callable[..., object]:
-        def noted(text: str, *rest: object) -> object:
-            sizes.append(len(text))
-            found = function(text, *rest)
-            if isinstance(found, tuple):
-                sizes[-1] = found[1]  # so far it was read
-            return found
-
-        return noted
-
-    monkeypatch.setattr(events, "_scan_text", note(events._scan_text))
-    monkeypatch.setattr(events, "_scan_value", note(events._scan_value))
-    monkeypatch.setattr(json, "loads", note(json.loads))
-    return sizes
-
-
 MANY = ",".join(["[]"] * BIG)
 
 
@@ -220,7 +200,7 @@ def test_large_event_is_not_taken_apart_before_its_size_is_known(
 ) -> None:
     """Beside its data nothing of it becomes an object; the data is read in small pieces, and who
     has sent it is told which event it was."""
-    sizes = counted(monkeypatch)
+    sizes = note_parsed(monkeypatch)
     with pytest.raises(events.BadFrame) as caught:
         events.parse(frame.encode(), BIG)
     if code == "too_big" or caught.value.code == "too_big":
@@ -234,7 +214,7 @@ def test_large_event_is_not_taken_apart_before_its_size_is_known(
 
 def test_large_message_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two of them others may run."""
-    sizes = counted(monkeypatch)
+    sizes = note_parsed(monkeypatch)
     frame = SEND + "\\u0001" * BIG + '","ref":9,"key":"k","x":[1,{"a":"b"}] } '
     assert events.parse(frame.encode(), BIG) == events.Send("\x01" * BIG, 9, "k")
     pieces = [size for size in sizes if size > 100]
@@ -254,7 +234,7 @@ def test_pieces_give_what_the_whole_gives(parts: list[str], size: int, before: i
         patch.setattr(events, "PIECE_CHARACTERS", size)
         text = '"' + "x" * before + "".join(parts) + '",'
         expected = json.loads(text[:-1])
-        assert events._read_text(text, 1, 1000) == (expected, len(text) - 1)
+        assert read_text(text, 1, 1000) == (expected, len(text) - 1)
 
 
 @given(
@@ -275,7 +255,7 @@ def test_large_events_are_read_as_any_other(
     """Within the bounds there is no difference."""
     text = json.dumps(event, ensure_ascii=ascii_only, indent=indent)
     if len(text) <= events.MAX_BESIDE_BYTES:
-        assert events._load_long(text, 10_000) == json.loads(text)
+        assert load_long(text, 10_000) == json.loads(text)
 
 
 # The page.

@@ -26,11 +26,12 @@ class Form:
         slot: the attribute of an entry that keeps what ``make`` returned.
         make: makes a message's bytes.
         overhead: about how many bytes those have more than the frame.
+        growth: how many times the frame they may be at most, beside that.
         is_stream: server-sent events; else WebSocket frames.
         is_json: full events; else only the data.
     """
 
-    __slots__ = ("is_json", "is_stream", "make", "name", "overhead", "slot")
+    __slots__ = ("growth", "is_json", "is_stream", "make", "name", "overhead", "slot")
 
     def __init__(
         self,
@@ -46,6 +47,8 @@ class Form:
         self.slot = slot
         self.make = make
         self.overhead = overhead
+        # A control character has six in JSON, a line end seven in a stream.
+        self.growth = 1 if slot == "frame" else 6 if is_json else 7
         self.is_stream = is_stream
         self.is_json = is_json
 

@@ -21,6 +21,8 @@ from broadcast_server.hub.http.models import (
     Response,
 )
 
+from ...support.inside import lines_of_head
+
 SECONDS = 10.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OK = Response(200, (), b"yes\n", "text/plain")
@@ -114,9 +116,9 @@ def test_lines_are_counted_before_they_are_parsed(
     head = end.join(["POST / HTTP/1.1", "Host: h", "Content-Length: 500", "", ""]).encode()
     data = head + b"\n" * 500
     for stop in range(1, len(head) + 3):
-        seen, ending = connection._lines_of_head(b"", data[:stop])
+        seen, ending = lines_of_head(b"", data[:stop])
         if stop < len(head):
-            more, _ = connection._lines_of_head(ending, data[stop:])
+            more, _ = lines_of_head(ending, data[stop:])
             assert seen + more == 4
         else:
             assert seen == 4
