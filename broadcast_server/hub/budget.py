@@ -84,3 +84,36 @@ class Budget:
         if owner in self._owned and self._owned[owner] + size > self._share:
             return False
         return not self._used or self._used + size <= self._limit
+
+
+class Claim:
+    """What one piece of work has taken of a budget. Of one thread at a time.
+
+    Args:
+        budget: where it is taken from.
+        owner: for whom.
+    """
+
+    __slots__ = ("_budget", "_owner", "size")
+
+    def __init__(self, budget: Budget, owner: str) -> None:
+        self._budget = budget
+        self._owner = owner
+        self.size = 0
+
+    def take(self, size: int, given_up: Callable[[], bool], seconds: float) -> bool:
+        """Take so much; see ``Budget.take``."""
+        if not self._budget.take(size, self._owner, given_up, seconds):
+            return False
+        self.size = size
+        return True
+
+    def cut_to(self, size: int) -> None:
+        """Give back what is more than that."""
+        if size < self.size:
+            more, self.size = self.size - size, size
+            self._budget.give(more, self._owner)
+
+    def give(self) -> None:
+        """Give back all of it; a second call does nothing."""
+        self.cut_to(0)

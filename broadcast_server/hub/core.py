@@ -38,6 +38,10 @@ _REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 30
 # What is made of the large events of all clients at once takes a few times this.
 PARSING_BYTES = 8 * 1024 * 1024
 
+# What is in hand of large answers to requests, and how much of that one address may have.
+ANSWERS_BYTES = 32 * 1024 * 1024
+ANSWERS_SHARE = 8 * 1024 * 1024
+
 Filter = Callable[[Message], "Message | str | bytes | None"]
 
 
@@ -71,6 +75,7 @@ class Core:
         tls: the certificate and key; None for plain connections.
         refused: how many requests and messages were refused, by reason.
         parsing: for events that are large enough to count while they are taken apart.
+        answers: for answers over HTTP that are large enough to count until they are sent.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
         reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
@@ -89,6 +94,9 @@ class Core:
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
     parsing: Budget = dataclasses.field(default_factory=lambda: Budget(PARSING_BYTES))
+    answers: Budget = dataclasses.field(
+        default_factory=lambda: Budget(ANSWERS_BYTES, ANSWERS_SHARE)
+    )
     leaving: bool = False
     draining: bool = False
     stopping: bool = False

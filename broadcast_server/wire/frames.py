@@ -71,6 +71,11 @@ def payload_of(frame: bytes) -> bytes:
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
+def payload_view(frame: bytes) -> memoryview:
+    """Return the payload of what ``encode_frame`` made, without a copy."""
+    return memoryview(frame)[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def is_text(frame: bytes) -> bool:
     """Tell whether what ``encode_frame`` made is a TEXT frame."""
     return frame[0] & 0x0F == TEXT

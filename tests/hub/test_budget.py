@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from broadcast_server.hub.budget import Budget
+from broadcast_server.hub.budget import Budget, Claim
 
 from ..support import wait_until
 from ..support.beside import SECONDS
@@ -60,3 +60,17 @@ def test_who_waits_goes_on_when_something_is_given_back() -> None:
     thread.join(SECONDS)
     assert not thread.is_alive() and found == [True]
     assert wait_until(lambda: budget.used == 1)
+
+
+def test_claim_is_given_back_once() -> None:
+    """All of it, or first what was not needed."""
+    budget = Budget(10)
+    claim = Claim(budget, "a")
+    claim.give()
+    assert claim.take(8, lambda: False, 0.0) and not Claim(budget, "b").take(3, lambda: True, 9.0)
+    claim.cut_to(9)
+    claim.cut_to(5)
+    assert (budget.used, claim.size) == (5, 5)
+    claim.give()
+    claim.give()
+    assert budget.used == 0

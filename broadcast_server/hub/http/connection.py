@@ -16,6 +16,7 @@ import contextlib
 import re
 import socket
 import time
+from collections.abc import Sequence
 
 import h11
 
@@ -27,6 +28,8 @@ from .plain_request import parse_plain
 _HEAD_END = re.compile(rb"\n\r?\n")
 _RECV_BYTES = 4096
 _BODY_RECV_BYTES = 64 * 1024
+# Smaller pieces of an answer are joined to so much.
+BLOCK_BYTES = 64 * 1024
 # A body in tiny pieces costs h11 more than it costs its sender.
 _MAX_CHUNKS = 16_384
 # A client that sends all of its body before it reads should still get a 413.
@@ -258,10 +261,16 @@ class HttpConnection:
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
-        data = responses.head_of(response, keep=keep)
-        if request is None or request.method != "HEAD":
-            data += response.body
-        self._send(data, deadline)
+        try:
+            data = responses.head_of(response, keep=keep)
+            if request is not None and request.method == "HEAD":
+                self._send(data, deadline)
+            else:
+                self._send(data + response.body, deadline)
+                self._send_pieces(response.pieces, deadline)
+        finally:
+            if response.done is not None:
+                response.done()
         self._answered = True
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
@@ -311,7 +320,18 @@ class HttpConnection:
             self._sock.sendall(data[sent:])
             self._sock.settimeout(None)
 
-    def _send(self, data: bytes, deadline: float) -> None:
+    def _send_pieces(self, pieces: Sequence[bytes | memoryview], deadline: float) -> None:
+        """Send pieces under one deadline; small ones are joined, large ones are not copied."""
+        block: list[bytes | memoryview] = []
+        size = 0
+        for number, piece in enumerate(pieces, 1):
+            block.append(piece)
+            size += len(piece)
+            if size >= BLOCK_BYTES or number == len(pieces):
+                self._send(block[0] if len(block) == 1 else b"".join(block), deadline)
+                block, size = [], 0
+
+    def _send(self, data: bytes | memoryview, deadline: float) -> None:
         # sendall() takes this for all of the data, not for each piece.
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
         self.waiting = True

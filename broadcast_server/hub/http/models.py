@@ -9,7 +9,7 @@ request, to a refusal as well: ``Refusal.with_headers``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .query import parse_query
 
@@ -256,12 +256,21 @@ class Response:
         headers: header lines beside those that every answer has.
         body: its bytes; left out for HEAD.
         content_type: None for none.
+        pieces: more of the body, which is not joined.
+        done: called once when the answer was sent, or could not be; None for nothing.
     """
 
     status: int
     headers: Headers = ()
     body: bytes = b""
     content_type: str | None = None
+    pieces: Sequence[bytes | memoryview] = ()
+    done: Callable[[], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return len(self.body) + sum([len(piece) for piece in self.pieces])
 
 
 Decision = (

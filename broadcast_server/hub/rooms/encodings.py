@@ -98,6 +98,13 @@ def json_event(entry: Entry) -> bytes:
     return events.message(entry.frame, format_id(entry.ms, entry.seq), entry.ms, entry.sender)
 
 
+def json_view(entry: Entry) -> bytes | memoryview:
+    """Return the same without a copy if the entry has it already. Any thread: the entry is left as
+    it is, so that only the fan-out makes what a log keeps."""
+    made = entry.json
+    return json_event(entry) if made is None else frames.payload_view(made)
+
+
 def _id_line(entry: Entry) -> bytes:
     return b"id: %d-%d\n" % (entry.ms, entry.seq)
 

@@ -290,6 +290,35 @@ def test_answer_may_be_kept_by_caches_if_it_says_so(pair: Pair) -> None:
     assert pair.received().lower().count(b"cache-control") == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_answer_in_pieces_is_one_answer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Their length is that of all; what was taken for them is given back when they are sent."""
+    monkeypatch.setattr(connection, "BLOCK_BYTES", 100)
+    pieces = [b"a" * 700, b"b", memoryview(b"cc"), b"", b"d" * 1000]
+    done: list[str] = []
+    answer = Response(200, (), b"[", "text/plain", pieces, lambda: done.append("sent"))
+    pair.send(first=f"{method} / HTTP/1.1")
+    request = pair.read()
+    assert pair.http.answer(request, answer, SECONDS) and done == ["sent"]
+    head, _, body = pair.received().partition(b"\r\n\r\n")
+    assert b"Content-Length: 1704" in head
+    assert body == (b"" if method == "HEAD" else b"[" + b"".join(pieces))
+
+
+def test_answer_that_is_not_taken_is_given_back(pair: Pair) -> None:
+    """Its bytes are in hand no longer."""
+    done: list[str] = []
+    pieces = [bytes(1 << 20)] * 10
+    answer = Response(200, (), b"", "text/plain", pieces, lambda: done.append("lost"))
+    pair.send(first="GET / HTTP/1.1")
+    request = pair.read()
+    with pytest.raises(OSError):
+        pair.http.answer(request, answer, 0.01)
+    assert done == ["lost"]
+
+
 def test_refusal_is_a_problem(pair: Pair) -> None:
     """RFC 9457, with the headers of the refusal."""
     pair.send("Content-Length: 0")
