@@ -302,22 +302,41 @@ def fetch_last(
         LookupError: there are none; the text says why.
     """
     parts = urls.split(url, urls.WEBSOCKET)
-    target = urls.target(parts._replace(query=f"history={count}"))
     wanted = {**headers, "Accept": "application/json"}
     deadline = Deadline(FETCH_SECONDS)
-    try:
-        answer = exchange(parts, "GET", target, wanted, None, deadline, MAX_HISTORY_BYTES, context)
-    # All the ways in which there may be no whole answer.
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise LookupError(why(error, FETCH_SECONDS)) from None
-    if answer.status != 200:
-        raise LookupError(answer.detail())
-    if len(answer.body) == MAX_HISTORY_BYTES:
-        raise LookupError("they are too large to be had at once; ask for fewer")
+    query, left = f"history={count}", MAX_HISTORY_BYTES
+    found: list[Message] = []
+    while True:
+        target = urls.target(parts._replace(query=query))
+        try:
+            answer = exchange(parts, "GET", target, wanted, None, deadline, left, context)
+        # All the ways in which there may be no whole answer.
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise LookupError(why(error, FETCH_SECONDS)) from None
+        if answer.status != 200:
+            raise LookupError(answer.detail())
+        if len(answer.body) == left:
+            raise LookupError("they are too large to be had at once; ask for fewer")
+        left -= len(answer.body)
+        fields = answer.fields()
+        found += _read_messages(fields, room)
+        # The hub bounds its answers, and says from where to go on.
+        after = fields.get("after")
+        if fields.get("more") is not True or not (isinstance(after, str) and len(after) <= 64):
+            return found[-count:]
+        query = "since=" + urllib.parse.quote(after, safe="")
+
+
+def _read_messages(fields: dict[str, Any], room: str) -> list[Message]:
+    """Return the messages in an answer.
+
+    Raises:
+        LookupError: it has none, not even an empty list of them.
+    """
     reader = EventReader(MAX_MESSAGE_BYTES)
     reader.room = room
     try:
-        found = [reader.understand(event) for event in answer.fields()["messages"]]
+        found = [reader.understand(event) for event in fields["messages"]]
     except (KeyError, TypeError, ProtocolError):
         raise LookupError("this is no hub: its answer has no messages") from None
     return [message for message in found if isinstance(message, Message)]

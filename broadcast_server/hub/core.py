@@ -18,6 +18,7 @@ from ..records import get_logger
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from .backplane.interface import Backplane, Done, SenderGone
+from .budget import Budget
 from .delivery.connection import Connection
 from .delivery.fanout import FanOut
 from .http import access
@@ -33,6 +34,13 @@ logger = get_logger("broadcast_server.hub")
 
 # With anything else whoever is refused would think that all is well.
 _REFUSING = frozenset(status.value for status in http.HTTPStatus if status >= 300)
+
+# What is made of the large events of all clients at once takes a few times this.
+PARSING_BYTES = 8 * 1024 * 1024
+
+# What is in hand of large answers to requests, and how much of that one address may have.
+ANSWERS_BYTES = 32 * 1024 * 1024
+ANSWERS_SHARE = 8 * 1024 * 1024
 
 Filter = Callable[[Message], "Message | str | bytes | None"]
 
@@ -66,6 +74,8 @@ class Core:
         ended: how many connections have ended, by close code.
         tls: the certificate and key; None for plain connections.
         refused: how many requests and messages were refused, by reason.
+        parsing: for events that are large enough to count while they are taken apart.
+        answers: for answers over HTTP that are large enough to count until they are sent.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
         reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
@@ -83,6 +93,10 @@ class Core:
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: AddressRates = dataclasses.field(init=False)
+    parsing: Budget = dataclasses.field(default_factory=lambda: Budget(PARSING_BYTES))
+    answers: Budget = dataclasses.field(
+        default_factory=lambda: Budget(ANSWERS_BYTES, ANSWERS_SHARE)
+    )
     leaving: bool = False
     draining: bool = False
     stopping: bool = False

@@ -11,10 +11,11 @@ import time
 
 from ..errors import HubBusy, HubStopped
 from ..messages import Member, format_id
-from ..networks import owner_of
+from ..networks import network_of, owner_of
 from ..wire import events
 from . import metrics
 from .backplane.interface import KEY_REUSED, KEY_REUSED_TEXT
+from .budget import Claim
 from .core import Core, Refused
 from .http import media_types, pages
 from .http.access import Grant
@@ -36,12 +37,19 @@ from .http.models import (
     RoomList,
     Stream,
 )
-from .rooms.encodings import json_event
+from .rooms.encodings import json_view
 from .rooms.entries import Entry, Key, fingerprint, to_messages
 from .rooms.registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
 PUBLISH_SECONDS = 5.0
+# The messages of one answer, but one message at least: who wants more asks again. An answer that
+# small is not counted among those in hand; for a larger one its client may have to wait so long.
+MAX_ANSWER_BYTES = 1024 * 1024
+SMALL_ANSWER_BYTES = 16 * 1024
+ANSWER_SECONDS = 1.0
+
+_TOO_MANY_ANSWERS = "too many large answers wait to be read"
 
 
 def respond(
@@ -82,9 +90,9 @@ def respond(
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant)
     if isinstance(decision, Recall):
-        return _recall(core, decision)
+        return _recall(core, decision, http, address)
     if isinstance(decision, RoomList):
-        return _list_rooms(core, decision, grant)
+        return _list_rooms(core, decision, http, address, grant)
     if isinstance(decision, Stream):
         # Before its first event a stream is nothing but its head.
         return Response(200, decision.headers, content_type=media_types.EVENTS)
@@ -148,7 +156,9 @@ def _publish(
     return Response(200, decision.headers, events.encode(answer) + b"\n", media_types.JSON)
 
 
-def _recall(core: Core, decision: Recall) -> Response:
+def _recall(
+    core: Core, decision: Recall, http: HttpConnection, address: Address
+) -> Refusal | Response:
     room = core.rooms.find(decision.room)
     reason = core.gap_of(decision.since)
     entries: list[Entry] = []
@@ -160,26 +170,108 @@ def _recall(core: Core, decision: Recall) -> Response:
     gap = b"null"
     if reason is not None:
         gap = events.gap(reason, decision.since_text or "", format_id(*after))
+    claim = _claim(core, _most_bytes(entries), http, address)
+    if claim is None:
+        return Refusal(503, _TOO_MANY_ANSWERS, (*RETRY, *decision.headers), "busy")
+    try:
+        pieces, given = _messages(entries)
+        claim.cut_to(sum([len(piece) for piece in pieces]))
+    except BaseException:
+        claim.give()
+        raise
     head = events.encode({"room": decision.room, "newest": format_id(*newest)})
-    messages = b",".join([json_event(entry) for entry in entries])
-    body = b'%s,"gap":%s,"messages":[%s]}\n' % (head[:-1], gap, messages)
-    return Response(200, decision.headers, body, media_types.JSON)
+    more = b""
+    if given < len(entries):
+        last = entries[given - 1]
+        more = b',"more":true,"after":"%d-%d"' % (last.ms, last.seq)
+    body = b'%s,"gap":%s%s,"messages":[' % (head[:-1], gap, more)
+    return Response(
+        200,
+        decision.headers,
+        body,
+        media_types.JSON,
+        (*pieces, b"]}\n"),
+        claim.give,
+    )
 
 
-def _list_rooms(core: Core, decision: RoomList, grant: Grant) -> Response:
+def _most_bytes(entries: list[Entry]) -> int:
+    """Return how much the answer with messages takes at most while it is made."""
+    most = 0
+    for entry in entries:
+        made = entry.json
+        # As many as a message of control characters has, and what stands beside its data.
+        most += 6 * len(entry.frame) + 512 if made is None else len(made)
+        if most > MAX_ANSWER_BYTES:
+            break
+    return most
+
+
+def _messages(entries: list[Entry]) -> tuple[list[bytes | memoryview], int]:
+    """Return the first messages that fit into an answer, but one at least, with what stands between
+    them; and how many they are."""
+    pieces: list[bytes | memoryview] = []
+    size = given = 0
+    for entry in entries:
+        # Before it is made: JSON is no shorter than what is in it.
+        if given and size + len(entry.frame) > MAX_ANSWER_BYTES:
+            break
+        piece = json_view(entry)
+        size += len(piece)
+        if given and size > MAX_ANSWER_BYTES:
+            break
+        pieces += (b",", piece) if given else (piece,)
+        given += 1
+    return pieces, given
+
+
+def _claim(core: Core, size: int, http: HttpConnection, address: Address) -> Claim | None:
+    """Wait a moment until an answer of so many bytes at most may be made; None if that is too
+    long. Small ones are not counted."""
+    claim = Claim(core.answers, network_of(address.host))
+    if size <= SMALL_ANSWER_BYTES:
+        return claim
+    # Who waits until its own answers are read is waiting, not busy.
+    http.waiting = True
+    try:
+        taken = claim.take(size, lambda: core.stopping, ANSWER_SECONDS)
+    finally:
+        http.waiting = False
+    return claim if taken else None
+
+
+def _list_rooms(
+    core: Core, decision: RoomList, http: HttpConnection, address: Address, grant: Grant
+) -> Refusal | Response:
     if decision.room is None:
         found = sorted(core.rooms.all(), key=lambda room: room.path)
     else:
         one = core.rooms.find(decision.room)
         found = [one] if one is not None else []
-    rooms = []
-    for room in found:
-        members = room.member_list() if grant.may_subscribe(room.path) else []
-        if members:
-            listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
-            rooms.append({"room": room.path, "count": len(members), "members": listed})
-    body = events.encode({"rooms": rooms}) + b"\n"
-    return Response(200, decision.headers, body, media_types.JSON)
+    found = [room for room in found if room.members and grant.may_subscribe(room.path)]
+    most = sum([1024 + 512 * min(len(room.members), events.MAX_LISTED) for room in found])
+    claim = _claim(core, most, http, address)
+    if claim is None:
+        return Refusal(503, _TOO_MANY_ANSWERS, (*RETRY, *decision.headers), "busy")
+    pieces: list[bytes] = []
+    try:
+        for room in found:
+            members = room.member_list()
+            if members:
+                listed = [events.identity(member) for member in members[: events.MAX_LISTED]]
+                told = {"room": room.path, "count": len(members), "members": listed}
+                pieces += (b"," if pieces else b"", events.encode(told))
+    except BaseException:
+        claim.give()
+        raise
+    return Response(
+        200,
+        decision.headers,
+        b'{"rooms":[',
+        media_types.JSON,
+        (*pieces, b"]}\n"),
+        claim.give,
+    )
 
 
 def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Response:

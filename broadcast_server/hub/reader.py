@@ -34,8 +34,6 @@ logger = get_logger("broadcast_server.hub")
 # What a client may still send after Close, in messages of the largest size, before it is cut off.
 _DISCARD_MESSAGES = 16
 
-# What an event has beside the data of its message.
-EVENT_BYTES = 4096
 # Acks and other answers that may wait for a client before its reader waits for it.
 MAX_WAITING_BYTES = 256 * 1024
 # So many errors without a good frame between them end a connection.
@@ -111,7 +109,7 @@ class Reader:
         limit = settings.max_message_bytes
         if client.form is JSON:
             # Of a text every byte may need six in JSON.
-            limit = 6 * limit + EVENT_BYTES
+            limit = 6 * limit + events.MAX_BESIDE_BYTES
         self._decoder = FrameDecoder(limit, settings.max_fragments)
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
@@ -189,11 +187,12 @@ class Reader:
 
     def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Intake) -> Intake:
         """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
-        settings = self.core.settings
         try:
             if opcode == frames.BINARY:
                 raise BadFrame("not_text", "binary data goes into data_base64")
-            event = events.parse(payload, settings.max_message_bytes)
+            event = self._parse(client, payload)
+            if event is None:
+                return batch
             if isinstance(event, events.Send):
                 if not self._may_publish:
                     self.core.count_refusal("token")
@@ -237,6 +236,22 @@ class Reader:
         self._renew_at = client.quiet_since + RENEW_SECONDS
         token = self.core.sessions.token(self._session, client.member.name)
         self._queue(client, events.session(token))
+
+    def _parse(
+        self, client: Connection, payload: bytes
+    ) -> events.Send | events.Rename | events.Who | None:
+        """Return what an event says; None if the client has ended while it waited for its turn."""
+        limit = self.core.settings.max_message_bytes
+        size = len(payload)
+        if size <= events.MAX_BESIDE_BYTES:
+            return events.parse(payload, limit)
+        parsing = self.core.parsing
+        if not parsing.take(size, client.member.id, lambda: client.ended):
+            return None
+        try:
+            return events.parse(payload, limit)
+        finally:
+            parsing.give(size, client.member.id)
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""

@@ -66,11 +66,25 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8")
 
 
+def payload_of(frame: bytes) -> bytes:
+    """Return the payload of what ``encode_frame`` made."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def payload_view(frame: bytes) -> memoryview:
+    """Return the payload of what ``encode_frame`` made, without a copy."""
+    return memoryview(frame)[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def is_text(frame: bytes) -> bool:
+    """Tell whether what ``encode_frame`` made is a TEXT frame."""
+    return frame[0] & 0x0F == TEXT
+
+
 def data_of(frame: bytes) -> str | bytes:
     """Return what ``encode_frame`` made a TEXT or BINARY frame of, text as ``str``."""
-    start = {126: 4, 127: 10}.get(frame[1], 2)
-    payload = frame[start:]
-    return payload.decode("utf-8") if frame[0] & 0x0F == TEXT else payload
+    payload = payload_of(frame)
+    return payload.decode("utf-8") if is_text(frame) else payload
 
 
 def is_sendable_close_code(code: int) -> bool:

@@ -39,12 +39,12 @@ _VISIBLE = re.compile("/[!-~]*")
 def run_media_types(data: bytes) -> str:
     """Read each line as a Content-Type and all of them as Accept."""
     lines = data.decode("latin-1").split("\n")
-    assert media_types.prefer(lines) in (
-        media_types.HTML,
-        media_types.JSON,
-        media_types.EVENTS,
-        None,
-    )
+    try:
+        wanted = media_types.prefer(lines)
+    except ValueError as error:
+        assert "more than" in str(error)
+    else:
+        assert wanted in (media_types.HTML, media_types.JSON, media_types.EVENTS, None)
     label = "bad"
     for line in lines:
         try:
@@ -58,7 +58,7 @@ def run_media_types(data: bytes) -> str:
             for key, value in media.parameters.items()
         )
         # What was read can be written so that it is read again.
-        if "\n" not in quoted:
+        if "\n" not in quoted and quoted.count('"') < 2 * media_types.MAX_PARAMETERS:
             assert media_types.parse(media.name + quoted) == media
         try:
             assert media_types.is_text(line) in (True, False)

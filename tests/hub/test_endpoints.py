@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Member, Message, PublishFailed, publish
+from broadcast_server.client.requests import fetch_last
+from broadcast_server.hub import endpoints
+from broadcast_server.hub.budget import Budget, Claim
+from broadcast_server.hub.rooms import encodings
 from broadcast_server.messages import parse_id
 
 from ..support import (
@@ -28,7 +32,7 @@ from ..support import (
     wait_until,
 )
 from ..support.event_stream import Stream
-from ..support.inside import fanout_of, replace_pass
+from ..support.inside import core_of, fanout_of, replace_pass
 from ..support.json_peer import Peer
 
 SECONDS = 10.0
@@ -282,15 +286,21 @@ def test_hub_that_stops_gives_the_answers_it_owes() -> None:
         stopping.result(SECONDS)
 
 
-def test_answer_that_nobody_takes_does_not_hold_up_the_stop() -> None:
+def test_answer_that_nobody_takes_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It is cut off when the time is over."""
+    monkeypatch.setattr(endpoints, "MAX_ANSWER_BYTES", 1 << 30)
     with running_hub(room_log_bytes=1 << 24, history=200) as hub:
         for _ in range(200):
             hub.broadcast("x" * (1 << 16), room="/r")
         with RawClient.open(port=hub.port, rcvbuf=4096) as client:
             client.sock.sendall(b"GET /r?history=200 HTTP/1.1\r\nHost: h\r\n\r\n")
             client.recv_exact(12)
+            answers = core_of(hub).answers
+            assert answers.used > 200 << 16
             hub.stop(0.1)  # conftest.py fails a test that leaves a thread
+            assert wait_until(lambda: answers.used == 0)
             client.recv_exact(1)
             with pytest.raises((EOFError, OSError)):
                 client.recv_exact(200 << 16)
@@ -320,12 +330,14 @@ PAGE = "https://page.example"
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 
 
-def answer_to(hub: BroadcastHub, method: str, accept: str = "*/*", **headers: str) -> Any:
+def answer_to(
+    hub: BroadcastHub, method: str, accept: str = "*/*", path: str = "/r", **headers: str
+) -> Any:
     """Make a request of a connection of its own; return the answer with ``body`` in it."""
     connection = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=SECONDS)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = b"x" if method in ("POST", "PUT") else None
-    connection.request(method, "/r", body, {"Accept": accept} | named)
+    connection.request(method, path, body, {"Accept": accept} | named)
     answer: Any = connection.getresponse()
     # A stream does not end.
     is_stream = answer.headers["Content-Type"] == EVENTS and method == "GET"
@@ -440,6 +452,82 @@ def test_last_messages_can_be_had_as_json(
     _, answer = ask(connection, "GET", "/nobody")
     assert answer["messages"] == []
     assert hub.stats()["rooms"] == 1
+
+
+def test_long_answer_says_from_where_to_go_on(
+    hub: BroadcastHub, connection: http.client.HTTPConnection
+) -> None:
+    """No answer has more than its bound of messages; who goes on gets them all, each once."""
+    ids = [hub.broadcast(str(number) * 300_000, "/r").id for number in range(8)]
+    path, found = "/r?history=8", []
+    for count in (3, 3, 2):
+        _, answer = ask(connection, "GET", path)
+        found += [message["id"] for message in answer["messages"]]
+        assert len(answer["messages"]) == count and answer["newest"] == ids[-1]
+        assert len(json.dumps(answer["messages"])) <= endpoints.MAX_ANSWER_BYTES
+        assert (answer.get("more"), answer.get("after")) == (
+            (True, found[-1]) if count == 3 else (None, None)
+        )
+        path = f"/r?since={answer.get('after')}"
+    assert found == ids
+    last = fetch_last(f"ws://127.0.0.1:{hub.port}/r", "/r", 7, {})
+    assert [message.id for message in last] == ids[1:]
+    assert wait_until(lambda: core_of(hub).answers.used == 0)
+
+
+def test_message_that_is_larger_than_an_answer_comes_alone(
+    hub: BroadcastHub, connection: http.client.HTTPConnection
+) -> None:
+    """Else nobody could go on after it."""
+    for _ in range(2):
+        hub.broadcast("\x01" * (1 << 20), "/r")
+    _, answer = ask(connection, "GET", "/r?history=2")
+    assert len(answer["messages"]) == 1 and answer["more"] is True
+    _, answer = ask(connection, "GET", f"/r?since={answer['after']}")
+    assert len(answer["messages"]) == 1 and "more" not in answer
+
+
+def test_answer_is_made_of_what_the_log_holds(
+    hub: BroadcastHub, connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a JSON client got is not made once more, and no entry keeps what was made for an
+    answer."""
+    made: list[object] = []
+    make = encodings.json_event
+    monkeypatch.setattr(encodings, "json_event", lambda entry: made.append(entry) or make(entry))
+    hub.broadcast("before", "/r")
+    with Peer(hub) as peer:
+        for number in range(5):
+            hub.broadcast(str(number), "/r")
+            assert peer.recv()["data"] == str(number)
+        assert len(made) == 5
+        _, answer = ask(connection, "GET", "/r?history=6")
+        assert [m["data"] for m in answer["messages"]] == ["before", *"01234"]
+        ask(connection, "GET", "/r?history=6")
+    assert len(made) == 7
+
+
+def test_large_answers_in_hand_have_a_bound_and_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address whose answers wait to be read gets 503; small ones, and those of others, do
+    not."""
+    monkeypatch.setattr(endpoints, "ANSWER_SECONDS", 0.0)
+    with running_hub(trust_proxy=["127.0.0.1"]) as hub:
+        hub.broadcast("x" * 10_000, "/r")
+        answers = core_of(hub).answers = Budget(100_000, 70_000)
+
+        def look(path: str, address: str) -> int:
+            return answer_to(hub, "GET", path=path, X_Forwarded_For=address).status
+
+        claim = Claim(answers, "192.0.2.1")
+        assert claim.take(60_000, lambda: False, 0.0)
+        assert look("/r", "192.0.2.1") == 503 and look("/r", "192.0.2.2") == 503
+        claim.cut_to(30_000)
+        assert look("/r", "192.0.2.1") == 503 and look("/r", "192.0.2.2") == 200
+        assert look("/empty", "192.0.2.1") == look("/-/rooms", "192.0.2.1") == 200
+        claim.give()
+        assert look("/r", "192.0.2.1") == 200
+        assert wait_until(lambda: answers.used == 0)
+        assert core_of(hub).counts().refused == {"busy": 3}
 
 
 def test_rooms_tell_who_is_where(hub: BroadcastHub, connection: http.client.HTTPConnection) -> None:

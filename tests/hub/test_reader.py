@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from broadcast_server import BroadcastHub
 from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
+from broadcast_server.hub.budget import Budget
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
@@ -85,6 +87,51 @@ def test_batches_that_are_accepted_later_are_whole(hub: BroadcastHub) -> None:
         assert [message["data"] for message in came] == ["one", "two", "three", "four", "five"]
         assert [message["id"] for message in came] == [ack["id"] for ack in acks]
         assert reserved_bytes(core.rooms.open("/r")) == 0
+
+
+class NotingBudget(Budget):
+    """Notes how much was in hand."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.seen: list[int] = []
+
+    def give(self, size: int, owner: str) -> None:
+        self.seen.append(self.used)
+        super().give(size, owner)
+
+
+def test_large_events_of_all_clients_are_parsed_within_a_bound(hub: BroadcastHub) -> None:
+    """Who comes when too much is in hand waits for its turn; nothing is lost. Small ones need
+    none."""
+    core = core_of(hub)
+    core.parsing = budget = NotingBudget(100_000)
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(hub)) for _ in range(6)]
+        assert core.parsing.take(100_000, "other", lambda: False)
+        for number, peer in enumerate(peers):
+            peer.send(type="send", data="x" * 40_000, ref=number)
+            peer.send(type="send", data="small", ref=number)
+        plain = stack.enter_context(Peer(hub, "/other"))
+        plain.send(type="send", data="small", ref=1)
+        assert plain.recv()["type"] == "ack"
+        assert hub.stats()["messages"] == 1
+        core.parsing.give(100_000, "other")
+        assert wait_until(lambda: hub.stats()["messages"] == 13)
+    assert wait_until(lambda: len(budget.seen) == 7)
+    assert max(budget.seen) <= 100_000 and budget.used == 0
+
+
+def test_client_that_ends_while_it_waits_to_be_parsed_holds_nothing(hub: BroadcastHub) -> None:
+    """Its reader ends, and its event is thrown away."""
+    core = core_of(hub)
+    core.parsing = Budget(10)
+    assert core.parsing.take(10, "other", lambda: False)
+    with Peer(hub) as peer:
+        peer.send(type="send", data="x" * 40_000)
+        hub.disconnect(peer.welcome["id"])
+        assert wait_until(lambda: hub.stats()["clients"] == 0)
+    assert (core.parsing.used, hub.stats()["messages"]) == (10, 0)
 
 
 def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:

@@ -220,8 +220,10 @@ class Guest:
                 other = self.connect(f"/{self.seed % 4}?session={self.token}", OFFER)
             for number in range(3):
                 key = f"{self.rng.randrange(8)}"
+                # The second one is long enough to wait for its turn to be parsed.
+                data = self.rng.choice(["x" * self.rng.randrange(2000), "\0" * 1000])
                 for event in (
-                    {"type": "send", "data": "x" * self.rng.randrange(2000), "ref": 1, "key": key},
+                    {"type": "send", "data": data, "ref": 1, "key": key},
                     {"type": "name", "name": f"{self.seed}.{number}"},
                     {"type": "who", "ref": 2},
                 ):

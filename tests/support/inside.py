@@ -6,6 +6,7 @@ Each function is named for what is asked. Functions that replace or set somethin
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +18,7 @@ from broadcast_server.hub.http import connection as http_connection
 from broadcast_server.hub.reader import Reader
 from broadcast_server.transport import listeners
 from broadcast_server.transport.tls_stream import TlsStream
+from broadcast_server.wire import events
 
 from .waiting import wait_until
 
@@ -537,3 +539,53 @@ def bytes_by_maker(fanout: FanOut) -> dict[str | None, int]:
     """Return what the logs of each maker's rooms cost."""
     sizes = fanout._sizes
     return {maker: sizes[maker] for maker in sizes.descending()}
+    """Wait until it has nothing to do."""
+    return wait_until(lambda: fanout._mailbox._sleeping)
+
+
+def drop_forms(fanout: FanOut) -> bool:
+    """Let it drop the forms of one room."""
+    return fanout._drop_forms()
+
+
+def needed_from(fanout: FanOut, room: Room[Connection]) -> int:
+    """Return from where on it keeps the forms of a room."""
+    return fanout._needed_from(room)
+
+
+# -- Parsers -----------------------------------------------------------------------------------
+
+
+def lines_of_head(before: bytes, data: bytes) -> tuple[int, bytes]:
+    """Return how many lines of a request's head are in what came, and what to go on with."""
+    return http_connection._lines_of_head(before, data)
+
+
+def load_long(text: str, max_characters: int) -> object:
+    """Return an event read as a large one is, whatever its size."""
+    return events._load_long(text, max_characters)
+
+
+def read_text(text: str, at: int, max_characters: int) -> tuple[str, int]:
+    """Return a string of JSON read in pieces, and where it ends."""
+    return events._read_text(text, at, max_characters)
+
+
+def note_parsed(patch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which the size of each piece of JSON is added that is read at once."""
+    sizes: list[int] = []
+
+    def note(function: Callable[..., object]) -> Callable[..., object]:
+        def noted(text: str, *rest: object) -> object:
+            sizes.append(len(text))
+            found = function(text, *rest)
+            if isinstance(found, tuple):
+                sizes[-1] = found[1]  # so far it was read
+            return found
+
+        return noted
+
+    patch.setattr(events, "_scan_text", note(events._scan_text))
+    patch.setattr(events, "_scan_value", note(events._scan_value))
+    patch.setattr(json, "loads", note(json.loads))
+    return sizes

@@ -12,11 +12,12 @@ that has something new, timers. The thread sleeps only when all of it is empty.
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import threading
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from ...messages import format_id
@@ -40,6 +41,10 @@ logger = get_logger("broadcast_server.hub")
 PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 # How often a room of many members is told their number, at most.
 COUNT_SECONDS = 1.0
+# Where more than one part in so many of the memory of all logs is forms of messages that clients
+# have got in part, who takes nothing for so long is cut off when there is too little.
+HOLDERS_SHARE = 4
+HOLDER_SECONDS = 1.0
 # The longest sleep; the kernel takes no more than 2**31 ms at once.
 MAX_SLEEP_SECONDS = 3600.0
 # After so many sends the fan-out looks at pongs and timers.
@@ -77,7 +82,15 @@ class FanOut:
         # has taken and not yet done, so that none is lost if one fails.
         self._taken: deque[Post] = deque()
         self._timers = Timers()
-        self.writer = ClientWriter(settings, self._selector, self._timers, on_drained, self.tell)
+        self.writer = ClientWriter(
+            settings,
+            self._selector,
+            self._timers,
+            on_drained,
+            self.tell,
+            self._make_place,
+            self._count_forms,
+        )
         # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
         # the sum. Others read them.
         self.passes = [0] * (len(PASS_SECONDS) + 1)
@@ -85,6 +98,8 @@ class FanOut:
         self._liveness = Liveness(settings, self._timers, self.writer)
         self._total_cost = 0
         self._sizes: Sizes[str | None] = Sizes()  # of it, by who has made the rooms
+        # Rooms that hold forms; those of which some were made last come last.
+        self._formed: OrderedDict[Room[Connection], None] = OrderedDict()
 
         # Last: nothing that is open is left to nobody.
         with contextlib.ExitStack() as on_failure:
@@ -192,6 +207,8 @@ class FanOut:
         """Do everything that there is to do now; return False at the end."""
         now = time.monotonic()
         until = self._timers.next_due
+        if self._total_cost > self._settings.total_log_bytes:
+            until = min(until, now + HOLDER_SECONDS)  # it could not shrink, and tries again
         idle, finish_by = self._mailbox.doze(bool(self.writer.active), until)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
             return False
@@ -203,10 +220,13 @@ class FanOut:
         # One pass for each room, in turn; a room that needs more comes again after all others.
         rooms, self.writer.active = self.writer.active, {}
         for room in rooms:
+            self._count(room)
+        for room in rooms:
             if self._pass(room):
                 self.writer.active[room] = None
         self.writer.end_turn()
         self._forget_dropped()
+        self._shrink()
         return True
 
     def _interlude(self, timeout: float) -> None:
@@ -322,9 +342,96 @@ class FanOut:
             # A sixteenth more than needed: moving the list costs the same for one entry as for
             # many.
             self._trim(room, room.ring_bytes - room.ring_bytes // 16)
+            if room.cost > room.ring_bytes:
+                room.drop_forms(self._needed_from(room))
         self._count(room)
-        while self._total_cost > self._settings.total_log_bytes and self._give():
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Let things go until all logs are within their total, as far as that is possible now."""
+        while self._total_cost > self._settings.total_log_bytes:
+            # What can be made again goes first.
+            if not (self._drop_forms() or self._cut_off_holder() or self._give()):
+                break
+
+    def _make_place(self, room: Room[Connection], size: int) -> None:
+        """Let forms go that are in the way of new ones, as far as that helps. No client is touched:
+        this may be in the middle of serving one."""
+        while self._total_cost + size > self._settings.total_log_bytes and self._drop_forms():
             pass
+        # Counted with what is made next; after all others now.
+        self._formed[room] = None
+        self._formed.move_to_end(room)
+
+    def _count_forms(self, room: Room[Connection]) -> None:
+        """Count forms that were made, in whatever room."""
+        self._count(room)
+        self._make_place(room, 0)
+
+    def _drop_forms(self) -> bool:
+        """Drop the forms of the room of which none was made for longest; return whether there was
+        one with forms that nobody is about to need."""
+        for _ in range(len(self._formed)):
+            room, _ = self._formed.popitem(last=False)
+            dropped = room.drop_forms(self._needed_from(room))
+            if room.forms_bytes:
+                self._formed[room] = None
+            if dropped:
+                self._count(room)
+                return True
+        return False
+
+    def _cut_off_holder(self) -> bool:
+        """Cut off the client that takes nothing for longest and whose unfinished message keeps a
+        form in memory, if much of the memory of all logs is kept so; return whether there was
+        one."""
+        if self._forms_bytes() <= self._settings.total_log_bytes // HOLDERS_SHARE:
+            return False
+        before = time.monotonic() - HOLDER_SECONDS
+        holders = [
+            connection
+            for room in self._formed
+            for connection in room.behind
+            if connection.rest is not None and connection.form is not RAW
+            if connection.blocked and connection.blocked_since <= before
+        ]
+        # Who would take more waits for the hub.
+        poll = select.poll()
+        for connection in holders:
+            poll.register(connection.sock, select.POLLOUT)
+        waiting = {number for number, _ in poll.poll(0)}
+        holders = [holder for holder in holders if holder.sock.fileno() not in waiting]
+        if not holders:
+            return False
+        self.writer.cut_off(min(holders, key=lambda connection: connection.blocked_since))
+        return True
+
+    def _forms_bytes(self) -> int:
+        return sum([room.forms_bytes for room in self._formed])
+
+    def _needed_from(self, room: Room[Connection]) -> int:
+        """Return the first position of which a client that is served alone still needs a form. What
+        is sent in part counts: its bytes are in memory as long as they are."""
+        needed = self._begun_from(room)
+        for connection in room.behind:
+            if _is_served(connection):
+                needed = min(needed, connection.cursor)
+        return needed
+
+    def _begun_from(self, room: Room[Connection]) -> int:
+        """Return the first position of a message that a client has got only a part of."""
+        begun = [client.cursor - 1 for client in room.behind if client.rest is not None]
+        return min(begun, default=room.offered)
+
+    def _shorten_one(self, room: Room[Connection]) -> bool:
+        if room.forms_bytes and self._begun_from(room) <= room.base:
+            return False  # its bytes would stay in memory, and not be counted
+        excess = self._total_cost - self._settings.total_log_bytes
+        goal = max(room.cost - excess - room.ring_bytes // 16, 0)
+        if self._trim(room, goal) or self._trim(room, goal, keep_newest=False):
+            self._count(room)
+            return True
+        return False
 
     def _count(self, room: Room[Connection]) -> None:
         """Put what a room costs now into the total, and into that of its maker."""
@@ -346,19 +453,18 @@ class FanOut:
         return any(self._give_of(maker) for maker in self._sizes.descending())
 
     def _give_of(self, maker: str | None) -> bool:
-        """Let an empty room of a maker go, or else the oldest messages of its largest log."""
+        """Let an empty room of a maker go, or else the oldest messages of its largest log that can
+        be shorter; the newest one goes only if nothing else is left of it."""
         if self._rooms.drop_empty(maker):
             self._forget_dropped()
             return True
         rooms = self._rooms.made_by(maker)
         if not rooms:
             return False
-        largest = max(rooms, key=lambda room: room.counted_cost)
-        excess = self._total_cost - self._settings.total_log_bytes
-        if not self._trim(largest, max(largest.cost - excess - largest.ring_bytes // 16, 0)):
-            return False
-        self._count(largest)
-        return True
+        if self._shorten_one(max(rooms, key=lambda room: room.counted_cost)):
+            return True
+        by_cost = sorted(rooms, key=lambda room: room.counted_cost, reverse=True)
+        return any(map(self._shorten_one, by_cost))
 
     def _forget_dropped(self) -> bool:
         """Take rooms that were dropped out of the accounts; return whether there were any."""
@@ -368,11 +474,12 @@ class FanOut:
             self._sizes.add(room.counted_for, -room.counted_cost)
             # A client that has left, but has not been sent everything, would keep the whole log.
             self._drop_before(room, room.head)
+            self._formed.pop(room, None)
         return bool(dropped)
 
-    def _trim(self, room: Room[Connection], limit_bytes: int) -> bool:
+    def _trim(self, room: Room[Connection], limit_bytes: int, *, keep_newest: bool = True) -> bool:
         """Trim a log; return whether anything could go."""
-        base = room.trim_target(limit_bytes)
+        base = room.trim_target(limit_bytes, keep_newest=keep_newest)
         if base <= room.base:
             return False
         self._drop_before(room, base)

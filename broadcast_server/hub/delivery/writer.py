@@ -49,6 +49,10 @@ class ClientWriter:
         timers: where a client's deadlines are kept.
         on_drained: called when a client's personal queue has become empty.
         on_left: called with a room and those of its clients who were told that another has left.
+        on_make: called with a room and how many bytes at most its forms will have that are made
+            next.
+        on_made: called with a room when forms of its messages were made, and what needed them has
+            them: they may be dropped at once.
 
     Attributes:
         connections: every client that was handed over and not dropped yet.
@@ -65,12 +69,16 @@ class ClientWriter:
         timers: Timers,
         on_drained: Callable[[], None],
         on_left: Callable[[Room[Connection], list[Connection]], None],
+        on_make: Callable[[Room[Connection], int], None],
+        on_made: Callable[[Room[Connection]], None],
     ) -> None:
         self._settings = settings
         self._selector = selector
         self._timers = timers
         self._on_drained = on_drained
         self._on_left = on_left
+        self._on_make = on_make
+        self._on_made = on_made
         self._batches: dict[tuple[Room[Connection], int, int, Form], LogBatch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room[Connection], None] = {}
@@ -214,17 +222,25 @@ class ClientWriter:
             if len(self._batches) >= MAX_BATCHES:
                 self._batches.clear()
             entries = room.entries(start, stop)
-            if form is not RAW:
-                self._make(room, entries, form)
+            made = form is not RAW and self._make(room, entries, form)
             batch = self._batches[key] = LogBatch(start, entries, form)
             self.joins += batch.count > 1
+            if made:
+                self._on_made(room)
         return batch
 
-    def _make(self, room: Room[Connection], entries: list[Entry], form: Form) -> None:
-        """See to it that entries have a form: each is made once, whoever needs it later."""
+    def _make(self, room: Room[Connection], entries: list[Entry], form: Form) -> bool:
+        """See to it that entries have a form: each is made once, whoever needs it later, as long
+        as there is memory for it. Return whether any was made."""
         slot, make = form.slot, form.make
+        missing = [entry for entry in entries if getattr(entry, slot) is None]
+        if not missing:
+            return False
+        frames_size = sum([len(entry.frame) for entry in missing])
+        self._on_make(room, form.growth * frames_size + form.overhead * len(missing))
         made = size = 0
         for entry in entries:
+            # The others may have been dropped, to make place for these.
             if getattr(entry, slot) is None:
                 data = make(entry)
                 setattr(entry, slot, data)
@@ -235,6 +251,7 @@ class ClientWriter:
         if made and self.accounting is not room:
             # Who joins where nothing is said may make the log grow: a pass counts and trims it.
             self.active[room] = None
+        return True
 
     def take_partly(
         self, connection: Connection, batch: LogBatch, sent: int, ranges: list[Range] | None
@@ -310,6 +327,15 @@ class ClientWriter:
         self._timers.schedule(connection, connection.deadline)
         if not connection.blocked:
             self.active[connection.room] = None
+
+    def cut_off(self, connection: Connection) -> None:
+        """Forget a client that does not take the rest of a message whose memory is needed."""
+        self.evictions += 1
+        logger.warning(
+            "%s is cut off: it takes nothing, and the memory of all logs is needed",
+            connection.member.id,
+        )
+        self.drop(connection)
 
     def _end_writing(self, connection: Connection) -> None:
         """Close is sent: nothing follows it. The reader waits for the end of the peer's stream."""

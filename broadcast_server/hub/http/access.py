@@ -36,7 +36,6 @@ from .models import (
     RoomList,
     Stream,
 )
-from .query import parse_query
 
 # Scripts in a browser cannot set a header of an upgrade: they offer this subprotocol, too, with
 # their token in base64url (RFC 4648 §5) behind it. It is never the one that is chosen.
@@ -155,7 +154,7 @@ def find_token(request: Request) -> str | None:
         scheme = _BEARER.match(value)
         if scheme is not None:
             found.append(value[scheme.end() :].strip())
-    query = parse_query(request.target.partition("?")[2])
+    query = request.query()
     if query.get("access_token"):
         found.append(query["access_token"])
     for offered in request.elements("sec-websocket-protocol"):

@@ -13,23 +13,33 @@ it has sent was not read to its end.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
+from collections.abc import Sequence
 
 import h11
 
 from ...transport.tls_stream import ByteStream
 from . import responses
-from .models import Headers, Join, Refusal, Request, Response
+from .models import MAX_HEADER_LINES, MAX_LIST_ELEMENTS, Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
 
+_HEAD_END = re.compile(rb"\n\r?\n")
 _RECV_BYTES = 4096
 _BODY_RECV_BYTES = 64 * 1024
+# Smaller pieces of an answer are joined to so much.
+BLOCK_BYTES = 64 * 1024
 # A body in tiny pieces costs h11 more than it costs its sender.
 _MAX_CHUNKS = 16_384
 # A client that sends all of its body before it reads should still get a 413.
 _LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 1.0
+
+
+_TOO_MANY = (
+    f"a request has at most {MAX_HEADER_LINES} header lines, and {MAX_LIST_ELEMENTS} commas in them"
+)
 
 
 class BadRequest(Exception):
@@ -94,21 +104,25 @@ class HttpConnection:
         plain = parse_plain(self._trailing, self._max_header_bytes)
         if plain is not None:
             request, self._trailing = plain
-            return request
+            return _checked(request)
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_header_bytes)
         self._h11.receive_data(self._trailing)
-        fed = len(self._trailing)
+        data = self._trailing
+        fed = len(data)
+        lines, ending = _lines_of_head(b"", data)
         self._trailing = b""
         # Whatever fails from here on, more may be on its way.
         self._unread = True
         while True:
+            if lines > MAX_HEADER_LINES + 2:  # the first line and the empty one
+                raise BadRequest(_malformed(431, _TOO_MANY))
             event = self._next_event(self._h11)
             if isinstance(event, h11.Request):
                 # h11 looks at its limit only while the request is incomplete.
                 if fed - len(self._h11.trailing_data[0]) > self._max_header_bytes:
                     text = "request line and headers are too long"
                     raise BadRequest(_malformed(431, text))
-                request = _convert(event)
+                request = _checked(_convert(event))
                 self._unread = _has_body(request)
                 return request
             if isinstance(event, h11.ConnectionClosed):
@@ -120,6 +134,8 @@ class HttpConnection:
                     raise CutShort(Refusal(400, "the request ends too early"))
                 raise BadRequest(None)
             fed += len(data)
+            more, ending = _lines_of_head(ending, data)
+            lines += more
             self._h11.receive_data(data)
 
     def read_body(self, request: Request, limit_bytes: int, timeout: float) -> bytes:
@@ -245,10 +261,16 @@ class HttpConnection:
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
-        data = responses.head_of(response, keep=keep)
-        if request is None or request.method != "HEAD":
-            data += response.body
-        self._send(data, deadline)
+        try:
+            data = responses.head_of(response, keep=keep)
+            if request is not None and request.method == "HEAD":
+                self._send(data, deadline)
+            else:
+                self._send(data + response.body, deadline)
+                self._send_pieces(response.pieces, deadline)
+        finally:
+            if response.done is not None:
+                response.done()
         self._answered = True
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
@@ -298,7 +320,18 @@ class HttpConnection:
             self._sock.sendall(data[sent:])
             self._sock.settimeout(None)
 
-    def _send(self, data: bytes, deadline: float) -> None:
+    def _send_pieces(self, pieces: Sequence[bytes | memoryview], deadline: float) -> None:
+        """Send pieces under one deadline; small ones are joined, large ones are not copied."""
+        block: list[bytes | memoryview] = []
+        size = 0
+        for number, piece in enumerate(pieces, 1):
+            block.append(piece)
+            size += len(piece)
+            if size >= BLOCK_BYTES or number == len(pieces):
+                self._send(block[0] if len(block) == 1 else b"".join(block), deadline)
+                block, size = [], 0
+
+    def _send(self, data: bytes | memoryview, deadline: float) -> None:
         # sendall() takes this for all of the data, not for each piece.
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
         self.waiting = True
@@ -324,6 +357,26 @@ def linger(sock: ByteStream) -> None:
             left -= len(data)
     except OSError:
         return
+
+
+def _lines_of_head(before: bytes, data: bytes) -> tuple[int, bytes]:
+    """Return how many lines end in what came for a head that is incomplete, and its last bytes,
+    which are `before` for what comes next. A body behind the head does not count."""
+    joined = before + data
+    end = _HEAD_END.search(joined)
+    count = joined.count(b"\n", len(before), end.end() if end else len(joined))
+    return count, joined[-2:]
+
+
+def _checked(request: Request) -> Request:
+    """Return a request that has no more header lines and list elements than it may have.
+
+    Raises:
+        BadRequest: it has.
+    """
+    if request.is_too_long:
+        raise BadRequest(_malformed(431, _TOO_MANY))
+    return request
 
 
 def _convert(event: h11.Request) -> Request:

@@ -34,6 +34,13 @@ _MAX_PORT = 65535
 _HIDDEN = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)
 
 
+# Hops that are looked at, pairs of a line of ``Forwarded``, and characters of an address with its
+# zone and its port: more than any chain of proxies writes.
+MAX_HOPS = 64
+MAX_PAIRS = 256
+MAX_HOP_CHARACTERS = 128
+
+
 class Address(NamedTuple):
     """Where a request comes from.
 
@@ -99,12 +106,19 @@ def _walk(elements: Iterator[str], peer: Address, trusted: Sequence[Network]) ->
 
 
 def _listed(values: list[str]) -> Iterator[str]:
-    """Yield the elements of ``X-Forwarded-For`` from the right."""
+    """Yield the elements of ``X-Forwarded-For`` from the right.
+
+    Raises:
+        ValueError: there are too many, all of them of proxies that are listed.
+    """
     for value in reversed(values):
-        for element in reversed(value.split(",")):
+        elements = value.rsplit(",", MAX_HOPS)
+        for element in reversed(elements[-MAX_HOPS:]):
             # RFC 9110 §5.6.1.2: empty elements of a list do not count.
             if element.strip(" \t"):
                 yield element.strip(" \t")
+        if len(elements) > MAX_HOPS:
+            raise ValueError(f"X-Forwarded-For names more than {MAX_HOPS} proxies")
 
 
 def _forwarded(values: list[str]) -> Iterator[str]:
@@ -114,6 +128,8 @@ def _forwarded(values: list[str]) -> Iterator[str]:
     open would else swallow what the proxy has written behind it.
     """
     for value in reversed(values):
+        if value.count(",") + value.count(";") >= MAX_PAIRS:
+            raise ValueError(f"Forwarded has more than {MAX_PAIRS} pairs in a line")
         hops: list[str] = []
         hop: str | None = None
         position, more = 0, True
@@ -150,6 +166,8 @@ def _parse_hop(text: str) -> Address:
     Raises:
         ValueError: there is none.
     """
+    if len(text) > MAX_HOP_CHARACTERS:
+        raise ValueError(f"{text[:80]!r} is no address")
     host, end = text, ""
     if text.startswith("["):
         host, bracket, end = text[1:].partition("]")

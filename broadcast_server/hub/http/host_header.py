@@ -24,6 +24,9 @@ from collections.abc import Iterable
 from ...networks import HOST, canonical
 from .models import Refusal, Request
 
+# RFC 1035 §2.3.4: no name is longer, and no address.
+MAX_HOST_CHARACTERS = 255
+
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)")
 
 
@@ -70,6 +73,8 @@ def refuse(request: Request, names: frozenset[str]) -> Refusal | None:
     if found["literal"] is None and name in names:
         return None
     try:
+        if len(name) > MAX_HOST_CHARACTERS:
+            raise ValueError("longer than any address")
         address = ipaddress.ip_address(name.replace("%25", "%"))
         if (found["literal"] is None) == (address.version == 4):
             return None

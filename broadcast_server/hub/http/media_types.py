@@ -18,10 +18,14 @@ EVENTS = "text/event-stream"
 _OFFERS = (HTML, JSON, EVENTS)
 _OFFERS_TO_ANYBODY = (JSON, HTML, EVENTS)
 
+# More than any program sends: each costs the hub more than its bytes.
+MAX_RANGES = 64
+MAX_PARAMETERS = 32
+
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 # The closing quote may be missing: then everything up to the end is quoted, and nothing is read
 # twice.
-_QUOTED_OR_SEPARATOR = re.compile(r'"(?:[^"\\]|\\.)*"?|[,;]')
+_QUOTED_OR_SEPARATOR = re.compile(r'"(?:[^"\\]+|\\.)*"?|[,;]')
 # RFC 9110 §12.4.2, and the ".2" of old Java clients.
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?|\.[0-9]{1,3}")
 
@@ -43,8 +47,9 @@ def parse(text: str) -> MediaType:
     """Read one media type with its parameters.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or has too many parameters.
     """
+    _check_number(text, ";", MAX_PARAMETERS, "parameters of a media type")
     name, *rest = _split(text, ";")
     kind, slash, subtype = name.partition("/")
     if not (slash and _TOKEN.fullmatch(kind) and _TOKEN.fullmatch(subtype)):
@@ -74,7 +79,14 @@ def prefer(accept: Iterable[str]) -> str | None:
 
     Args:
         accept: the values of all ``Accept`` header lines; none and empty ones accept anything.
+
+    Raises:
+        ValueError: there are too many elements.
     """
+    accept = list(accept)
+    _check_number(",".join(accept), ",", MAX_RANGES, "elements")
+    if sum(value.count(";") for value in accept) > 4 * MAX_RANGES:
+        raise ValueError(f"there are more than {4 * MAX_RANGES} parameters")
     elements = [part for value in accept for part in _split(value, ",") if part]
     if not elements:
         return JSON
@@ -114,6 +126,13 @@ def is_text(content_type: str) -> bool:
     if media.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise LookupError("text must be in UTF-8")
     return True
+
+
+def _check_number(text: str, separator: str, most: int, what: str) -> None:
+    """Look how many parts a text has at most before it is taken apart; quotes count as well, in
+    which a separator would be none."""
+    if text.count(separator) >= most or text.count('"') >= 2 * most:
+        raise ValueError(f"there are more than {most} {what}")
 
 
 def _parse_range(element: str) -> tuple[MediaType, float] | None:

@@ -9,12 +9,20 @@ request, to a refusal as well: ``Refusal.with_headers``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from .query import parse_query
 
 Headers = tuple[tuple[str, str], ...]
 Id = tuple[int, int]
 
 # After every id that can be given out: for an id that the hub cannot have given out.
 NEVER_GIVEN: Id = (2**63, 0)
+
+# More than any program sends: each line, and each element of a list in one, costs the hub more than
+# its bytes.
+MAX_HEADER_LINES = 100
+MAX_LIST_ELEMENTS = 128
 
 # Said to whom the hub turns away for now: come back in so many seconds.
 RETRY: Headers = (("Retry-After", "5"),)
@@ -35,6 +43,28 @@ class Request:
     target: str
     version: str
     headers: Headers
+    _query: Mapping[str, str] | None = dataclasses.field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def query(self) -> Mapping[str, str]:
+        """Return the parameters of the target's query, which is taken apart once.
+
+        Raises:
+            ValueError: it is none, or has too many.
+        """
+        if self._query is None:
+            found = parse_query(self.target.partition("?")[2])
+            object.__setattr__(self, "_query", found)
+            return found
+        return self._query
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it has more header lines, or more elements in lists, than any program sends."""
+        if len(self.headers) > MAX_HEADER_LINES:
+            return True
+        return sum([value.count(",") for _, value in self.headers]) > MAX_LIST_ELEMENTS
 
     def values(self, name: str) -> list[str]:
         """Return the values of every header line of that name."""
@@ -226,12 +256,21 @@ class Response:
         headers: header lines beside those that every answer has.
         body: its bytes; left out for HEAD.
         content_type: None for none.
+        pieces: more of the body, which is not joined.
+        done: called once when the answer was sent, or could not be; None for nothing.
     """
 
     status: int
     headers: Headers = ()
     body: bytes = b""
     content_type: str | None = None
+    pieces: Sequence[bytes | memoryview] = ()
+    done: Callable[[], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return len(self.body) + sum([len(piece) for piece in self.pieces])
 
 
 Decision = (

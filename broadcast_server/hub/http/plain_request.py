@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .models import Request
+from .models import MAX_HEADER_LINES, Request
 
 # RFC 9110 §5.6.2 and RFC 9112 §3, narrower than both: no obsolete forms.
 _LINE = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
@@ -30,7 +30,7 @@ def parse_plain(data: bytes, max_bytes: int) -> tuple[Request, bytes] | None:
         return None
     first, *lines = data[:end].split(b"\r\n")
     target = _LINE.fullmatch(first)
-    if target is None:
+    if target is None or len(lines) > MAX_HEADER_LINES:
         return None
     headers = []
     hosts = 0

@@ -9,11 +9,18 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
+# More than any request needs: each costs the hub more than its sender.
+MAX_PARAMETERS = 64
+MAX_ESCAPES = 1024
+
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def decode(raw: str) -> str:
     """Percent-decode once; bad escapes and bad UTF-8 are errors, not characters."""
+    if "%" not in raw:
+        return raw
+    _check_escapes(raw)
     if _BAD_ESCAPE.search(raw):
         raise ValueError("'%' is not followed by two hexadecimal digits")
     try:
@@ -24,11 +31,19 @@ def decode(raw: str) -> str:
 
 def parse_query(raw: str) -> dict[str, str]:
     """Return the parameters of a query; of two with one name the last counts."""
+    if raw.count("&") >= MAX_PARAMETERS:
+        raise ValueError(f"there are more than {MAX_PARAMETERS} parameters")
+    _check_escapes(raw)
     query = {}
     for part in raw.split("&"):
         key, _, value = part.partition("=")
         query[decode(key.replace("+", " "))] = decode(value.replace("+", " "))
     return query
+
+
+def _check_escapes(raw: str) -> None:
+    if raw.count("%") > MAX_ESCAPES:
+        raise ValueError(f"there are more than {MAX_ESCAPES} characters with a '%'")
 
 
 def checked_flag(query: Mapping[str, str], key: str) -> bool:

@@ -46,7 +46,7 @@ def head_of(response: Response, *, keep: bool) -> bytes:
     if response.content_type is not None:
         headers.append(("Content-Type", response.content_type))
     if response.status != 204:  # RFC 9110 §8.6: that one must not have it
-        headers.append(("Content-Length", str(len(response.body))))
+        headers.append(("Content-Length", str(response.size)))
     # RFC 9110 §7.8: whoever sends Upgrade lists it in Connection.
     options = ["Upgrade"] * any(name == "Upgrade" for name, _ in headers)
     options += ["close"] * (not keep)

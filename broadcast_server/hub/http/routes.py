@@ -34,7 +34,7 @@ from .models import (
     RoomList,
     Stream,
 )
-from .query import checked_count, checked_flag, checked_word, decode, parse_query
+from .query import checked_count, checked_flag, checked_word, decode
 
 SUBPROTOCOL = "broadcast.v1.json"
 MAX_ROOM_CHARACTERS = 128
@@ -48,6 +48,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _AUTHORITY = re.compile("^[^/?#]*")  # RFC 3986 §3.2
 _ASSET = re.compile(r"/-/static/((?!.*\.\.)[a-z0-9_.-]+)")
 _VISIBLE = re.compile("[!-~]+")
+
+_LONG_PATH = f"a room's path has at most {MAX_ROOM_CHARACTERS} characters"
+# Each of them has at most four bytes, and each of those at most three characters.
+_MAX_RAW_PATH = 12 * MAX_ROOM_CHARACTERS
 
 _ROOM_METHODS = ("GET", "HEAD", "POST", "PUT")
 _RESERVED_METHODS = ("GET", "HEAD")
@@ -68,11 +72,13 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         if scheme.lower() not in cors.DEFAULT_PORTS or not separator:
             return Refusal(400, "the request target must be a path")
         target = _AUTHORITY.sub("", rest, count=1)
-    raw_path, _, raw_query = target.partition("?")
+    raw_path = target.partition("?")[0]
     try:
+        if len(raw_path) > _MAX_RAW_PATH:
+            raise InvalidRoom(_LONG_PATH)  # before it is decoded
         path = decode(raw_path or "/")
         if path in RESERVED_PATHS or path.startswith(RESERVED_PREFIX):
-            return _decide_reserved(request, path, raw_query, allow_origin)
+            return _decide_reserved(request, path, allow_origin)
         check_room(path)
     except InvalidRoom as error:
         return Refusal(400, str(error))
@@ -85,18 +91,16 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
     if request.method == "GET" and "websocket" in request.tokens("upgrade"):
         if not cors.may_use(request, allow_origin):
             return cors.foreign()
-        return _decide_upgrade(request, path, raw_query, max_history)
+        return _decide_upgrade(request, path, max_history)
     if request.method in ("GET", "HEAD"):
-        return _decide_look(request, path, raw_query, allow_origin, max_history)
+        return _decide_look(request, path, allow_origin, max_history)
     if not cors.may_use(request, allow_origin):
         return cors.foreign()
     headers = cors.shared_headers(request, allow_origin)
-    return _decide_publish(request, path, raw_query, headers)
+    return _decide_publish(request, path, headers)
 
 
-def _decide_upgrade(
-    request: Request, path: str, raw_query: str, max_history: int
-) -> Join | Refusal:
+def _decide_upgrade(request: Request, path: str, max_history: int) -> Join | Refusal:
     """Check an upgrade request (RFC 6455 §4.2.1) and its query."""
     if request.version < "1.1":
         return Refusal(400, "a WebSocket upgrade needs HTTP/1.1")
@@ -117,7 +121,7 @@ def _decide_upgrade(
     # What else is offered is for others; the answer then names none (RFC 6455 §4.2.2).
     offered = SUBPROTOCOL in request.elements("sec-websocket-protocol")
     try:
-        query = parse_query(raw_query)
+        query = request.query()
         since, since_text = _since(query.get("since"))
         return Join(
             path,
@@ -135,15 +139,18 @@ def _decide_upgrade(
 
 
 def _decide_look(
-    request: Request, path: str, raw_query: str, allow_origin: tuple[str, ...], max_history: int
+    request: Request, path: str, allow_origin: tuple[str, ...], max_history: int
 ) -> Page | Recall | Stream | Refusal:
     """Choose between the page, the last messages and the stream of events.
 
     An ``Upgrade`` to something else than a WebSocket is ignored (RFC 9110 §7.8), and so is one that
     comes with HEAD.
     """
-    kind = media_types.prefer(request.values("accept"))
     headers = cors.shared_headers(request, allow_origin, "Accept")
+    try:
+        kind = media_types.prefer(request.values("accept"))
+    except ValueError as error:
+        return Refusal(400, f"bad header: Accept: {error}", headers)
     # The page itself tells nothing of the room: everybody may have it.
     if kind != media_types.HTML and not cors.may_use(request, allow_origin):
         return cors.foreign()
@@ -151,7 +158,7 @@ def _decide_look(
         text = "a room can be had as text/html, application/json or text/event-stream"
         return Refusal(406, text, headers)
     try:
-        query = parse_query(raw_query)
+        query = request.query()
         if kind == media_types.HTML:
             return Page(path, checked_word(query, "view", "board"), headers)
         since, since_text = _since(query.get("since"))
@@ -172,9 +179,7 @@ def _decide_look(
         return Refusal(400, f"bad query: {error}", headers)
 
 
-def _decide_publish(
-    request: Request, path: str, raw_query: str, headers: Headers
-) -> Publish | Refusal:
+def _decide_publish(request: Request, path: str, headers: Headers) -> Publish | Refusal:
     """Check what comes with a message: its form, its key and who sends it.
 
     Of a name in the query and one in the header ``Broadcast-Name`` the one in the query counts: it
@@ -188,7 +193,7 @@ def _decide_publish(
         content_type = _only_value(request, "content-type")
         is_text = media_types.is_text(content_type) if content_type else False
         key = _only_value(request, "idempotency-key")
-        if key is not None and not (_VISIBLE.fullmatch(key) and len(key) <= MAX_KEY_CHARACTERS):
+        if key is not None and not (len(key) <= MAX_KEY_CHARACTERS and _VISIBLE.fullmatch(key)):
             raise ValueError(
                 f"Idempotency-Key must be 1 to {MAX_KEY_CHARACTERS} visible characters"
             )
@@ -198,7 +203,7 @@ def _decide_publish(
     except ValueError as error:
         return Refusal(400, f"bad header: {error}", headers)
     try:
-        name = rules.checked_name(parse_query(raw_query).get("name"))
+        name = rules.checked_name(request.query().get("name"))
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
     if name is None and header_name is not None:
@@ -212,7 +217,7 @@ def _decide_publish(
 
 
 def _decide_reserved(
-    request: Request, path: str, raw_query: str, allow_origin: tuple[str, ...]
+    request: Request, path: str, allow_origin: tuple[str, ...]
 ) -> RoomList | Health | Metrics | Asset | Preflight | Refusal:
     """Decide about a path that is no room."""
     asset = _ASSET.fullmatch(path)
@@ -234,7 +239,7 @@ def _decide_reserved(
         return Metrics(cors.shared_headers(request, allow_origin, "Accept"))
     headers = cors.shared_headers(request, allow_origin)
     try:
-        room = parse_query(raw_query).get("room")
+        room = request.query().get("room")
         if room is not None:
             check_room(room)
     except ValueError as error:
@@ -262,7 +267,7 @@ def check_room(path: str) -> None:
     if not isinstance(path, str) or not path.startswith("/"):
         raise InvalidRoom(f"a room is a path that begins with '/', not {path!r}")
     if len(path) > MAX_ROOM_CHARACTERS:
-        raise InvalidRoom(f"a room's path has at most {MAX_ROOM_CHARACTERS} characters")
+        raise InvalidRoom(_LONG_PATH)
     if rules.has_control(path):
         raise InvalidRoom("a room's path has no control characters")
     if "//" in path or not {".", ".."}.isdisjoint(path.split("/")):

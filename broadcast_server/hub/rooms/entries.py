@@ -74,7 +74,8 @@ class Entry:
         ms, seq: the two halves of the id.
         end: the bytes of all frames of this log up to and with this one, since the room began.
         sender: how others see who sent it.
-        json, sse, sse_json: its other forms, made by the fan-out when a client first needs them.
+        json, sse, sse_json: its other forms, made by the fan-out when a client first needs them,
+            and dropped when their memory is needed.
     """
 
     __slots__ = ("end", "frame", "json", "ms", "origin", "sender", "seq", "sse", "sse_json")
@@ -101,6 +102,10 @@ class Entry:
     def forms_bytes(self) -> int:
         """Return how many bytes the forms have beside the frame."""
         return len(self.json or b"") + len(self.sse or b"") + len(self.sse_json or b"")
+
+    def drop_forms(self) -> None:
+        """Drop the forms; each can be made again."""
+        self.json = self.sse = self.sse_json = None
 
 
 def encode(data: str | bytes) -> bytes:

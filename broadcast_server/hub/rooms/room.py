@@ -373,10 +373,10 @@ class Room(Roster[S]):
             return lag * self.cost // frames_only
         return lag
 
-    def trim_target(self, limit_bytes: int) -> int:
+    def trim_target(self, limit_bytes: int, *, keep_newest: bool = True) -> int:
         """Return what ``base`` would be with at most that many bytes held: never past what was
-        offered, and the newest entry stays."""
-        last = min(self._offered, self.head - 1)
+        offered, nor past the newest entry if that is to stay."""
+        last = min(self._offered, self.head - keep_newest)
         if last <= self._base:
             return self._base
         if not self.forms_bytes:
@@ -389,6 +389,16 @@ class Room(Roster[S]):
             excess -= len(entry.frame) + ENTRY_BYTES + entry.forms_bytes()
             base += 1
         return base
+
+    def drop_forms(self, before: int) -> bool:
+        """Drop the forms of all entries before a position; return whether there were any. Who
+        needs one later has it made again."""
+        held = self.forms_bytes
+        if held:
+            for entry in self._entries[: max(0, before - self._base)]:
+                self.forms_bytes -= entry.forms_bytes()
+                entry.drop_forms()
+        return self.forms_bytes < held
 
     def trim(self, base: int) -> None:
         """Drop everything before a position that ``trim_target`` gave."""

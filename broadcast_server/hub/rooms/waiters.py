@@ -32,6 +32,10 @@ class Bells:
         except queue.Empty:
             self._bells.pop(bell, None)
 
+    def forget(self, bell: queue.SimpleQueue[None]) -> None:
+        """Let a bell go for which nobody waits any more."""
+        self._bells.pop(bell, None)
+
     def ring(self) -> None:
         """Wake all who wait."""
         while self._bells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
 from broadcast_server.hub.delivery.connection import Connection
+from broadcast_server.hub.delivery.fanout import HOLDER_SECONDS
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
+from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.encodings import JSON, SSE_JSON, Form
-from broadcast_server.hub.rooms.entries import ENTRY_BYTES
+from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of, encode
 from broadcast_server.messages import Member, format_id
 from broadcast_server.wire import events, frames
 
@@ -24,11 +27,13 @@ from ...support.inside import (
     appointments_in,
     core_of,
     count_wakes,
+    drop_forms,
     fanout_of,
     forget_dropped,
     is_asleep,
     mailbox_of,
     make_pass,
+    needed_from,
     posts_in,
     replace_pass,
     server_of,
@@ -330,6 +335,108 @@ def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: Broadca
             client.recv_message()
         assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
         assert wait_until(lambda: total_cost(fanout) == room.held_bytes())
+
+
+def held_bytes(bench: Bench) -> int:
+    """Return what all logs hold, counted out of what is there."""
+    held = 0
+    for room in bench.rooms.all():
+        entries = room.entries(room.base, room.head)
+        held += sum(len(e.frame) + ENTRY_BYTES + e.forms_bytes() for e in entries)
+    return held
+
+
+def rooms_of_readers(bench: Bench, count: int, size: int) -> list[list[socket.socket]]:
+    """Publish one message of line ends in each of some rooms, with a reader of each form; look
+    after each pass whether all logs are within their bound. Return the readers."""
+    readers = []
+    for number in range(count):
+        bench.room = bench.rooms.open(f"/{number}")
+        found = [bench.client(form=form) for form in encodings.ALL]
+        for client, _ in found:
+            activate(bench.fanout, client)
+        drafts = [Draft(0, encode("\n" * size))]
+        assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+        bench.room.append(drafts, 2, number + 1)
+        make_pass(bench.fanout, bench.room)
+        assert held_bytes(bench) <= bench.settings.total_log_bytes
+        assert total_cost(bench.fanout) == held_bytes(bench)
+        readers.append([peer for _, peer in found])
+    return readers
+
+
+def test_total_holds_for_all_forms_of_all_messages() -> None:
+    """Forms go before messages: each room still has its own. What is missed is made again."""
+    bench = Bench(max_message_bytes=2000, room_log_bytes=40_000, total_log_bytes=60_000)
+    with contextlib.closing(bench):
+        rooms_of_readers(bench, 8, 2000)
+        encodes = bench.fanout.writer.encodes
+        assert [encodes[form] for form in encodings.ALL] == [0, 8, 8, 8]
+        # Nobody publishes, so no pass comes: each who joins has forms made.
+        for room in bench.rooms.all()[1:]:  # without the bench's own
+            assert room.head - room.base == 1
+            bench.room = room
+            client, peer = bench.client(history=1, form=encodings.SSE)
+            activate(bench.fanout, client)
+            assert held_bytes(bench) <= 60_000
+            assert peer.recv(1 << 16).count(b"data: \n") == 2001
+        assert encodes[encodings.SSE] > 8
+
+
+def test_total_holds_for_the_newest_messages() -> None:
+    """Each room has only one, and all of them do not fit: the largest go, those of members too."""
+    bench = Bench(max_message_bytes=10_000, room_log_bytes=40_000, total_log_bytes=40_000)
+    with contextlib.closing(bench):
+        readers = rooms_of_readers(bench, 8, 9000)
+        left = [room.head - room.base for room in bench.rooms.all()]
+        assert sum(left) == 40_000 // (9000 + 4 + ENTRY_BYTES) and left[-1] == 1
+        # Everybody got what there was.
+        for peers in readers:
+            for peer in peers:
+                assert len(peer.recv(1 << 17)) >= 9000
+
+
+def test_form_that_is_sent_in_part_is_not_made_again(bench: Bench) -> None:
+    """Its bytes are in memory as long as the client takes them, counted or not."""
+    client, _ = bench.client(form=encodings.JSON)
+    activate(bench.fanout, client)
+    while not client.blocked:
+        bench.publish(1, 30_000)
+        make_pass(bench.fanout, bench.room)
+    assert client.rest is not None
+    position = client.cursor - 1
+    assert needed_from(bench.fanout, bench.room) == position
+    assert drop_forms(bench.fanout) is (position > bench.room.base)
+    (entry,) = bench.room.entries(position, position + 1)
+    assert entry.json is not None and client.rest.obj is entry.json
+
+
+def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that is sent in part stays in memory with its form, in each room another one. Who
+    has taken nothing for longest is cut off; who was blocked only now stays."""
+    bench = Bench(max_message_bytes=200_000, room_log_bytes=800_000, total_log_bytes=1_500_000)
+    with contextlib.closing(bench):
+        clients = []
+        for number in range(8):
+            bench.room = bench.rooms.open(f"/{number}")
+            client, _ = bench.client(form=encodings.JSON)
+            activate(bench.fanout, client)
+            drafts = [Draft(0, encode("\x01" * 100_000))]
+            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+            bench.room.append(drafts, 2, number + 1)
+            make_pass(bench.fanout, bench.room)
+            assert client.blocked and client.rest is not None
+            clients.append(client)
+            if number == 1:
+                # Now they wait for longer than a client may then.
+                for waiting in clients:
+                    waiting.blocked_since -= HOLDER_SECONDS
+            assert total_cost(bench.fanout) == held_bytes(bench)
+        assert [client.dropped for client in clients] == [True] * 2 + [False] * 6
+        assert all(room.drop_forms(room.head) for room in bench.rooms.all()[3:])
+    assert caplog.text.count("the memory of all logs is needed") == 2
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:

@@ -52,6 +52,8 @@ class Case:
             self.timers,
             self._on_drained,
             lambda room, told: self.told.append(told),
+            lambda room, size: None,
+            lambda room: None,
         )
         self._numbers = itertools.count(1)
         self.sockets: list[socket.socket] = []

@@ -11,10 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from broadcast_server.hub.http import connection
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
-from broadcast_server.hub.http.models import Refusal, Request, Response
+from broadcast_server.hub.http.models import (
+    MAX_HEADER_LINES,
+    MAX_LIST_ELEMENTS,
+    Refusal,
+    Request,
+    Response,
+)
 
-from ...support.inside import set_max_chunks
+from ...support.inside import lines_of_head, set_max_chunks
 
 SECONDS = 10.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -74,6 +81,53 @@ def pair() -> Iterator[Pair]:
 
 
 # -- Bodies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("upgrade", ["Upgrade: websocket", "Expect: x"], ids=["plain", "h11"])
+@pytest.mark.parametrize(
+    ("more", "fits"),
+    [
+        (["a:b"] * (MAX_HEADER_LINES - 3), True),
+        (["a:b"] * (MAX_HEADER_LINES - 2), False),
+        (["Accept: " + "," * MAX_LIST_ELEMENTS], True),
+        (["Accept: " + "," * MAX_LIST_ELEMENTS, "X: ,"], False),
+    ],
+    ids=["lines", "one line more", "elements", "one element more"],
+)
+def test_request_has_so_many_lines_and_elements(
+    pair: Pair, upgrade: str, more: list[str], fits: bool
+) -> None:
+    """However it is read; one more is 431."""
+    pair.send(upgrade, "Connection: Upgrade", *more, first="GET / HTTP/1.1")
+    if fits:
+        assert pair.read().target == "/"
+    else:
+        with pytest.raises(BadRequest) as failed:
+            pair.read()
+        refusal = failed.value.refusal
+        assert refusal is not None and (refusal.status, refusal.reason) == (431, "max_header_bytes")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_lines_are_counted_before_they_are_parsed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Wherever a head is torn; those of a body do not count."""
+    head = end.join(["POST / HTTP/1.1", "Host: h", "Content-Length: 500", "", ""]).encode()
+    data = head + b"\n" * 500
+    for stop in range(1, len(head) + 3):
+        seen, ending = lines_of_head(b"", data[:stop])
+        if stop < len(head):
+            more, _ = lines_of_head(ending, data[stop:])
+            assert seen + more == 4
+        else:
+            assert seen == 4
+    parsed: list[object] = []
+    monkeypatch.setattr(HttpConnection, "_next_event", lambda *_: parsed.append(_))
+    pair.send(*["a:b"] * 700)
+    with pytest.raises(BadRequest, match="100 header lines"):
+        pair.read()
+    assert parsed == []
 
 
 def test_body_of_a_length_is_read(pair: Pair) -> None:
@@ -234,6 +288,35 @@ def test_answer_may_be_kept_by_caches_if_it_says_so(pair: Pair) -> None:
     response = Response(200, (("cache-control", "max-age=60"),), b"")
     pair.http.answer(pair.read(), response, SECONDS)
     assert pair.received().lower().count(b"cache-control") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_answer_in_pieces_is_one_answer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Their length is that of all; what was taken for them is given back when they are sent."""
+    monkeypatch.setattr(connection, "BLOCK_BYTES", 100)
+    pieces = [b"a" * 700, b"b", memoryview(b"cc"), b"", b"d" * 1000]
+    done: list[str] = []
+    answer = Response(200, (), b"[", "text/plain", pieces, lambda: done.append("sent"))
+    pair.send(first=f"{method} / HTTP/1.1")
+    request = pair.read()
+    assert pair.http.answer(request, answer, SECONDS) and done == ["sent"]
+    head, _, body = pair.received().partition(b"\r\n\r\n")
+    assert b"Content-Length: 1704" in head
+    assert body == (b"" if method == "HEAD" else b"[" + b"".join(pieces))
+
+
+def test_answer_that_is_not_taken_is_given_back(pair: Pair) -> None:
+    """Its bytes are in hand no longer."""
+    done: list[str] = []
+    pieces = [bytes(1 << 20)] * 10
+    answer = Response(200, (), b"", "text/plain", pieces, lambda: done.append("lost"))
+    pair.send(first="GET / HTTP/1.1")
+    request = pair.read()
+    with pytest.raises(OSError):
+        pair.http.answer(request, answer, 0.01)
+    assert done == ["lost"]
 
 
 def test_refusal_is_a_problem(pair: Pair) -> None:

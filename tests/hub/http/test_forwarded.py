@@ -218,3 +218,27 @@ def test_both_headers_must_tell_of_the_same_client() -> None:
     forged = request(("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=198.51.100.7"))
     with pytest.raises(ValueError, match="different clients"):
         client_of(forged, PEER, PROXIES)
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-for", "forwarded"])
+def test_what_stands_far_left_is_not_taken_apart(name: str) -> None:
+    """A client may send a header as long as it likes, to which the proxy appends."""
+    if name == "forwarded":
+        with pytest.raises(ValueError, match="256 pairs"):
+            client_of(request((name, "for=1," * 4000 + "for=192.0.2.1")), PEER, PROXIES)
+        line = "for=1," * 255 + "for=192.0.2.1"
+    else:
+        line = "1," * 8000 + "192.0.2.1"
+    assert client_of(request((name, line)), PEER, PROXIES).host == "192.0.2.1"
+    with pytest.raises(ValueError, match="no address"):
+        client_of(request((name, line + "1" * 200)), PEER, PROXIES)
+
+
+def test_more_proxies_than_there_are_is_an_error() -> None:
+    """Nobody looks for the end of such a chain."""
+    line = ", ".join(["192.0.2.1", *["10.0.0.2"] * 64])
+    with pytest.raises(ValueError, match="64 proxies"):
+        client_of(request(("x-forwarded-for", line)), PEER, PROXIES)
+    shorter = ", ".join(["192.0.2.1", *["10.0.0.2"] * 63])
+    found = client_of(request(("x-forwarded-for", shorter)), PEER, PROXIES)
+    assert found.host == "192.0.2.1"

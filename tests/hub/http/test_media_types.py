@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broadcast_server.hub.http import media_types
 from broadcast_server.hub.http.media_types import (
     EVENTS,
     HTML,
@@ -82,10 +83,32 @@ def test_client_gets_what_it_wants_most(accept: list[str], expected: str | None)
     assert prefer(accept) == expected
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [["a/b," * 64], ["a/b"] * 65, [","] * 33, ['"' * 200], ["a/b" + ";" * 257]],
+    ids=["elements", "lines", "commas", "quotes", "parameters"],
+)
+def test_long_list_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch, accept: list[str]) -> None:
+    """An element costs more than its bytes."""
+    parsed: list[str] = []
+    monkeypatch.setattr(media_types, "_split", lambda text, _: parsed.append(text) or [])
+    with pytest.raises(ValueError, match="more than"):
+        prefer(accept)
+    with pytest.raises(ValueError, match="more than 32"):
+        parse("a/b" + ";x=y" * 32)
+    assert parsed == []
+
+
+def test_list_of_the_most_elements_is_read() -> None:
+    """And each of them counts."""
+    assert prefer(["a/b;x=y;z=0," * 63 + "text/html"]) == HTML
+    assert parse("a/b" + ";x=y" * 31).parameters == {"x": "y"}
+
+
 def test_long_open_quotes_are_read_once() -> None:
-    """A header full of quotes that nobody closes takes no time."""
-    assert prefer(['"' * 20_001 + ","]) is None
-    assert prefer(['a/b;x="\\' * 5_000]) is None
+    """What is quoted up to the end takes no time, whatever it is."""
+    assert prefer(['"' * 127 + "x" * 16_000 + ","]) is None
+    assert prefer(['a/b;x="' + "\\a" * 8_000]) is None
 
 
 @pytest.mark.parametrize(

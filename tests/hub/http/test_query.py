@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broadcast_server.hub.http import query
 from broadcast_server.hub.http.query import (
     checked_count,
     checked_flag,
@@ -33,6 +34,20 @@ def test_query_is_taken_apart() -> None:
     """A plus is a blank, the last of two counts, a parameter may have no value."""
     assert parse_query("a=1&b=x+y%2B&a=2&c&=d") == {"a": "2", "b": "x y+", "c": "", "": "d"}
     assert parse_query("") == {"": ""}
+
+
+def test_query_of_too_many_parts_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is decoded: a parameter costs more than its byte, and so does an escape."""
+    assert len(parse_query("&".join(f"a{n}=%41" for n in range(64)))) == 64
+    assert parse_query("a=" + "%41" * 1024) == {"a": "A" * 1024}
+    decoded: list[str] = []
+    monkeypatch.setattr(query, "decode", decoded.append)
+    for raw, what in (("&" * 64, "parameters"), ("a=" + "%41" * 1025, "%")):
+        with pytest.raises(ValueError, match=what):
+            parse_query(raw)
+    with pytest.raises(ValueError, match="%"):
+        decode("%41" * 1025)
+    assert decoded == []
 
 
 def test_flag_is_0_or_1() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from broadcast_server.errors import InvalidRoom
+from broadcast_server.hub.http import models
+from broadcast_server.hub.http.access import find_token
 from broadcast_server.hub.http.models import (
     NEVER_GIVEN,
     Asset,
@@ -96,6 +98,44 @@ def test_plain_upgrade_joins() -> None:
     """Nothing asked for: from now on, without echo, without a name."""
     assert upgrade() == Join("/scores", None, False, 0, None, SAMPLE_ACCEPT)
     assert accept_key(SAMPLE_KEY) == SAMPLE_ACCEPT
+
+
+def test_query_is_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever asks first; the token is looked for in the same parameters."""
+    parsed: list[str] = []
+    parse = models.parse_query
+    monkeypatch.setattr(models, "parse_query", lambda raw: parsed.append(raw) or parse(raw))
+    for headers in (tuple(HEADERS.items()), (("accept", "text/event-stream"),)):
+        request = Request("GET", "/r?name=a&access_token=t", "1.1", headers)
+        assert not isinstance(decide(request, (), 100), Refusal)
+        assert find_token(request) == "t"
+    assert parsed == ["name=a&access_token=t"] * 2
+
+
+@pytest.mark.parametrize(
+    ("target", "accept", "text"),
+    [
+        ("/?" + "&" * 16_000, "text/html", "bad query: there are more than 64 parameters"),
+        ("/?a=" + "%41" * 1025, "text/html", "bad query: there are more than 1024"),
+        ("/" + "%41" * 513, "*/*", "a room's path has at most 128 characters"),
+        ("/", "a/b," * 64, "bad header: Accept: there are more than 64 elements"),
+    ],
+    ids=["parameters", "escapes", "path", "accept"],
+)
+def test_long_request_is_not_taken_apart(target: str, accept: str, text: str) -> None:
+    """Whatever it asks for, also the page, for which nobody needs a token."""
+    decision = ask(target=target, accept=accept)
+    assert isinstance(decision, Refusal)
+    assert decision.status == 400 and decision.text.startswith(text)
+
+
+def test_room_of_the_most_characters_may_be_escaped() -> None:
+    """Each as four bytes."""
+    room = "/" + "\U0001f600" * (MAX_ROOM_CHARACTERS - 1)
+    raw = "".join(f"%{byte:02x}" for byte in room.encode())
+    assert ask(target="/" + raw[3:], accept="application/json") == Recall(
+        room, 1, None, None, (("Vary", "Accept"),)
+    )
 
 
 def test_query_says_what_a_client_wants() -> None:

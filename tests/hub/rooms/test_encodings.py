@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tracemalloc
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.entries import Entry, encode
@@ -47,6 +50,49 @@ def test_sse_has_a_line_for_each_line_of_the_message(data: str, lines: list[str]
     """WHATWG HTML §9.2.6 knows three line ends, and no others."""
     expected = "id: 1795586400007-3\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
     assert encodings.SSE.make(entry(data)).decode() == expected
+
+
+@given(st.text(st.sampled_from("\r\na\u2028ä")))
+@example("\r\r\n\n\r")
+def test_lines_are_those_of_the_grammar(text: str) -> None:
+    """However line ends follow each other."""
+    lines = re.split("\r\n|\r|\n", text)
+    expected = "id: 1795586400007-3\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+    assert encodings.SSE.make(entry(text)).decode() == expected
+
+
+# What makes each form largest, or has it look at the most places.
+WORST = {
+    "line feeds": "\n" * 2**20,
+    "carriage returns": "\r" * 2**20,
+    "both": "\r\n" * 2**19,
+    "both, reversed": "\n\r" * 2**19,
+    "short lines": "a\n" * 2**19,
+    "control characters": "\x01" * 2**20,
+    "quotes": '"' * 2**20,
+    "backslashes": "\\" * 2**20,
+    "wide": "\U0001f600" * 2**18,
+    "mixed": "\x01\U0001f600" * 200_000,
+    "binary": b"\xff" * 2**20,
+}
+
+
+@pytest.mark.parametrize("data", WORST.values(), ids=list(WORST))
+@pytest.mark.parametrize("form", encodings.ALL, ids=repr)
+def test_no_form_takes_a_message_apart(form: encodings.Form, data: str | bytes) -> None:
+    """Memory is that of a few copies, whatever the message is: no object for a line, an escape or
+    a character."""
+    found = entry(data)
+    tracemalloc.start()
+    try:
+        made = form.make(found)
+        blocks = len(tracemalloc.take_snapshot().traces)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * len(found.frame) + 3 * len(made)
+    assert blocks < 1000
+    assert len(made) <= 7 * len(found.frame) + 1000
 
 
 def test_sse_of_a_binary_message_is_an_event_of_its_own() -> None:

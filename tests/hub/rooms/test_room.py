@@ -239,6 +239,36 @@ def test_trim_stops_at_what_was_not_offered_and_at_the_newest() -> None:
     assert (r.base, r.head, len(r.entries(9, 10))) == (9, 10, 1)
 
 
+def test_newest_goes_where_all_logs_are_too_large() -> None:
+    """Its id is known, so that who has got it misses nothing."""
+    r = room(1 << 30)
+    publish(r, drafts(3), 10)
+    assert r.trim_target(0, keep_newest=False) == 0
+    r.mark_offered(3)
+    assert r.trim_target(0, keep_newest=False) == 3
+    newest = r.id_before(3)
+    r.trim(3)
+    assert (r.cost, r.head, r.id_before(3), r.last(5, None)[0]) == (0, 3, newest, [])
+    assert not r.last(0, newest)[3] and r.last(0, (10, 0))[3]
+    assert r.lag(0) == 0
+    publish(r, drafts(1), 11)
+    assert len(r.last(0, newest)[0]) == 1
+
+
+def test_forms_are_dropped_and_counted() -> None:
+    """Those before a position only; what is dropped is no cost any more."""
+    r = room(1 << 30)
+    publish(r, drafts(4), 10)
+    cost = r.cost
+    for entry in r.entries(0, 4):
+        entry.json, entry.sse = b"12345", b"67"
+        r.forms_bytes += entry.forms_bytes()
+    assert r.drop_forms(3)
+    assert r.cost == cost + 7 and [e.json for e in r.entries(0, 4)] == [None] * 3 + [b"12345"]
+    assert not r.drop_forms(3) and not r.drop_forms(-1)
+    assert r.drop_forms(4) and r.cost == cost and not r.drop_forms(4)
+
+
 def test_lag_counts_what_was_offered_and_not_taken() -> None:
     """The fan-out's own delay is nobody's lag, and what was trimmed is lost, not late."""
     r = room(1 << 30)
