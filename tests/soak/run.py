@@ -37,7 +37,7 @@ _FLOOD = 400
 # All joins are spread over so long, and so long all that was begun may take to end.
 _JOIN_SECONDS = 0.01
 _END_SECONDS = 90.0
-# What grows for ten minutes, such as sessions that may come back, is there by then.
+# What grows for ten minutes, such as the keys of messages, is there by then.
 _WARM_SECONDS = 12 * 60.0
 _GROWTH = 1.1
 _GROWTH_BYTES = 8 << 20
