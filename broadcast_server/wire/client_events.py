@@ -121,6 +121,8 @@ class EventReader:
         try:
             event = json_bounds.loads(payload, self._bounds)
         except json_bounds.TooMuch as error:
+            if not payload.lstrip().startswith(b"{"):
+                raise ProtocolError(1007, "the frame is not a JSON object") from None
             raise ProtocolError(1009, f"the event is too big: {error}") from None
         # A number of 5,000 digits is a ValueError, too; brackets may be nested too deep.
         except (ValueError, RecursionError):
@@ -288,17 +290,17 @@ def _text(event: dict[str, Any], key: str) -> str:
 
 
 def _word(event: dict[str, Any], key: str, limit: int = MAX_WORD_CHARACTERS) -> str:
-    """Return a text that is kept, and may go out again, as a session does."""
+    """Return a text that is kept, and may go out again, as a session does. Control characters are
+    for who shows it to escape."""
     value = _text(event, key)
-    if len(value) > limit or rules.has_control(value):
-        raise ValueError(f"{key} is too long, or has control characters")
+    if len(value) > limit:
+        raise ValueError(f"{key} is too long")
+    value.encode()  # a lone surrogate is a UnicodeEncodeError
     return value
 
 
 def _name(event: dict[str, Any], key: str) -> str | None:
-    value = None if event[key] is None else _text(event, key)
-    rules.checked_name(value)
-    return value
+    return None if event[key] is None else _word(event, key, rules.MAX_NAME_CHARACTERS)
 
 
 def _count(event: dict[str, Any]) -> int:

@@ -644,7 +644,7 @@ def test_frame_that_is_no_event_ends_the_client(raw: bytes, code: int) -> None:
 def test_event_may_be_bigger_than_the_message_in_it() -> None:
     """The limit is for messages: escapes and names do not count."""
     with event_pair(max_message_bytes=1000) as (client, server, _):
-        server.message(1, "\x01" * 1000, **{"from": {"id": "c2", "name": '"' * 64}})
+        server.message(1, "\x01" * 1000, **{"from": {"id": "c2", "name": "\x01" * 64}})
         assert client.recv(SECONDS).data == "\x01" * 1000
         server.message(2, "x" * 1001)
         assert server.recv_close()[0] == 1009

@@ -123,7 +123,7 @@ def test_what_is_unknown_is_ignored() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"x", b"[]", b"1", b'"x"', b"null", b'{"type":"count"', b"[" * 60_000, b"1" * 10_000],
+    [b"", b"x", b"[]", b"1", b'"x"', b"null", b'{"type":"count"', b"[" * 100_000, b"1" * 10_000],
 )
 def test_what_is_no_json_object_is_1007(raw: bytes) -> None:
     """Also when it is too deep or too long a number to be read."""
@@ -245,7 +245,7 @@ def test_senders_are_kept_once_and_not_without_end(monkeypatch: pytest.MonkeyPat
     "event",
     [
         MESSAGE | {"from": {"id": "c7", "name": "n" * 65}},
-        MESSAGE | {"from": {"id": "c7", "name": "a\nb"}},
+        MESSAGE | {"from": {"id": "c7", "name": "\ud800"}},
         MESSAGE | {"from": {"id": "c" * 257, "name": None}},
         MESSAGE | {"from": {"id": "\ud800", "name": None}},
         {"type": "count", "count": 2**53 + 1},
@@ -266,8 +266,8 @@ def test_what_is_kept_is_short(event: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"session": "s" * 257}, {"session": "\ud800"}, {"session": "a\r\nb"}, {"room": "/" * 1025},
-     {"name": "\ud800"}, {"id": "\x00"}],
+    [{"session": "s" * 257}, {"session": "\ud800"}, {"room": "/\ud800"}, {"room": "/" * 1025},
+     {"name": "\ud800"}, {"id": "\ud800"}],
 )  # fmt: skip
 def test_welcome_whose_words_cannot_be_kept_is_1002(changed: dict[str, Any]) -> None:
     """With such a session or name the client could not come back: its request would be none."""
