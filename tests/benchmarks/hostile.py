@@ -18,6 +18,7 @@ import datetime
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -115,11 +116,17 @@ def play(plan: Plan, kind: Kind, clients: int) -> Round:
     Raises:
         RoundFailed: somebody could not do his part.
     """
-    try:
-        with hub_process(**HUB) as (process, url):
-            return _play(plan, kind, clients, process.pid, int(url.rsplit(":", 1)[1].strip("/")))
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        raise RoundFailed(f"the hub did not end in order: {error}") from error
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        try:
+            with hub_process(log=log, **HUB) as (process, url):
+                port = int(url.rsplit(":", 1)[1].strip("/"))
+                found = _play(plan, kind, clients, process.pid, port)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            raise RoundFailed(f"the hub did not end in order: {error}") from error
+        log.seek(0)
+        if "Traceback" in (text := log.read()):
+            found.lost.append(f"the hub's log: {text[text.index('Traceback') :][:2000]}")
+        return found
 
 
 def _play(plan: Plan, kind: Kind, clients: int, pid: int, port: int) -> Round:
@@ -208,7 +215,8 @@ class Row:
         found = list(self.failures)
         for one in self.rounds:
             # Newcomers may be kept out, and a key or a room lost, only by what takes its time.
-            found += [words for words in one.lost if not short or words.startswith("the pair")]
+            always = ("the pair", "the hub's log")
+            found += [words for words in one.lost if not short or words.startswith(always)]
             if not one.tally.sent_bytes:
                 found.append("the attackers sent nothing")
             if self.kind.answered and not one.tally.answered + one.tally.ended:

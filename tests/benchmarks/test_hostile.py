@@ -96,6 +96,7 @@ def test_row_within_all_bounds_is_good() -> None:
         ({"newcomer": 0.201}, "newcomers wait 201 ms, at most 200"),
         ({"growth": 151 * hostile.MIB}, "memory grew by 151 MiB, at most 150"),
         ({"lost": ["the pair lost something"]}, "the pair lost something"),
+        ({"lost": ["the hub's log: Traceback"]}, "the hub's log: Traceback"),
         ({"tally": Tally(answered=1)}, "the attackers sent nothing"),
         ({"tally": Tally(sent_bytes=1)}, "the attackers were not answered"),
     ],
