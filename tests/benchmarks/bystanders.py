@@ -143,6 +143,9 @@ class Pair:
                 fault = repr(error)
         now = time.monotonic()
         missing = [now - since for _, since in due]
+        if fault:
+            # What was fast before says nothing.
+            times = [LATE_SECONDS]
         return {"times": times + missing, "missing": len(missing), "wrong": wrong, "fault": fault}
 
     def _say(self, number: int, payload: bytes) -> None:

@@ -48,9 +48,13 @@ NOISE_RATIO = 1.5
 NOISE_SECONDS = 0.010
 
 # The logs are allowed their memory whoever fills them. Less than the default leaves it visible
-# what attackers take beside them.
+# what attackers take beside them. Nobody is pinged during a round: idle members only read.
 LOG_BYTES = 64 * MIB
-HUB: dict[str, Any] = {"trust_proxy": ["127.0.0.1"], "total_log_bytes": LOG_BYTES}
+HUB: dict[str, Any] = {
+    "trust_proxy": ["127.0.0.1"],
+    "total_log_bytes": LOG_BYTES,
+    "ping_interval": 600,
+}
 READY_SECONDS = 60.0
 ANSWER_SECONDS = 30.0
 
@@ -381,7 +385,10 @@ def main() -> int:
             show(row)
             references = [one for one in rows if one.kind.name == REFERENCE]
             reference = next((one for one in references if one.clients == clients), None)
-            broken += row.broken(reference, short=options.short)
+            found = row.broken(reference, short=options.short)
+            for line in found:
+                say(f"    {line}")
+            broken += found
     text = table(rows, plan) if rows else ""
     if with_servers:
         grown = {words: hostile_servers.measure(words) for words in hostile_servers.EVENTS}
@@ -391,8 +398,9 @@ def main() -> int:
     print(text)
     if options.write:
         write(text)
+    say(f"hostile: {len(broken)} bounds are broken" if broken else "hostile: all bounds hold")
     for line in broken:
-        say(f"hostile: {line}")
+        say(f"  {line}")
     return 1 if broken else 0
 
 
