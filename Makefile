@@ -35,7 +35,7 @@ NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv chromium shells tmux proxies run quick test stress soak conformance fuzz check lint \
-	types coverage package bench compare guard walks man reference site docs screenshots clean
+	types coverage package bench compare guard hostile walks man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -101,6 +101,9 @@ compare: .venv ## measure this hub beside that of an earlier commit (REV=HEAD~1)
 
 guard: .venv ## fail if the hub is not 10 times as fast as websockets.broadcast(), or sends too often
 	$(BIN)/python tests/benchmarks/guard.py $(ARGS)
+
+hostile: .venv ## attack a hub within its limits and fail if the others notice, an hour (ARGS="--only who --rounds 1")
+	$(BIN)/python -m tests.benchmarks.hostile $(ARGS)
 
 walks: .venv ## count the files and functions that a join, a message and the like lead through (ARGS=--help)
 	@$(BIN)/python tests/benchmarks/walks.py $(ARGS)
