@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from broadcast_server.client import lifecycle
 from broadcast_server.hub import server as server_module
 from broadcast_server.hub.http import connection as http_connection
+from broadcast_server.hub.http import media_types
 from broadcast_server.hub.reader import Reader
 from broadcast_server.transport import listeners
 from broadcast_server.transport.tls_stream import TlsStream
@@ -589,3 +590,17 @@ def note_parsed(patch: pytest.MonkeyPatch) -> list[int]:
     patch.setattr(events, "_scan_value", note(events._scan_value))
     patch.setattr(json, "loads", note(json.loads))
     return sizes
+
+
+def note_events(patch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that grows with each look of a connection at what its parser makes."""
+    seen: list[object] = []
+    patch.setattr(http_connection.HttpConnection, "_next_event", lambda *given: seen.append(given))
+    return seen
+
+
+def note_split(patch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which each header value is added that is taken apart."""
+    seen: list[str] = []
+    patch.setattr(media_types, "_split", lambda text, _: seen.append(text) or [])
+    return seen

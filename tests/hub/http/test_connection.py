@@ -21,7 +21,7 @@ from broadcast_server.hub.http.models import (
     Response,
 )
 
-from ...support.inside import lines_of_head, set_max_chunks
+from ...support.inside import lines_of_head, note_events, set_max_chunks
 
 SECONDS = 10.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -122,8 +122,7 @@ def test_lines_are_counted_before_they_are_parsed(
             assert seen + more == 4
         else:
             assert seen == 4
-    parsed: list[object] = []
-    monkeypatch.setattr(HttpConnection, "_next_event", lambda *_: parsed.append(_))
+    parsed = note_events(monkeypatch)
     pair.send(*["a:b"] * 700)
     with pytest.raises(BadRequest, match="100 header lines"):
         pair.read()

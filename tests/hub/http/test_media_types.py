@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from broadcast_server.hub.http import media_types
 from broadcast_server.hub.http.media_types import (
     EVENTS,
     HTML,
@@ -14,6 +13,8 @@ from broadcast_server.hub.http.media_types import (
     parse,
     prefer,
 )
+
+from ...support.inside import note_split
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,7 @@ def test_client_gets_what_it_wants_most(accept: list[str], expected: str | None)
 )
 def test_long_list_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch, accept: list[str]) -> None:
     """An element costs more than its bytes."""
-    parsed: list[str] = []
-    monkeypatch.setattr(media_types, "_split", lambda text, _: parsed.append(text) or [])
+    parsed = note_split(monkeypatch)
     with pytest.raises(ValueError, match="more than"):
         prefer(accept)
     with pytest.raises(ValueError, match="more than 32"):
