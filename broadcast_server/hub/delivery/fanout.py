@@ -359,8 +359,9 @@ class FanOut:
     def _count(self, room: Room[Connection]) -> None:
         """Put what a room costs now into the total."""
         if not room.closed:
-            self._total_cost += room.cost - room.counted_cost
-            room.counted_cost = room.cost
+            cost = room.cost
+            self._total_cost += cost - room.counted_cost
+            room.counted_cost = cost
 
     def _make_place(self, room: Room[Connection], size: int) -> None:
         """Let forms go that are in the way of new ones, as far as that helps. No client is touched:

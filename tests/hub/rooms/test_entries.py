@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from broadcast_server import messages
-from broadcast_server.hub.rooms.entries import Accepted, Draft, Entry, encode, to_messages
+from broadcast_server.hub.rooms.entries import (
+    ENTRY_BYTES,
+    Accepted,
+    Draft,
+    Entry,
+    cost_of,
+    encode,
+    to_messages,
+)
 from broadcast_server.messages import Member, Message
 from broadcast_server.wire import frames
 
@@ -74,3 +82,13 @@ def test_to_messages_leaves_repeated_ones_out() -> None:
     drafts = [Draft(7, encode(data), MEMBER) for data in "abc"]
     found = to_messages("/a", drafts, Accepted(5000, 9, 2, {1: (4000, 1)}))
     assert [(message.data, message.id) for message in found] == [("a", "5000-9"), ("c", "5000-10")]
+
+
+def test_sender_that_is_kept_for_one_message_is_counted() -> None:
+    """Who publishes over HTTP is a new one each time; a member is shared by all its messages."""
+    frame = encode("")
+    sender = Member("", "\U0001f600" * 64, "/" + "\U0001f600" * 127, "192.0.2.1:4711")
+    nobody, member = Draft(0, frame), Draft(7, frame, sender)
+    assert cost_of([nobody]) == cost_of([member]) == len(frame) + ENTRY_BYTES
+    assert cost_of([Draft(0, frame, sender)]) >= len(frame) + 4 * (64 + 127)
+    assert cost_of([Draft(0, frame, MEMBER)]) == len(frame) + ENTRY_BYTES
