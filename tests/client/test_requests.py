@@ -13,12 +13,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPMessage
 from typing import Any
 
 import pytest
 
-from broadcast_server import PublishFailed, UsageError, publish
+from broadcast_server import BroadcastHub, PublishFailed, UsageError, publish
 from broadcast_server.client import requests
+from broadcast_server.client.http import Answer
 from broadcast_server.client.requests import Poster, fetch_last
 
 from ..support import lasting_port, running_hub
@@ -544,3 +546,28 @@ def test_events_of_other_types_are_left_out() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(head + body) as url:
         assert [message.data for message in fetch_last(url, "/room", 3, {})] == ["x"]
+
+
+def test_messages_that_do_not_fit_into_one_answer_are_asked_for_again(hub: BroadcastHub) -> None:
+    """All that were asked for, each once."""
+    ids = [hub.broadcast(str(number) * 300_000, "/r").id for number in range(8)]
+    found = fetch_last(f"ws://127.0.0.1:{hub.port}/r", "/r", 7, {})
+    assert [message.id for message in found] == ids[1:]
+
+
+def test_server_that_always_has_more_is_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bound is that of all answers together."""
+    body = json.dumps({"messages": [], "more": True, "after": "1-1"}).encode()
+    asked: list[str] = []
+
+    def exchange(parts: object, method: str, target: str, *_: Any) -> Answer:
+        asked.append(target)
+        return Answer(200, "OK", HTTPMessage(), body)
+
+    monkeypatch.setattr(requests, "exchange", exchange)
+    monkeypatch.setattr(requests, "MAX_HISTORY_BYTES", 10 * len(body))
+    with pytest.raises(LookupError, match="ask for fewer"):
+        fetch_last("ws://hub.example/room", "/room", 3, {})
+    assert asked == ["/room?history=3", *["/room?since=1-1"] * 9]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -52,9 +53,11 @@ class Draft:
         frame: its bytes as a WebSocket frame.
         sender: how others see who sent it; None for the hub's own program.
         key: with the same key it may come again, and is taken once; None for no key.
+        sender_bytes: what a large sender adds to its cost in a log; 0 for a member, which all its
+            messages share.
     """
 
-    __slots__ = ("frame", "key", "origin", "sender")
+    __slots__ = ("frame", "key", "origin", "sender", "sender_bytes")
 
     def __init__(
         self, origin: int, frame: bytes, sender: Member | None = None, key: Key | None = None
@@ -63,6 +66,7 @@ class Draft:
         self.frame = frame
         self.sender = sender
         self.key = key
+        self.sender_bytes = 0 if origin or sender is None else _bytes_of(sender)
 
 
 class Entry:
@@ -72,7 +76,8 @@ class Entry:
         origin: the number of the client that sent it, 0 for nobody.
         frame: the WebSocket frame that every member gets.
         ms, seq: the two halves of the id.
-        end: the bytes of all frames of this log up to and with this one, since the room began.
+        end: the bytes of all frames of this log up to and with this one, since the room began, and
+            of those senders that are counted.
         sender: how others see who sent it.
         json, sse, sse_json: its other forms, made by the fan-out when a client first needs them,
             and dropped when their memory is needed.
@@ -170,4 +175,12 @@ def to_message(room: str, entry: Entry) -> Message:
 
 def cost_of(drafts: Sequence[Draft]) -> int:
     """Return what a batch will cost in a log."""
-    return sum(len(draft.frame) for draft in drafts) + ENTRY_BYTES * len(drafts)
+    size = sum(len(draft.frame) + draft.sender_bytes for draft in drafts)
+    return size + ENTRY_BYTES * len(drafts)
+
+
+def _bytes_of(sender: Member) -> int:
+    """Return what a sender that has sent one message only takes of memory above ``ENTRY_BYTES``: a
+    long name or room, in characters of four bytes."""
+    texts = (sender.name or "", sender.room, sender.address)
+    return max(0, sum(map(sys.getsizeof, (sender, *texts))) - ENTRY_BYTES)

@@ -237,7 +237,7 @@ class Room(Roster[S]):
             end = entries[-1].end if entries else self._dropped_bytes
             new = []
             for seq, draft in enumerate(drafts, first_seq):
-                end += len(draft.frame)
+                end += len(draft.frame) + draft.sender_bytes
                 new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
             # In one step, as `Reservation` says.
             entries += new
@@ -385,8 +385,8 @@ class Room(Roster[S]):
         excess = self.cost - limit_bytes
         base = self._base
         while excess > 0 and base < last:
-            entry = self._entries[base - self._base]
-            excess -= len(entry.frame) + ENTRY_BYTES + entry.forms_bytes()
+            excess -= self._cost_before(base + 1) - self._cost_before(base)
+            excess -= self._entries[base - self._base].forms_bytes()
             base += 1
         return base
 

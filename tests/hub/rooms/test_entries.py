@@ -9,9 +9,11 @@ import pytest
 
 from broadcast_server import messages
 from broadcast_server.hub.rooms.entries import (
+    ENTRY_BYTES,
     Accepted,
     Draft,
     Entry,
+    cost_of,
     encode,
     fingerprint,
     to_messages,
@@ -91,3 +93,13 @@ def test_fingerprint_tells_kinds_and_contents_apart() -> None:
     prints = [fingerprint(data) for data in messages]
     assert prints == [fingerprint(data) for data in messages]
     assert len(set(prints)) == len(messages) and {len(found) for found in prints} == {16}
+
+
+def test_sender_that_is_kept_for_one_message_is_counted() -> None:
+    """Who publishes over HTTP is a new one each time; a member is shared by all its messages."""
+    frame = encode("")
+    sender = Member("", "\U0001f600" * 64, "/" + "\U0001f600" * 127, "192.0.2.1:4711")
+    nobody, member = Draft(0, frame), Draft(7, frame, sender)
+    assert cost_of([nobody]) == cost_of([member]) == len(frame) + ENTRY_BYTES
+    assert cost_of([Draft(0, frame, sender)]) >= len(frame) + 4 * (64 + 127)
+    assert cost_of([Draft(0, frame, MEMBER)]) == len(frame) + ENTRY_BYTES
