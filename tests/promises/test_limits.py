@@ -137,13 +137,15 @@ def test_clients_of_one_address(
         assert status_of_join(hub, headers=first) == 429
 
 
-def test_loopback_counts_like_any_address() -> None:
-    """A proxy on the same machine that is not listed is one address, and the answer says so."""
+def test_loopback_is_one_address() -> None:
+    """A proxy on the same machine that is not listed is one address, and the answer says so; so
+    is a program that calls from another one of 127.0.0.0/8."""
     with running_hub(max_clients_per_address=1) as hub, joined(hub, 1, of("192.0.2.1")):
         assert status_of_join(hub, headers=of("192.0.2.2")) == 429
-        with socket.create_connection(("127.0.0.1", hub.port), 10, ("127.0.0.2", 0)) as sock:
-            RawClient(sock).upgrade()
-            assert hub.stats()["clients"] == 2
+        with socket.create_connection(("127.0.0.1", hub.port), 10, ("127.9.8.7", 0)) as sock:
+            with pytest.raises(HandshakeRefused):
+                RawClient(sock).upgrade()
+        assert refused(hub) == {"per_address": 2}
 
 
 def test_refused_client_may_ask_again_on_its_connection() -> None:
