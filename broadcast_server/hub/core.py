@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import HubStopped
+from ..errors import HubBusy, HubStopped
 from ..messages import Id, Member, Message
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
@@ -219,7 +219,12 @@ class Core:
             self.bytes_in += sum(len(draft.frame) for draft in drafts)
 
     def publish_one(
-        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+        self,
+        path: str,
+        draft: Draft,
+        deadline: float,
+        maker: str | None = None,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> Accepted:
         """Publish one message in a room, which is made if need be.
 
@@ -228,17 +233,19 @@ class Core:
             draft: the message.
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
             maker: the address that publishes; None for the hub's own program.
+            hurried: tells that it must not wait any longer.
 
         Raises:
             NoRoom: the room would be one too many.
-            HubBusy: the fan-out was behind until the deadline; nothing was sent.
+            HubBusy: the fan-out was behind until the deadline, or until `hurried` said so; nothing
+                was sent.
             HubStopped: the hub does not run.
         """
         drafts = [draft]
         reservation: Reservation[Connection] = Reservation()
         found: list[Accepted] = []
         try:
-            room = self._reserve(path, cost_of(drafts), deadline, maker, reservation)
+            room = self._reserve(path, cost_of(drafts), deadline, maker, hurried, reservation)
             self._count(drafts)
             self.backplane.submit(reservation, drafts, found.append, maker is not None)
             self.fanout.notify(room)
@@ -258,6 +265,7 @@ class Core:
         cost: int,
         deadline: float,
         maker: str | None,
+        hurried: Callable[[], bool],
         reservation: Reservation[Connection],
     ) -> Room[Connection]:
         def given_up() -> bool:
@@ -265,8 +273,10 @@ class Core:
 
         while not given_up():
             room = self.rooms.open(path, maker)
-            if room.reserve(cost, deadline, given_up, reservation):
+            if room.reserve(cost, deadline, lambda: given_up() or hurried(), reservation):
                 return room
+            if hurried():
+                raise HubBusy("the hub is behind, and this connection has to make way")
         raise HubStopped("the hub is stopping")
 
     def call(self, function: Callable[..., object] | None, *args: object) -> None:

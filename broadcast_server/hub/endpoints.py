@@ -125,7 +125,7 @@ def _publish(
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, decision.key)
         deadline = time.monotonic() + PUBLISH_SECONDS
-        ids = core.publish_one(decision.room, draft, deadline, address.host)
+        ids = core.publish_one(decision.room, draft, deadline, address.host, lambda: http.makes_way)
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
     except NoRoom as error:

@@ -25,7 +25,7 @@ from .delivery.connection import Connection
 from .delivery.timers import NEVER
 from .http import host_header
 from .http.access import OPEN, Grant
-from .http.connection import BadRequest, CutShort, HttpConnection
+from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay
 from .http.forwarded import Address, client_of
 from .http.models import RETRY, Join, Refusal, Request, Response, Stream
 from .http.routes import decide
@@ -54,6 +54,9 @@ logger = logging.getLogger("broadcast_server.hub")
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512
 MAX_RECV_BYTES = 64 * 1024
+# How long a connection that has asked for more already rests after an answer, while all places
+# for connections that are no clients are taken.
+YIELD_SECONDS = 0.02
 
 
 class Server(Protocol):
@@ -69,11 +72,15 @@ class Server(Protocol):
     def watch(self, request: socket.socket, http: HttpConnection) -> None:
         """Note by what can be seen whether a session is waiting."""
 
+    def made_way(self, request: socket.socket) -> None:
+        """Note that a session ends instead of waiting for its peer."""
+
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
 
-    def await_next(self, handler: HubHandler) -> None:
-        """Note that a request was answered, and another one may follow."""
+    def await_next(self, handler: HubHandler) -> bool:
+        """Note that a request was answered, and another one may follow; return whether others want
+        the place."""
 
     def _client_left_(self, handler: HubHandler) -> None:
         """Take a client off the list, if it is on it."""
@@ -152,10 +159,15 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 level = logging.INFO if answer.reason else logging.DEBUG
                 logger.log(level, "%s refused: %s", self.address, answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
-            self.server.await_next(self)
+            if self.server.await_next(self) and self.keep_alive and http.has_more():
+                # It has had its answer. One after the other to whoever asks without a pause would
+                # make others wait for a place, and for the interpreter.
+                http.rest(YIELD_SECONDS)
         except OSError as error:
             if isinstance(error, ssl.SSLError):
                 self.core.count_refusal("tls")
+            if isinstance(error, MadeWay):
+                self.server.made_way(self.request)
             logger.debug("%s lost before it joined: %s", self.address, error)
             self.keep_alive = False
 
