@@ -23,7 +23,7 @@ from .delivery.fanout import FanOut
 from .http import access
 from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
-from .rates import AddressRates
+from .rates import SenderRates
 from .rooms.entries import Accepted, Draft, cost_of, encode
 from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
@@ -55,6 +55,8 @@ class Core:
     """One hub's parts. All methods may be called from any thread.
 
     Attributes:
+        rates: what each sender may still send and ask.
+        control_rates: the same for control frames and small fragments.
         wait_drained: waits until some client's personal queue is empty, a moment at most.
         client_count: returns how many clients there are now.
         leaving: set once, when no load balancer is to send anybody here any more.
@@ -82,7 +84,8 @@ class Core:
     wait_drained: Callable[[float], None] = lambda seconds: None
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
-    rates: AddressRates = dataclasses.field(init=False)
+    rates: SenderRates = dataclasses.field(init=False)
+    control_rates: SenderRates = dataclasses.field(init=False)
     leaving: bool = False
     draining: bool = False
     stopping: bool = False
@@ -99,7 +102,8 @@ class Core:
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.rates = AddressRates(self.settings.max_rate)
+        self.rates = SenderRates(self.settings.max_rate)
+        self.control_rates = SenderRates(self.settings.max_control_rate)
         if self.tls is not None:
             self.reloads.append(self.tls.reload)
 

@@ -16,7 +16,7 @@ from . import metrics
 from .core import Core, Refused
 from .http import media_types, pages
 from .http.access import Grant
-from .http.connection import HttpConnection
+from .http.connection import BadRequest, HttpConnection
 from .http.forwarded import Address
 from .http.models import (
     RETRY,
@@ -34,6 +34,7 @@ from .http.models import (
     RoomList,
     Stream,
 )
+from .rates import COPIED_BYTES
 from .rooms.encodings import json_event
 from .rooms.entries import Entry, to_messages
 from .rooms.registry import NoRoom
@@ -49,6 +50,7 @@ def respond(
     http: HttpConnection,
     address: Address,
     grant: Grant,
+    sender: str,
 ) -> Refusal | Response:
     """Return the answer to a request.
 
@@ -59,6 +61,7 @@ def respond(
         http: where the request came from, for its body.
         address: who sent it.
         grant: what they may do, which is enough for this.
+        sender: who pays for a message.
 
     Raises:
         BadRequest: the body is not to be had.
@@ -78,7 +81,7 @@ def respond(
     if core.draining:
         return Refusal(503, "the hub is stopping", RETRY, "stopping")
     if isinstance(decision, Publish):
-        return _publish(core, request, decision, http, address, grant)
+        return _publish(core, request, decision, http, address, grant, sender)
     if isinstance(decision, Recall):
         return _recall(core, decision)
     if isinstance(decision, RoomList):
@@ -105,20 +108,25 @@ def _publish(
     http: HttpConnection,
     address: Address,
     grant: Grant,
+    payer: str,
 ) -> Refusal | Response:
     settings = core.settings
-    body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    try:
+        body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    except BadRequest:
+        core.rates.take(payer)  # what cannot be a message costs as one
+        raise
+    wait = core.rates.take(payer, 1 + core.rates.bytes_cost(len(body), COPIED_BYTES))
+    if wait > 0:
+        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
+        text = "more messages in a second than one sender may publish"
+        return Refusal(429, text, later, "rate")
     data: str | bytes = body
     if decision.is_text:
         try:
             data = body.decode("utf-8")
         except UnicodeDecodeError:
             return Refusal(400, "the text is not UTF-8", decision.headers)
-    wait = core.rates.take(address.host)
-    if wait > 0:
-        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
-        text = "more messages in a second than one address may publish"
-        return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
     sender = Member("", grant.name or decision.name, decision.room, str(address))
     try:

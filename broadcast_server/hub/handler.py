@@ -26,13 +26,15 @@ from .delivery.timers import NEVER
 from .http import host_header
 from .http.access import OPEN, Grant
 from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay
-from .http.forwarded import Address, client_of
-from .http.models import RETRY, Join, Refusal, Request, Response, Stream
+from .http.forwarded import Address, client_of, is_in
+from .http.models import RETRY, Join, Publish, Refusal, Request, Response, Stream
 from .http.routes import decide
+from .rates import sender_of
 from .reader import Reader
 from .rooms.encodings import JSON, RAW, SSE, SSE_JSON
 from .rooms.presence import MAX_NAMED
 from .rooms.registry import NoRoom
+from .rooms.room import WAIT_SECONDS
 from .sessions import Session
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
@@ -134,6 +136,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 )
                 grant = self.core.admit(request, decision, self._address())
                 if isinstance(grant, Refusal):
+                    self._pay_for_request(http, self._sender(OPEN))
                     answer = grant
                 elif isinstance(decision, Join) or (
                     isinstance(decision, Stream) and request.method == "GET"
@@ -142,9 +145,19 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     if answer is None:
                         return
                     self.server.turn_down(self)
+                    self._pay_for_request(http, self._sender(grant))
                 else:
+                    sender = self._sender(grant)
+                    if not isinstance(decision, Publish):
+                        self._pay_for_request(http, sender)
                     answer = endpoints.respond(
-                        self.core, request, decision, http, self.address, grant
+                        self.core,
+                        request,
+                        decision,
+                        http,
+                        self.address,
+                        grant,
+                        sender or sender_of(self.address.host),
                     )
             except BadRequest as error:
                 answer = error.refusal
@@ -203,6 +216,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             # Whoever reads a stream of events has no other way to leave.
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
+            self._reader.end()
             if self._session is not None:
                 self.core.sessions.leave(self._session)
             self.core.fanout.leave(client)
@@ -224,6 +238,25 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             logger.warning("the proxy %s cannot be believed: %s", self.peer, error)
             return Refusal(400, f"bad header: {error}", reason="forwarded")
         return host_header.refuse(request, self.server.names)
+
+    def _sender(self, grant: Grant) -> str | None:
+        """Return who pays for what is sent and asked; None for a listed proxy that does not tell
+        for whom it calls: those would pay for each other."""
+        if grant.name is None and is_in(self.address.host, self.server.trusted):
+            return None
+        return sender_of(self.address.host, grant.name)
+
+    def _pay_for_request(self, http: HttpConnection, sender: str | None) -> None:
+        """Pay for a request that is no message; wait as the rate wants."""
+        if sender is None:
+            return
+        flow = self.core.rates.flow(sender)
+        wait = flow.take(self.core.rates.request_cost)
+        if wait:
+            self.core.count_refusal("rate")
+        while wait and not self.core.stopping:
+            http.rest(min(wait, WAIT_SECONDS))
+            wait = flow.left()
 
     def _address(self) -> str:
         return str(self.address)
@@ -332,7 +365,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
 
     def _start(self, client: Connection, trailing: bytes) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, self._session, self._grant)
+        self._reader = Reader(
+            self.core, client, self._session, self._grant, self._sender(self._grant)
+        )
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

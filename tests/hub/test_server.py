@@ -140,6 +140,9 @@ def test_session_that_fails_is_logged_and_ends_alone(
                 def take(self, data: bytes) -> None:
                     raise RuntimeError("made by the test")
 
+                def end(self) -> None:
+                    pass
+
             monkeypatch.setattr(handler, "_reader", Broken())
             client.send("x")
             client.recv_eof()
