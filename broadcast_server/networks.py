@@ -2,7 +2,8 @@
 
 Limits that count by address count an IPv4 address for itself and an IPv6 address by its /64, which
 is what one household or one machine is given: a client with 2⁶⁴ addresses would have no limit
-otherwise. An IPv4 address in IPv6's form counts as the IPv4 address.
+otherwise. An IPv4 address in IPv6's form counts as the IPv4 address. A program on the hub's own
+machine may call from each of the 2²⁴ addresses of 127.0.0.0/8 and from ::1; all of these are one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 
 # What begins like this is no address.
 SUBJECT = "sub:"
+# What every loopback address counts as.
+LOOPBACK = "127.0.0.1"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -46,14 +49,16 @@ def network_of(host: str) -> str:
         host: as the socket tells it, such as ``192.0.2.1`` or ``fe80::1%eth0``.
     """
     if ":" not in host:
-        return host
+        return LOOPBACK if host.startswith("127.") else host
     try:
         found = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
     if found.ipv4_mapped is not None:
         # So an IPv4 peer of a socket that listens for both looks.
-        return str(found.ipv4_mapped)
+        return network_of(str(found.ipv4_mapped))
+    if found.is_loopback:
+        return LOOPBACK
     return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 

@@ -4,9 +4,13 @@
 HTTP, or only keeps its place. Whoever opens many and says nothing (slowloris) must not keep others
 out. So there is a bounded number of such places, and when all are taken the newcomer gets one all
 the same: of the address that holds most of them, the connection that has been waiting for longest
-is cut off. An attacker with one address thus fights only himself, whoever shares his address
+makes way. An attacker with one address thus fights only himself, whoever shares his address
 included; one with many has to be faster than an honest handshake, which takes a fraction of a
 second. A connection that is asked to wait for a further request begins to wait anew.
+
+A connection that makes way is cut off if its peer is what it waits for. If it is the hub that has
+not got to it yet, it may still join, or get one answer. At most as many as may wait make way at any
+one time; while they are that many the hub is behind, and no newcomer gets a place.
 
 *Joined* are clients. How many of them one address may have is bounded, too.
 
@@ -17,11 +21,13 @@ joins (behind a proxy these differ).
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter, OrderedDict
 from typing import Generic, TypeVar
 
 from ..networks import network_of
+from .rooms.waiters import Bells
 
 Key = TypeVar("Key")
 
@@ -32,18 +38,23 @@ class Admission(Generic[Key]):
     Args:
         max_handshakes: how many connections may wait.
         max_clients_per_address: how many clients one address may have; 0 for no limit.
+
+    Attributes:
+        ended: rung when one of those that make way has ended, or has joined.
     """
 
     def __init__(self, max_handshakes: int, max_clients_per_address: int) -> None:
         self._max_waiting = max_handshakes
         self._max_joined = max_clients_per_address
+        self.ended = Bells()
         # Guards all that follows. Nothing else is taken while it is held.
         self._lock = threading.Lock()
         self._network: dict[Key, str] = {}  # of each connection that waits
         # The same by network, in each the one that waits for longest first.
         self._waiting: dict[str, OrderedDict[Key, None]] = {}
         self._order: OrderedDict[Key, None] = OrderedDict()  # all of them
-        self._dropped: set[Key] = set()  # cut off, their threads not yet at their end
+        # Those that make way, and whether they are cut off: their threads have not ended yet.
+        self._making_way: dict[Key, bool] = {}
         self._joined: dict[Key, str] = {}
         self._clients: Counter[str] = Counter()
 
@@ -55,34 +66,46 @@ class Admission(Generic[Key]):
             host: its peer's address.
 
         Returns:
-            Whether it has a place, and the connection that has lost its own to it, to be cut off
-            now. It has none only if those that were cut off are not gone yet and are as many again.
+            Whether it has a place, and the connection that makes way for it. It has none only if
+            as many as may wait make way already.
         """
         with self._lock:
-            dropped = None
+            loser = None
             if len(self._network) >= self._max_waiting:
-                if len(self._dropped) >= self._max_waiting:
+                if len(self._making_way) >= self._max_waiting:
                     return False, None
-                dropped = self._longest_locked()
-                self._forget_locked(dropped)
-                self._dropped.add(dropped)
+                loser = self._longest_locked()
+                self._forget_locked(loser)
+                self._making_way[loser] = False
             self._wait_locked(key, network_of(host))
-            return True, dropped
+            return True, loser
 
-    def next_dropped(self) -> Key | None:
-        """Return the connection that would make way for a new one; None if there is a place."""
+    def cut(self, key: Key) -> bool:
+        """Note that a connection that makes way is cut off now; return False if it has joined or
+        ended in this moment, or is cut off already."""
         with self._lock:
-            if not self._network or len(self._network) < self._max_waiting:
-                return None
-            return self._longest_locked()
+            if self._making_way.get(key, True):
+                return False
+            self._making_way[key] = True
+            return True
 
-    def wait_again(self, key: Key) -> None:
-        """Note that a connection has been answered, and now waits for its next request."""
+    def late(self) -> tuple[list[Key], queue.SimpleQueue[None] | None]:
+        """Return those that make way and are not cut off, and a bell of `ended`; no bell if there
+        is a place now."""
+        with self._lock:
+            if len(self._making_way) < self._max_waiting:
+                return [], None
+            return [key for key, cut in self._making_way.items() if not cut], self.ended.get()
+
+    def wait_again(self, key: Key) -> bool:
+        """Note that a connection has been answered, and now waits for its next request; return
+        whether all places are taken."""
         with self._lock:
             network = self._network.get(key)
             if network is not None:
                 self._order.move_to_end(key)
                 self._waiting[network].move_to_end(key)
+            return len(self._network) >= self._max_waiting
 
     def join(self, key: Key, host: str) -> bool:
         """Make a connection a client; return whether its address may have one more.
@@ -95,13 +118,14 @@ class Admission(Generic[Key]):
             ConnectionAbortedError: it has been cut off in this moment.
         """
         with self._lock:
-            if key in self._dropped:
+            if self._making_way.get(key, False):
                 raise ConnectionAbortedError("another connection has got its place")
             network = network_of(host)
             if self._max_joined and self._clients[network] >= self._max_joined:
                 return False
             if key in self._network:
                 self._forget_locked(key)
+            self._made_way_locked(key)
             self._joined[key] = network
             self._clients[network] += 1
             return True
@@ -115,13 +139,13 @@ class Admission(Generic[Key]):
         """Let a connection that could not become a client after all wait again."""
         with self._lock:
             self._leave_locked(key)
-            if key not in self._dropped and key not in self._network:
+            if key not in self._making_way and key not in self._network:
                 self._wait_locked(key, network_of(peer))
 
     def end(self, key: Key) -> None:
         """Take a connection's place away, whatever it was."""
         with self._lock:
-            self._dropped.discard(key)
+            self._made_way_locked(key)
             if key in self._network:
                 self._forget_locked(key)
             self._leave_locked(key)
@@ -158,6 +182,11 @@ class Admission(Generic[Key]):
         del held[key]
         if not held:
             del self._waiting[network]
+
+    def _made_way_locked(self, key: Key) -> None:
+        assert self._lock.locked()
+        if self._making_way.pop(key, None) is not None:
+            self.ended.ring()
 
     def _leave_locked(self, key: Key) -> None:
         assert self._lock.locked()

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import HubStopped
+from ..errors import HubBusy, HubStopped
 from ..messages import Id, Member, Message
 from ..records import get_logger
 from ..settings import Settings
@@ -24,7 +24,7 @@ from .delivery.fanout import FanOut
 from .http import access
 from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
-from .rates import AddressRates
+from .rates import SenderRates
 from .rooms.entries import Accepted, Draft, Key, cost_of, encode
 from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
@@ -63,6 +63,8 @@ class Core:
     """One hub's parts. All methods may be called from any thread.
 
     Attributes:
+        rates: what each sender may still send and ask.
+        control_rates: the same for control frames and small fragments.
         wait_drained: waits until some client's personal queue is empty, a moment at most.
         client_count: returns how many clients there are now.
         leaving: set once, when no load balancer is to send anybody here any more.
@@ -92,7 +94,8 @@ class Core:
     wait_drained: Callable[[float], None] = lambda seconds: None
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
-    rates: AddressRates = dataclasses.field(init=False)
+    rates: SenderRates = dataclasses.field(init=False)
+    control_rates: SenderRates = dataclasses.field(init=False)
     parsing: Budget = dataclasses.field(default_factory=lambda: Budget(PARSING_BYTES))
     answers: Budget = dataclasses.field(
         default_factory=lambda: Budget(ANSWERS_BYTES, ANSWERS_SHARE)
@@ -113,7 +116,8 @@ class Core:
     _count_lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.rates = AddressRates(self.settings.max_rate)
+        self.rates = SenderRates(self.settings.max_rate)
+        self.control_rates = SenderRates(self.settings.max_control_rate)
         if self.tls is not None:
             self.reloads.append(self.tls.reload)
 
@@ -233,7 +237,12 @@ class Core:
             self.bytes_in += sum(len(draft.frame) for draft in drafts)
 
     def publish_one(
-        self, path: str, draft: Draft, deadline: float, maker: str | None = None
+        self,
+        path: str,
+        draft: Draft,
+        deadline: float,
+        maker: str | None = None,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> Accepted:
         """Publish one message in a room, which is made if need be.
 
@@ -243,17 +252,19 @@ class Core:
             deadline: ``time.monotonic()`` at which to give up waiting for the fan-out.
             maker: the owner of what is published, as ``networks.owner_of`` says; None for the
                 hub's own program.
+            hurried: tells that it must not wait any longer.
 
         Raises:
             NoRoom: the room would be one too many.
-            HubBusy: the fan-out was behind until the deadline; nothing was sent.
+            HubBusy: the fan-out was behind until the deadline, or until `hurried` said so; nothing
+                was sent.
             HubStopped: the hub does not run.
         """
         drafts = [draft]
         reservation: Reservation[Connection] = Reservation()
         found: list[Accepted] = []
         try:
-            room = self._reserve(path, cost_of(drafts), deadline, maker, reservation)
+            room = self._reserve(path, cost_of(drafts), deadline, maker, hurried, reservation)
             self._count(drafts)
             self.backplane.submit(reservation, drafts, found.append, maker is not None)
             self.fanout.notify(room)
@@ -273,6 +284,7 @@ class Core:
         cost: int,
         deadline: float,
         maker: str | None,
+        hurried: Callable[[], bool],
         reservation: Reservation[Connection],
     ) -> Room[Connection]:
         def given_up() -> bool:
@@ -280,8 +292,10 @@ class Core:
 
         while not given_up():
             room = self.rooms.open(path, maker, publishes=True)
-            if room.reserve(cost, deadline, given_up, reservation):
+            if room.reserve(cost, deadline, lambda: given_up() or hurried(), reservation):
                 return room
+            if hurried():
+                raise HubBusy("the hub is behind, and this connection has to make way")
         raise HubStopped("the hub is stopping")
 
     def call(self, function: Callable[..., object] | None, *args: object) -> None:

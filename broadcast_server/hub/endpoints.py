@@ -19,7 +19,7 @@ from .budget import Claim
 from .core import Core, Refused
 from .http import media_types, pages
 from .http.access import Grant
-from .http.connection import HttpConnection
+from .http.connection import RESTING, BadRequest, HttpConnection
 from .http.forwarded import Address
 from .http.models import (
     RETRY,
@@ -37,6 +37,7 @@ from .http.models import (
     RoomList,
     Stream,
 )
+from .rates import COPIED_BYTES
 from .rooms.encodings import json_view
 from .rooms.entries import Entry, Key, fingerprint, to_messages
 from .rooms.registry import NoRoom
@@ -59,6 +60,7 @@ def respond(
     http: HttpConnection,
     address: Address,
     grant: Grant,
+    sender: str,
 ) -> Refusal | Response:
     """Return the answer to a request.
 
@@ -69,6 +71,7 @@ def respond(
         http: where the request came from, for its body.
         address: who sent it.
         grant: what they may do, which is enough for this.
+        sender: who pays for a message.
 
     Raises:
         BadRequest: the body is not to be had.
@@ -88,7 +91,7 @@ def respond(
     if core.draining:
         return Refusal(503, "the hub is stopping", RETRY, "stopping")
     if isinstance(decision, Publish):
-        return _publish(core, request, decision, http, address, grant)
+        return _publish(core, request, decision, http, address, grant, sender)
     if isinstance(decision, Recall):
         return _recall(core, decision, http, address)
     if isinstance(decision, RoomList):
@@ -115,20 +118,25 @@ def _publish(
     http: HttpConnection,
     address: Address,
     grant: Grant,
+    payer: str,
 ) -> Refusal | Response:
     settings = core.settings
-    body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    try:
+        body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+    except BadRequest:
+        core.rates.take(payer)  # what cannot be a message costs as one
+        raise
+    wait = core.rates.take(payer, 1 + core.rates.bytes_cost(len(body), COPIED_BYTES))
+    if wait > 0:
+        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
+        text = "more messages in a second than one sender may publish"
+        return Refusal(429, text, later, "rate")
     data: str | bytes = body
     if decision.is_text:
         try:
             data = body.decode("utf-8")
         except UnicodeDecodeError:
             return Refusal(400, "the text is not UTF-8", decision.headers)
-    wait = core.rates.take(address.host)
-    if wait > 0:
-        later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
-        text = "more messages in a second than one address may publish"
-        return Refusal(429, text, later, "rate")
     # Who publishes is no member: without an id.
     sender = Member("", grant.name or decision.name, decision.room, str(address))
     owner = owner_of(address.host, grant.name)
@@ -137,7 +145,7 @@ def _publish(
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, key)
         deadline = time.monotonic() + PUBLISH_SECONDS
-        ids = core.publish_one(decision.room, draft, deadline, owner)
+        ids = core.publish_one(decision.room, draft, deadline, owner, lambda: http.makes_way)
     except Refused as error:
         return Refusal(403, str(error), decision.headers)
     except NoRoom as error:
@@ -231,12 +239,12 @@ def _claim(core: Core, size: int, http: HttpConnection, address: Address) -> Cla
     claim = Claim(core.answers, network_of(address.host))
     if size <= SMALL_ANSWER_BYTES:
         return claim
-    # Who waits until its own answers are read is waiting, not busy.
-    http.waiting = True
+    # A connection that waits until other answers are read is idle, not busy.
+    http.awaits = RESTING
     try:
-        taken = claim.take(size, lambda: core.stopping, ANSWER_SECONDS)
+        taken = claim.take(size, lambda: core.stopping or http.makes_way, ANSWER_SECONDS)
     finally:
-        http.waiting = False
+        http.awaits = 0
     return claim if taken else None
 
 

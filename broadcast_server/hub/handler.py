@@ -26,14 +26,16 @@ from .delivery.connection import Connection
 from .delivery.timers import NEVER
 from .http import host_header
 from .http.access import OPEN, Grant
-from .http.connection import BadRequest, CutShort, HttpConnection
-from .http.forwarded import Address, client_of
-from .http.models import RETRY, Join, Refusal, Request, Response, Stream
+from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay
+from .http.forwarded import Address, client_of, is_in
+from .http.models import RETRY, Join, Publish, Refusal, Request, Response, Stream
 from .http.routes import decide
+from .rates import sender_of
 from .reader import Reader
 from .rooms.encodings import JSON, RAW, SSE, SSE_JSON
 from .rooms.presence import MAX_NAMED
 from .rooms.registry import NoRoom
+from .rooms.room import WAIT_SECONDS
 from .sessions import Session
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
@@ -55,6 +57,9 @@ logger = get_logger("broadcast_server.hub")
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512
 MAX_RECV_BYTES = 64 * 1024
+# How long a connection that has asked for more already rests after an answer, while all places
+# for connections that are no clients are taken.
+YIELD_SECONDS = 0.02
 
 
 class Server(Protocol):
@@ -70,11 +75,15 @@ class Server(Protocol):
     def watch(self, request: socket.socket, http: HttpConnection) -> None:
         """Note by what can be seen whether a session is waiting."""
 
+    def made_way(self, request: socket.socket) -> None:
+        """Note that a session ends instead of waiting for its peer."""
+
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
 
-    def await_next(self, handler: HubHandler) -> None:
-        """Note that a request was answered, and another one may follow."""
+    def await_next(self, handler: HubHandler) -> bool:
+        """Note that a request was answered, and another one may follow; return whether others want
+        the place."""
 
     def _client_left_(self, handler: HubHandler) -> None:
         """Take a client off the list, if it is on it."""
@@ -127,6 +136,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 )
                 grant = self.core.admit(request, decision, self._address())
                 if isinstance(grant, Refusal):
+                    self._pay_for_request(http, self._sender(OPEN))
                     answer = grant
                 elif isinstance(decision, Join) or (
                     isinstance(decision, Stream) and request.method == "GET"
@@ -135,9 +145,19 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     if answer is None:
                         return
                     self.server.turn_down(self)
+                    self._pay_for_request(http, self._sender(grant))
                 else:
+                    sender = self._sender(grant)
+                    if not isinstance(decision, Publish):
+                        self._pay_for_request(http, sender)
                     answer = endpoints.respond(
-                        self.core, request, decision, http, self.address, grant
+                        self.core,
+                        request,
+                        decision,
+                        http,
+                        self.address,
+                        grant,
+                        sender or sender_of(self.address.host),
                     )
             except BadRequest as error:
                 answer = error.refusal
@@ -152,10 +172,15 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 level = logging.INFO if answer.reason else logging.DEBUG
                 logger.log(level, "%s refused: %s", self.address, answer.text)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
-            self.server.await_next(self)
+            if self.server.await_next(self) and self.keep_alive and http.has_more():
+                # It has had its answer. One after the other to whoever asks without a pause would
+                # make others wait for a place, and for the interpreter.
+                http.rest(YIELD_SECONDS)
         except OSError as error:
             if isinstance(error, ssl.SSLError):
                 self.core.count_refusal("tls")
+            if isinstance(error, MadeWay):
+                self.server.made_way(self.request)
             logger.debug("%s lost before it joined: %s", self.address, error)
             self.keep_alive = False
 
@@ -191,6 +216,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             # Whoever reads a stream of events has no other way to leave.
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
+            self._reader.end()
             self.core.fanout.leave(client)
         super().finish()  # takes the client off the server's list
         if client is not None:
@@ -210,6 +236,25 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             logger.warning("the proxy %s cannot be believed: %s", self.peer, error)
             return Refusal(400, f"bad header: {error}", reason="forwarded")
         return host_header.refuse(request, self.server.names)
+
+    def _sender(self, grant: Grant) -> str | None:
+        """Return who pays for what is sent and asked; None for a listed proxy that does not tell
+        for whom it calls: those would pay for each other."""
+        if grant.name is None and is_in(self.address.host, self.server.trusted):
+            return None
+        return sender_of(self.address.host, grant.name)
+
+    def _pay_for_request(self, http: HttpConnection, sender: str | None) -> None:
+        """Pay for a request that is no message; wait as the rate wants."""
+        if sender is None:
+            return
+        flow = self.core.rates.flow(sender)
+        wait = flow.take(self.core.rates.request_cost)
+        if wait:
+            self.core.count_refusal("rate")
+        while wait and not self.core.stopping:
+            http.rest(min(wait, WAIT_SECONDS))
+            wait = flow.left()
 
     def _address(self) -> str:
         return str(self.address)
@@ -326,7 +371,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self, client: Connection, trailing: bytes, session: Session | None, owner: str
     ) -> None:
         self.client = client
-        self._reader = Reader(self.core, client, session, self._grant, owner)
+        self._reader = Reader(
+            self.core, client, session, self._grant, owner, self._sender(self._grant)
+        )
         client.share()
         # In this order: a stop that finds the hand-over done finds the client at the fan-out, too.
         self.core.fanout.activate(client)

@@ -23,7 +23,7 @@ from .delivery.connection import Connection
 from .delivery.timers import NEVER
 from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
-from .rates import Pace
+from .rates import COPIED_BYTES, PARSED_BYTES, Flow
 from .rooms.encodings import JSON
 from .rooms.entries import ENTRY_BYTES, Accepted, Draft, Key, encode, fingerprint, to_messages
 from .rooms.room import WAIT_SECONDS
@@ -74,20 +74,24 @@ class Reader:
         session: what it can come back with; None for a plain client.
         grant: what it may do.
         owner: who counts as the owner of its keys (``networks.owner_of``).
+        sender: who pays for it; None if it pays for itself alone.
     """
 
     # Every idle client has one.
     __slots__ = (
         "_client",
-        "_control_pace",
+        "_control_flow",
         "_decoder",
         "_discarded",
         "_errors",
+        "_flow",
+        "_heard",
         "_may_publish",
         "_may_rename",
+        "_owed",
         "_owner",
-        "_pace",
         "_renew_at",
+        "_sender",
         "_session",
         "_slowed",
         "core",
@@ -100,6 +104,7 @@ class Reader:
         session: Session | None,
         grant: Grant,
         owner: str = "",
+        sender: str | None = None,
     ) -> None:
         self.core = core
         self._owner = owner
@@ -115,9 +120,12 @@ class Reader:
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
         self._renew_at = NEVER if session is None else time.monotonic() + RENEW_SECONDS
-        self._pace = Pace(settings.max_rate)
-        self._control_pace: Pace | None = None  # made when first needed
-        self._slowed: tuple[Pace, ...] = ()  # what it was slowed down for already
+        self._sender = sender
+        self._flow = core.rates.flow(sender)
+        self._control_flow: Flow | None = None  # made when first needed
+        self._heard = False  # it has sent something
+        self._owed = 0.0  # what it has sent and not paid for yet, in messages
+        self._slowed: tuple[Flow, ...] = ()  # what it was slowed down for already
         self._discarded = 0
 
     def take(self, data: bytes) -> None:
@@ -131,12 +139,19 @@ class Reader:
         # Of a silent client the pongs come by here.
         if client.quiet_since >= self._renew_at:
             self._renew_session(client)
+        if not self._heard:
+            self._heard = True
+            self._wait_for_rate(client, self._flow, self._flow.left())
         batch = Intake(client)
         decoder = self._decoder
         is_json = client.form is JSON
         filtered = self.core.filter is not None or not self._may_publish
+        unit = PARSED_BYTES if is_json else COPIED_BYTES
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
+                self._owed += 1.0
+                if len(payload) >= unit:
+                    self._owed += self.core.rates.bytes_cost(len(payload), unit)
                 if is_json:
                     batch = self._take_event(client, opcode, payload, batch)
                 elif filtered:
@@ -157,6 +172,7 @@ class Reader:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._publish(client, batch)
+        self._pay(client)
         if decoder.crumbs:
             crumbs, decoder.crumbs = decoder.crumbs, 0
             self._pay_for_control(client, crumbs)
@@ -221,7 +237,7 @@ class Reader:
         # An answer comes after what was sent before.
         batch = self._publish(client, batch)
         self._errors = 0
-        self._wait_for_rate(client, self._pace, 1)
+        self._pay(client)
         if isinstance(event, events.Who):
             room, ref = client.room, event.ref
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
@@ -308,7 +324,7 @@ class Reader:
             # The others were told that it has left: nothing of it comes after that. It gets no ack.
             self._answered(batch)
             return Intake(client)
-        self._wait_for_rate(client, self._pace, len(batch.drafts))
+        self._pay(client)
         return Intake(client)
 
     def _accepted(self, batch: Intake, ids: Accepted) -> None:
@@ -332,25 +348,36 @@ class Reader:
         if batch.refs and batch.client.end_answer():
             self.core.say_goodbye(batch.client)
 
+    def end(self) -> None:
+        """Leave what is not paid to others of the same sender."""
+        self._flow.take(self._owed)
+        self._flow.end()
+        if self._control_flow is not None:
+            self._control_flow.end()
+
+    def _pay(self, client: Connection) -> None:
+        """Pay for what was taken; wait as the rate wants."""
+        owed, self._owed = self._owed, 0.0
+        if owed:
+            self._wait_for_rate(client, self._flow, self._flow.take(owed))
+
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""
-        if self._control_pace is None:
-            self._control_pace = Pace(self.core.settings.max_control_rate)
-        self._wait_for_rate(client, self._control_pace, count)
+        flow = self._control_flow
+        if flow is None:
+            self._control_flow = flow = self.core.control_rates.flow(self._sender)
+            self._wait_for_rate(client, flow, flow.left())
+        self._wait_for_rate(client, flow, flow.take(count))
 
-    def _wait_for_rate(self, client: Connection, pace: Pace, count: int) -> None:
-        """Pay for what the client has sent; wait until there is no debt. Bursts of a second
-        pass."""
-        wait = pace.take(count)
+    def _wait_for_rate(self, client: Connection, flow: Flow, wait: float) -> None:
+        """Wait until there is no debt. Bursts of a second pass."""
         if not wait:
             return
-        self.core.count_refusal("rate" if pace is self._pace else "control_rate")
-        if pace not in self._slowed:
-            self._slowed = (*self._slowed, pace)
-            what = "messages" if pace is self._pace else "control frames and small fragments"
+        self.core.count_refusal("rate" if flow is self._flow else "control_rate")
+        if flow not in self._slowed:
+            self._slowed = (*self._slowed, flow)
+            what = "messages" if flow is self._flow else "control frames and small fragments"
             logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
-        now = time.monotonic()
-        until = now + wait
-        while now < until and not client.ended:
-            time.sleep(min(until - now, WAIT_SECONDS))
-            now = time.monotonic()
+        while wait and not client.ended:
+            time.sleep(min(wait, WAIT_SECONDS))
+            wait = flow.left()

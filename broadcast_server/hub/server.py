@@ -27,7 +27,7 @@ from .core import Core
 from .delivery.connection import Connection
 from .handler import HubHandler, WebsocketServer
 from .http import responses
-from .http.connection import HttpConnection
+from .http.connection import RESTING, HttpConnection, is_ready
 from .http.host_header import own_names
 from .http.models import RETRY, Refusal
 from .rooms.waiters import Bells
@@ -38,8 +38,11 @@ Wire = socket.socket | TlsStream
 
 # How long the accept loop rests when the process is out of descriptors: it would spin otherwise.
 _EXHAUSTED_PAUSE_SECONDS = 0.05
-# How long a newcomer waits for a place, at most, if nobody is idle.
-_PLACE_SECONDS = 0.05
+# While as many connections as may wait make way and none of them comes to its end, the hub is
+# behind. For how long newcomers wait then, before they are refused; how often it is looked whether
+# one of these has become idle.
+PATIENCE_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 # How often the log tells of connections that were cut off, that got no thread, or that could not
 # be accepted, at most.
 CROWD_SECONDS = 1.0
@@ -98,10 +101,13 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._admission: Admission[Wire] = Admission(
             settings.max_handshakes, settings.max_clients_per_address
         )
-        # The accept thread's own: connections cut off, without a thread, and failures to accept.
-        self._crowd, self._threadless, self._unaccepted = _Tally(), _Tally(), _Tally()
-        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http and
-        # _handed_over. Nothing else is taken while it is held.
+        # The accept thread's own: since when there is no place, however many have made way; and
+        # connections without a thread, and failures to accept.
+        self._behind_since: float | None = None
+        self._threadless, self._unaccepted = _Tally(), _Tally()
+        self._crowd = _Tally()  # connections that were cut off to make room
+        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http, _early,
+        # _handed_over and _crowd. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         self._settled = Bells()  # rung when a client of the list is handed over or leaves the list
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
@@ -109,6 +115,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._by_id: dict[str, list[Connection]] = {}
         self._sessions: dict[Wire, threading.Thread] = {}
         self._http: dict[Wire, HttpConnection] = {}
+        self._early: set[Wire] = set()  # those that make way before their threads have begun
         self._handed_over: set[Wire] = set()
         # Last: nothing that is open is left to nobody.
         self._listeners = Listeners(sockets or open_listeners(hosts, port))
@@ -168,55 +175,83 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         return self.core.tls.wrap(request), address
 
     def verify_request(self, request: Wire, client_address: Any) -> bool:
-        """Find a place for a connection, if need be that of another one, which is cut off."""
-        self._await_place()
-        admitted, dropped = self._admission.begin(request, client_address[0])
-        if dropped is not None or not admitted:
-            self._note_crowd(client_address[0])
-        if dropped is not None:
-            # Under the lock it cannot be closed meanwhile; the call does not block.
-            with self._registry_lock:
-                if dropped in self._sessions:
-                    try:
-                        dropped.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass  # the peer was faster
-        if not admitted:
-            try:
-                request.send(responses.busy(), socket.MSG_DONTWAIT)
-            except OSError:
-                pass
-        return admitted
+        """Find a place for a connection, if need be that of another one, which makes way."""
+        host = client_address[0]
+        admitted, loser = self._admission.begin(request, host)
+        while not admitted and self._await_end():
+            admitted, loser = self._admission.begin(request, host)
+        if loser is not None:
+            self._send_off(loser)
+        if admitted:
+            self._behind_since = None
+            return True
+        self._note_crowd()
+        try:
+            request.send(responses.busy(), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        return False
 
-    def _await_place(self) -> None:
-        """Wait a moment if whoever would make way waits for us: when a thousand clients come back
-        at once, it is the hub that is slow, and the kernel keeps the newcomers meanwhile."""
-        deadline = time.monotonic() + _PLACE_SECONDS
-        while (request := self._admission.next_dropped()) is not None:
-            if self._is_idle(request) or time.monotonic() >= deadline:
-                return
-            time.sleep(_PLACE_SECONDS / 50)
+    def _await_end(self) -> bool:
+        """Wait for one of those that make way to end: when thousands of clients come back at once,
+        it is the hub that is slow, and the kernel keeps the newcomers in the meantime.
 
-    def _is_idle(self, request: Wire) -> bool:
-        """Tell whether a session waits for its peer, which has sent nothing that is not read."""
+        Returns:
+            False if none has ended for a while, and newcomers are refused.
+        """
+        now = time.monotonic()
+        if self._behind_since is None:
+            self._behind_since = now
+        left = self._behind_since + PATIENCE_SECONDS - now
+        if left <= 0 or self.core.stopping:
+            return False
+        late, bell = self._admission.late()
+        if bell is not None:
+            for request in late:
+                self._send_off(request)  # which may have become idle
+            self._admission.ended.wait(bell, min(left, _LOOK_SECONDS))
+        return True
+
+    def _send_off(self, request: Wire) -> None:
+        """Let a connection make way: at once if it is idle; else it may not wait any more, and ends
+        with its next answer."""
         with self._registry_lock:
             http = self._http.get(request)
-            if http is None or not http.waiting:
-                return False
-            if isinstance(request, TlsStream) and not request.waiting:
-                return False  # it works on the handshake
-            poll = select.poll()
-            poll.register(request, select.POLLIN)
-            return not poll.poll(0)
+            if http is not None:
+                http.makes_way = True
+            elif request in self._sessions and request not in self._handed_over:
+                self._early.add(request)
+        if self._is_idle(request) and self._admission.cut(request):
+            self._note_crowd()
+            # Under the lock it cannot be closed in the meantime; the call does not block.
+            with self._registry_lock:
+                if request in self._sessions:
+                    try:
+                        request.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # the peer was faster
 
-    def _note_crowd(self, host: str) -> None:
+    def _is_idle(self, request: Wire) -> bool:
+        """Tell whether a session waits for its peer: for what it has not sent, or for it to take
+        what was sent."""
+        with self._registry_lock:
+            http = self._http.get(request)
+            event = 0 if http is None else http.awaits
+            if event == RESTING:
+                return True
+            if event == select.POLLIN and isinstance(request, TlsStream):
+                event = request.waiting  # not while it works on the handshake
+            # What has come, or can go, since then is for the hub to move.
+            return bool(event) and not is_ready(request, event)
+
+    def _note_crowd(self) -> None:
+        """Count a connection that was cut off or refused; tell of them in the log, but not so often
+        that whoever opens connections without end would fill that as well."""
         self.core.count_refusal("handshake_slots")
-        if many := self._crowd.add():
-            logger.warning(
-                "too many handshakes: %d connections were cut off to make room, now for %s",
-                many,
-                host,
-            )
+        with self._registry_lock:
+            count = self._crowd.add()
+        if count:
+            logger.warning("too many handshakes: %d connections were cut off to make room", count)
 
     def process_request(self, request: Wire, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the connection is closed."""
@@ -252,6 +287,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             # else's by then.
             self._sessions.pop(request, None)
             self._http.pop(request, None)
+            self._early.discard(request)
         self._admission.end(request)
         with self._registry_lock:
             if request in self._handed_over:
@@ -325,15 +361,22 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         """Note by what can be seen whether a session is waiting."""
         with self._registry_lock:
             self._http[request] = http
+            http.makes_way = request in self._early
+
+    def made_way(self, request: Wire) -> None:
+        """Note that a session ends instead of waiting for its peer."""
+        if self._admission.cut(request):
+            self._note_crowd()
 
     def turn_down(self, handler: HubHandler) -> None:
         """Take a client off the list that cannot join after all, but may ask again."""
         self._client_left_(handler)
         self._admission.unjoin(handler.request, handler.peer.host)
 
-    def await_next(self, handler: HubHandler) -> None:
-        """Note that a request was answered, and another one may follow."""
-        self._admission.wait_again(handler.request)
+    def await_next(self, handler: HubHandler) -> bool:
+        """Note that a request was answered, and another one may follow; return whether others want
+        the place."""
+        return self._admission.wait_again(handler.request)
 
     def handler_to_client(self, handler: HubHandler) -> dict[str, Any] | None:
         """Return what the list has about a handler."""

@@ -83,8 +83,9 @@ class TlsStream:
         context: returns the context for the handshake, at its begin.
 
     Attributes:
-        waiting: whether the reading thread waits, up to a time-out, for the peer. While it works on
-            a handshake it does not, though the socket may have nothing for it.
+        waiting: for what the reading thread waits, up to a time-out: ``POLLIN`` or ``POLLOUT`` of
+            `select`; 0 if it doesn't. While it works on a handshake it does not wait, though the
+            socket may have nothing for it.
     """
 
     __slots__ = (
@@ -126,7 +127,7 @@ class TlsStream:
         self._goodbye = False  # close_notify was said
 
         # The reading thread's own.
-        self.waiting = False  # for the socket; a single store each, others read it
+        self.waiting = 0  # a single store each, others read it
         self._timeout: float | None = None
         self._plain = b""  # decrypted, not asked for yet
         self._recv_bytes = MIN_RECV_BYTES
@@ -267,12 +268,12 @@ class TlsStream:
         poller = select.poll()
         poller.register(self._raw, event)
         left = deadline.left()
-        self.waiting = True
+        self.waiting = event
         try:
             if not poller.poll(None if left is None else left * 1000):
                 raise TimeoutError("no byte could be moved in time")
         finally:
-            self.waiting = False
+            self.waiting = 0
 
     def _decrypt_locked(self) -> None:
         """Take everything out of OpenSSL that is complete."""

@@ -78,30 +78,44 @@ def test_answered_connection_begins_to_wait_anew() -> None:
     assert places.begin("e", "192.0.2.1") == (True, "c")
 
 
-def test_next_to_make_way_is_known_before() -> None:
-    """So that the accept loop can look whether it is idle."""
+def test_answered_connection_learns_whether_others_want_its_place() -> None:
+    """When all are taken, and only then."""
     places = admission(2)
-    assert places.next_dropped() is None
     places.begin("a", "192.0.2.1")
-    assert places.next_dropped() is None
+    assert not places.wait_again("a")
     places.begin("b", "192.0.2.1")
-    assert places.next_dropped() == "a"
-    places.wait_again("a")
-    assert places.next_dropped() == "b"
-    assert places.begin("c", "192.0.2.1") == (True, "b")
+    assert places.wait_again("a")
 
 
-def test_cut_off_connections_are_bounded_too() -> None:
+def test_those_that_make_way_are_bounded_too() -> None:
     """If their threads do not come to their end, nobody is admitted in their place."""
     places = admission(2)
     places.begin("a", "192.0.2.1")
     places.begin("b", "192.0.2.1")
     assert places.begin("c", "192.0.2.1") == (True, "a")
+    assert places.late() == ([], None)
     assert places.begin("d", "192.0.2.1") == (True, "b")
     assert places.begin("e", "192.0.2.1") == (False, None)
+    late, bell = places.late()
+    assert late == ["a", "b"] and bell is not None and bell.empty()
     places.end("e")
+    places.end("c")
+    assert bell.empty()
     places.end("a")
-    assert places.begin("f", "192.0.2.1") == (True, "c")
+    assert not bell.empty()
+    assert places.begin("f", "192.0.2.1") == (True, None)
+    assert places.begin("g", "192.0.2.1") == (True, "d")
+
+
+def test_cut_off_connection_is_late_no_more() -> None:
+    """It is cut off once, and counts until its thread has ended."""
+    places = admission(1)
+    places.begin("a", "192.0.2.1")
+    assert not places.cut("a")
+    assert places.begin("b", "192.0.2.1") == (True, "a")
+    assert places.cut("a") and not places.cut("a") and not places.cut("nobody")
+    assert places.late()[0] == []
+    assert places.begin("c", "192.0.2.1") == (False, None)
 
 
 def test_end_gives_the_place_back() -> None:
@@ -172,10 +186,25 @@ def test_cut_off_connection_cannot_join() -> None:
     places = admission(1)
     places.begin("a", "192.0.2.1")
     assert places.begin("b", "192.0.2.1") == (True, "a")
+    assert places.cut("a")
     with pytest.raises(ConnectionAbortedError):
         places.join("a", "192.0.2.1")
     places.unjoin("a", "192.0.2.1")
     assert places.waiting == 1
+
+
+def test_connection_that_makes_way_may_still_join() -> None:
+    """The hub had not got to it; then it is cut off no more, and makes room for the next one."""
+    places = admission(1)
+    places.begin("a", "192.0.2.1")
+    assert places.begin("b", "192.0.2.1") == (True, "a")
+    bell = places.late()[1]
+    assert places.join("a", "192.0.2.1")
+    assert bell is not None and not bell.empty()
+    assert not places.cut("a")
+    assert places.begin("c", "192.0.2.1") == (True, "b")
+    places.unjoin("a", "192.0.2.1")
+    assert places.waiting == 2
 
 
 def test_nothing_is_left_of_many_that_came_and_went() -> None:
@@ -185,7 +214,10 @@ def test_nothing_is_left_of_many_that_came_and_went() -> None:
     def come_and_go(thread: int) -> None:
         for number in range(300):
             key, host = f"{thread}-{number}", f"192.0.2.{number % 7}"
-            if places.begin(key, host)[0]:
+            admitted, loser = places.begin(key, host)
+            if loser is not None and number % 5:
+                places.cut(loser)
+            if admitted:
                 try:
                     if places.join(key, host) and number % 3:
                         places.unjoin(key, host)

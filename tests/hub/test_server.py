@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
+import select
 import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from broadcast_server import BroadcastHub, Message
 from broadcast_server.hub import server as server_module
+from broadcast_server.hub.http.connection import HttpConnection, is_ready
+from broadcast_server.hub.server import HubServer
 from broadcast_server.transport.tls_stream import TlsStream
 
-from ..support import HandshakeRefused, RawClient, http_request, running_hub, wait_until
+from ..support import (
+    HandshakeRefused,
+    RawClient,
+    http_request,
+    running_hub,
+    upgrade_request,
+    wait_until,
+)
 from ..support.certificates import Certificates
 from ..support.inside import (
-    await_place,
+    admission_of,
+    behind_since,
+    bells_in_room,
     context_of,
     core_of,
+    early_of,
     is_consistent,
     is_idle,
     knows_nobody,
@@ -125,6 +140,9 @@ def test_session_that_fails_is_logged_and_ends_alone(
                 def take(self, data: bytes) -> None:
                     raise RuntimeError("made by the test")
 
+                def end(self) -> None:
+                    pass
+
             replace_reader(monkeypatch, handler, Broken())
             client.send("x")
             client.recv_eof()
@@ -201,7 +219,7 @@ def test_client_without_a_thread_leaves_nothing_behind(
 
 
 def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
-    """Only such a one is cut off at once to make room; for others the accept loop waits first."""
+    """Only such a one is cut off at once to make room; others get their answer first."""
     entered, gate = threading.Event(), threading.Event()
 
     def hold(message: Message) -> Message:
@@ -216,14 +234,12 @@ def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
         assert wait_until(lambda: is_idle(server, request))
         client.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
         assert wait_until(lambda: is_idle(server, request))
-        await_place(server)  # at once: there is somebody to make way
         client.sock.sendall(b"y")
         assert entered.wait(30)
         # Now the peer waits for the hub; and so does what else it sends.
         assert not is_idle(server, request)
         client.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not is_idle(server, request)
-        await_place(server)  # in bounded time all the same
         gate.set()
         while b"ok\n" not in client.buffer:
             client.fill()
@@ -231,6 +247,158 @@ def test_session_is_idle_only_while_its_peer_is_what_it_waits_for() -> None:
     assert not watched_of(server)
     with socket.socket() as stranger:
         assert not is_idle(server, stranger)
+
+
+def test_session_whose_answer_is_not_taken_is_idle_whatever_it_has_sent() -> None:
+    """More requests that nobody has read do not make it look busy, and it is cut off at once."""
+    ask = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n"
+    with (
+        running_hub(max_handshakes=2, handshake_timeout=600) as hub,
+        RawClient.open(port=hub.port, rcvbuf=4096, timeout=0.2) as deaf,
+    ):
+        server = server_of(hub)
+        with pytest.raises(TimeoutError):
+            while True:
+                deaf.sock.sendall(ask * 100)
+        (request,) = watched_of(server)
+        assert wait_until(lambda: watched_of(server)[request].awaits == select.POLLOUT)
+        assert is_ready(request, select.POLLIN) and is_idle(server, request)
+        with RawClient.open(port=hub.port):
+            assert wait_until(lambda: admission_of(server).waiting == 2)
+            RawClient.connect(port=hub.port).leave()
+            assert core_of(hub).counts().refused == {"handshake_slots": 1}
+            assert wait_until(lambda: request not in sessions_of(server))
+
+
+def test_session_that_lingers_is_idle_whatever_it_sends() -> None:
+    """It has its answer."""
+    with running_hub(max_message_bytes=10) as hub, RawClient.open(port=hub.port) as client:
+        server = server_of(hub)
+        client.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n")
+        while b"413" not in client.buffer:
+            client.fill()
+        (request,) = watched_of(server)
+        assert wait_until(lambda: request not in watched_of(server) or is_idle(server, request))
+
+
+def test_busy_session_makes_way_with_its_answer() -> None:
+    """It gets what it asked for, and nobody waits for it; a newcomer waits only while as many as
+    may wait are on their way out."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> Message:
+        entered.set()
+        gate.wait(30)
+        return message
+
+    with (
+        running_hub(filter=hold, max_handshakes=1) as hub,
+        RawClient.open(port=hub.port) as busy,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server = server_of(hub)
+        busy.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        assert entered.wait(30)
+        RawClient.connect(port=hub.port).leave()
+        assert core_of(hub).counts().refused == {}
+        with RawClient.open(port=hub.port) as idle:
+            assert wait_until(lambda: admission_of(server).waiting == 1)
+            joining = pool.submit(lambda: RawClient.connect(port=hub.port))
+            assert wait_until(lambda: behind_since(server) is not None)
+            gate.set()
+            while b"}\n" not in busy.buffer:
+                busy.fill()
+            assert busy.buffer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nConnection: close\r\n" in busy.buffer
+            joining.result(30).leave()
+            idle.recv_eof()
+        assert core_of(hub).counts().refused == {"handshake_slots": 1}
+
+
+def test_hub_that_is_stuck_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newcomers wait for a while together, not each for itself; an end of one lets them in."""
+    monkeypatch.setattr("broadcast_server.hub.server.PATIENCE_SECONDS", 0.0)
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> Message:
+        entered.set()
+        gate.wait(30)
+        return message
+
+    with running_hub(filter=hold, max_handshakes=1) as hub, RawClient.open(port=hub.port) as busy:
+        server = server_of(hub)
+        busy.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        assert entered.wait(30)
+        with RawClient.open(port=hub.port):
+            assert wait_until(lambda: admission_of(server).late()[0] != [])
+            for _ in range(3):
+                assert http_request(hub.port, b"").startswith(b"HTTP/1.1 503 ")
+            assert behind_since(server) is not None
+            gate.set()
+            busy.recv_exact(100)
+            assert wait_until(lambda: admission_of(server).late()[1] is None)
+            RawClient.connect(port=hub.port).leave()
+            assert behind_since(server) is None
+
+
+def test_publisher_that_waits_for_the_fan_out_makes_way() -> None:
+    """It is told to come back: nothing was sent. Else whoever fills a room could keep all out."""
+    with running_hub(max_handshakes=1) as hub, RawClient.open(port=hub.port) as stuck:
+        server, room = server_of(hub), core_of(hub).rooms.open("/r")
+        assert room.reserve(room.ring_bytes, None, lambda: False)
+        stuck.sock.sendall(b"POST /r HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        assert wait_until(lambda: bool(bells_in_room(room)))
+        RawClient.connect(port=hub.port).leave()
+        while b"}\n" not in stuck.buffer:
+            stuck.fill()
+        assert stuck.buffer.startswith(b"HTTP/1.1 503 ") and b"make way" in stuck.buffer
+        room.release(room.ring_bytes)
+        assert core_of(hub).counts().refused == {"busy": 1}
+        assert not early_of(server)
+
+
+def test_who_asks_without_a_pause_rests_while_others_want_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After each answer, if the next request is here already; then it may be cut off."""
+    rests: list[bool] = []
+    monkeypatch.setattr(HttpConnection, "rest", lambda http, seconds: rests.append(http.makes_way))
+    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    for limit, expected in ((1, [False] * 4), (2, [])):
+        rests.clear()
+        with (
+            running_hub(max_handshakes=limit) as hub,
+            RawClient.open(port=hub.port) as client,
+        ):
+            client.sock.sendall(ask * 5)
+            while client.buffer.count(b"ok\n") < 5:
+                client.fill()
+            assert rests == expected
+
+
+def test_session_that_makes_way_before_it_has_begun_still_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A storm of joins: the hub is what is slow, and what has come is served."""
+    gate = threading.Event()
+    watch = HubServer.watch
+
+    def late(server: HubServer, request: socket.socket, http: HttpConnection) -> None:
+        gate.wait(30)
+        watch(server, request, http)
+
+    monkeypatch.setattr(HubServer, "watch", late)
+    with running_hub(max_handshakes=3) as hub, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient.open(port=hub.port)) for _ in range(6)]
+        for client in clients:
+            client.sock.sendall(upgrade_request())
+        assert wait_until(lambda: len(early_of(server_of(hub))) == 3)
+        gate.set()
+        for client in clients:
+            while b"\r\n\r\n" not in client.buffer:
+                client.fill()
+            assert client.buffer.startswith(b"HTTP/1.1 101 ")
+        assert core_of(hub).counts().refused == {}
 
 
 def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
@@ -253,7 +421,7 @@ def test_session_is_not_idle_while_the_hub_computes_its_tls_handshake(
             assert entered.wait(30)
             (request,) = watched_of(server)
             try:
-                assert watched_of(server)[request].waiting
+                assert watched_of(server)[request].awaits
                 assert not is_idle(server, request)
             finally:
                 gate.set()

@@ -17,8 +17,10 @@ import pytest
 
 from broadcast_server import BroadcastHub
 from broadcast_server.cli.options.tables import OPTIONS
-from broadcast_server.hub import metrics, reader
-from broadcast_server.hub.rates import Pace
+from broadcast_server.hub import metrics
+from broadcast_server.hub.http.access import AccessRequest, Grant
+from broadcast_server.hub.http.connection import RESTING
+from broadcast_server.hub.rates import SenderRates
 
 from ..support import (
     BINARY,
@@ -36,7 +38,7 @@ from ..support import (
     upgrade_request,
     wait_until,
 )
-from ..support.inside import admission_of, core_of, cut_off_of, server_of
+from ..support.inside import admission_of, core_of, server_of
 
 
 def refused(hub: BroadcastHub) -> dict[str, int]:
@@ -136,13 +138,15 @@ def test_clients_of_one_address(
         assert status_of_join(hub, headers=first) == 429
 
 
-def test_loopback_counts_like_any_address() -> None:
-    """A proxy on the same machine that is not listed is one address, and the answer says so."""
+def test_loopback_is_one_address() -> None:
+    """A proxy on the same machine that is not listed is one address, and the answer says so; so
+    is a program that calls from another one of 127.0.0.0/8."""
     with running_hub(max_clients_per_address=1) as hub, joined(hub, 1, of("192.0.2.1")):
         assert status_of_join(hub, headers=of("192.0.2.2")) == 429
-        with socket.create_connection(("127.0.0.1", hub.port), 10, ("127.0.0.2", 0)) as sock:
-            RawClient(sock).upgrade()
-            assert hub.stats()["clients"] == 2
+        with socket.create_connection(("127.0.0.1", hub.port), 10, ("127.9.8.7", 0)) as sock:
+            with pytest.raises(HandshakeRefused):
+                RawClient(sock).upgrade()
+        assert refused(hub) == {"per_address": 2}
 
 
 def test_refused_client_may_ask_again_on_its_connection() -> None:
@@ -165,12 +169,6 @@ def test_refused_client_may_ask_again_on_its_connection() -> None:
 # -- Handshakes --------------------------------------------------------------------------------
 
 
-def has_cut_off(hub: BroadcastHub, count: int) -> bool:
-    """Tell whether that many connections had to make way, and their threads have ended."""
-    there = refused(hub).get("handshake_slots", 0) == max(0, count)
-    return there and not cut_off_of(server_of(hub))
-
-
 @pytest.mark.parametrize("limit", [20, 1000])
 def test_500_half_open_connections_leave_room_for_others(limit: int) -> None:
     """Slowloris from one address: whoever makes its handshake joins, publishes, sees the page."""
@@ -182,8 +180,6 @@ def test_500_half_open_connections_leave_room_for_others(limit: int) -> None:
                 half = stack.enter_context(RawClient.open(port=hub.port, timeout=30))
                 half.sock.sendall((b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n")[number % 3])
                 halves.append(half)
-                # No faster than those who are cut off have ended: else the hub answers 503.
-                assert wait_until(lambda cut=number + 1 - limit: has_cut_off(hub, cut))
             client = stack.enter_context(RawClient.connect(port=hub.port))
             assert post(hub, "/", b"goal") == 200
             assert client.recv_message() == b"goal"
@@ -379,14 +375,22 @@ def test_fragments_of_a_message(caplog: pytest.LogCaptureFixture) -> None:
         listener.sync()
 
 
+class Clock:
+    """Time that passes when the test says so."""
+
+    now = 1000.0
+
+
 @pytest.fixture
-def time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Buckets do not fill again while a test counts."""
-    monkeypatch.setattr(reader, "Pace", functools.partial(Pace, clock=lambda: 0.0))
+    found = Clock()
+    rates = functools.partial(SenderRates, clock=lambda: found.now)
+    monkeypatch.setattr("broadcast_server.hub.core.SenderRates", rates)
+    return found
 
 
-@pytest.mark.usefixtures("time_stands_still")
-def test_messages_in_a_second(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_in_a_second(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     """N pass at once; with one more the client waits, and nothing is lost."""
     with (
         caplog.at_level(logging.INFO),
@@ -399,15 +403,14 @@ def test_messages_in_a_second(caplog: pytest.LogCaptureFixture) -> None:
         client.sync()
         assert refused(hub) == {} and "slowed down" not in caplog.text
         client.send("40")
-        client.sync()
-        assert refused(hub) == {"rate": 1}
+        assert wait_until(lambda: refused(hub) == {"rate": 1})
         client.send("41")
+        clock.now += 3600
         for number in range(42):
             assert listener.recv_message() == str(number)
         assert caplog.text.count("is slowed down: too many messages in a second") == 1
 
 
-@pytest.mark.usefixtures("time_stands_still")
 @pytest.mark.parametrize(
     "flood",
     [
@@ -418,7 +421,9 @@ def test_messages_in_a_second(caplog: pytest.LogCaptureFixture) -> None:
     ],
     ids=["pings", "pongs", "empty fragments", "small fragments"],
 )
-def test_control_frames_in_a_second(flood: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_control_frames_in_a_second(
+    flood: bytes, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
     """N pass; with one more the client waits as for messages. Messages are not counted here."""
     with (
         caplog.at_level(logging.INFO),
@@ -445,10 +450,112 @@ def test_control_frames_in_a_second(flood: bytes, caplog: pytest.LogCaptureFixtu
             client.send_frame(BINARY, bytes(200), fin=False)
         client.sock.sendall(flood)
         client.send_frame(CONTINUATION if fragments else BINARY, b"end")
+        assert wait_until(lambda: refused(hub) == {"control_rate": 1})
+        clock.now += 3600
         data = listener.recv_message()
         assert isinstance(data, bytes) and data.endswith(b"end")
-        assert wait_until(lambda: refused(hub) == {"control_rate": 1})
         assert "is slowed down: too many control frames and small fragments" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["messages", "pings"])
+def test_rates_add_up_by_address(kind: str, clock: Clock) -> None:
+    """However many connections it has: N pass in all, with one more its sender waits, and nothing
+    is lost. Another address has its own."""
+    settings = {"max_rate": 40, "max_control_rate": 40, "trust_proxy": ["127.0.0.1"]}
+    with running_hub(**settings) as hub, contextlib.ExitStack() as stack:
+        listener = stack.enter_context(joined(hub, 1, of("192.0.2.9")))[0]
+        five = stack.enter_context(joined(hub, 5, of("192.0.2.1")))
+        frame = client_frame(PING) if kind == "pings" else client_frame(TEXT, "x")
+        for client in five:
+            client.sock.sendall(frame * 8)
+        reason, arrived = "rate" if kind == "messages" else "control_rate", 0
+        if kind == "messages":
+            assert [listener.recv_message() for _ in range(40)] == ["x"] * 40
+        else:
+            for client in five:
+                assert [client.recv_frame()[1] for _ in range(8)] == [PONG] * 8
+        assert refused(hub) == {}
+        with RawClient.connect(port=hub.port, headers=of("192.0.2.1")) as sixth:
+            sixth.sock.sendall(frame + client_frame(TEXT, "after"))
+            assert wait_until(lambda: refused(hub).get(reason, 0) == 1)
+            with RawClient.connect(port=hub.port, headers=of("192.0.2.2")) as other:
+                other.sock.sendall(frame * 39 + client_frame(TEXT, "of another"))
+                # Messages that came in one piece are published before they are paid for.
+                while (seen := listener.recv_message()) != "of another":
+                    arrived += seen == "after"
+                assert refused(hub) == {reason: 1}
+            clock.now += 3600
+            while not arrived:
+                arrived += listener.recv_message() == "after"
+
+
+def test_sender_is_whom_the_token_names(clock: Clock) -> None:
+    """Wherever they are; others of the address are not held back."""
+
+    def authorize(request: AccessRequest) -> Grant:
+        return Grant(name=request.token)
+
+    with running_hub(max_rate=40, authorize=authorize) as hub, contextlib.ExitStack() as stack:
+
+        def join(name: str) -> RawClient:
+            return stack.enter_context(
+                RawClient.connect(port=hub.port, path=f"/?access_token={name}")
+            )
+
+        one, two, other = join("ann"), join("ann"), join("bob")
+        one.sock.sendall(client_frame(TEXT, "x") * 20)
+        two.sock.sendall(client_frame(TEXT, "x") * 20)
+        other.sock.sendall(client_frame(TEXT, "x") * 40)
+        assert wait_until(lambda: hub.stats()["messages"] == 80)
+        assert refused(hub) == {}
+        two.send("x")
+        assert wait_until(lambda: refused(hub) == {"rate": 1})
+        clock.now += 3600
+
+
+def test_clients_of_a_proxy_that_does_not_tell_pay_for_themselves(clock: Clock) -> None:
+    """They would pay for each other."""
+    with (
+        running_hub(max_rate=40, trust_proxy=["127.0.0.1"]) as hub,
+        joined(hub, 3, []) as clients,
+    ):
+        for client in clients:
+            client.sock.sendall(client_frame(TEXT, "x") * 40)
+        assert wait_until(lambda: hub.stats()["messages"] == 120)
+        assert refused(hub) == {}
+        clients[0].send("x")
+        assert wait_until(lambda: refused(hub) == {"rate": 1})
+        clock.now += 3600
+
+
+@pytest.mark.parametrize(
+    ("ask", "end"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"ok\n"),
+        (b"GET /r HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n", b" 401 "),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", b" 421 "),
+        (upgrade_request("/r?since=9999999999999999-1&access_token=w"), b" 410 "),
+    ],
+    ids=["answered", "no token", "strange host", "refused join"],
+)
+def test_requests_pay_from_the_same_bucket(ask: bytes, end: bytes, clock: Clock) -> None:
+    """Each costs as five messages; one that exceeds the rate waits, and is answered then."""
+    settings = {"max_rate": 10_000, "token": "w"}
+    with running_hub(**settings) as hub, RawClient.open(port=hub.port) as client:
+        # All but the last ones of a second.
+        core_of(hub).rates.take("127.0.0.1", 9950)
+        client.sock.sendall(ask * 10)
+        while client.buffer.count(end) < 10:
+            client.fill()
+        assert "rate" not in refused(hub)
+        client.buffer = b""
+        client.sock.sendall(ask)
+        assert wait_until(lambda: refused(hub).get("rate") == 1)
+        (http,) = server_of(hub)._http.values()
+        assert wait_until(lambda: http.awaits == RESTING)
+        clock.now += 3600
+        while end not in client.buffer:
+            client.fill()
 
 
 def test_flood_of_pings_does_not_keep_others_waiting() -> None:

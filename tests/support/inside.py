@@ -165,9 +165,19 @@ def admission_of(server: HubServer) -> Admission[Wire]:
     return server._admission
 
 
-def cut_off_of(server: HubServer) -> Collection[Wire]:
-    """Return the connections that had to make way and whose threads have not ended yet."""
-    return server._admission._dropped
+def early_of(server: HubServer) -> Collection[Wire]:
+    """Return the connections that make way before their threads have begun."""
+    return server._early
+
+
+def behind_since(server: HubServer) -> float | None:
+    """Return since when newcomers find no place, however many make way; None if they do."""
+    return server._behind_since
+
+
+def bells_in_room(room: Room[Any]) -> Bells:
+    """Return what wakes those who wait for place in a room."""
+    return room._space
 
 
 def set_max_waiting(patch: pytest.MonkeyPatch, server: HubServer, count: int) -> None:
@@ -182,7 +192,7 @@ def joined_by_network(admission: Admission[Any]) -> Mapping[str, int]:
 
 def keeps_nothing(admission: Admission[Any]) -> bool:
     """Tell whether nothing is left of all connections that were there."""
-    waiting = (admission._network, admission._waiting, admission._order, admission._dropped)
+    waiting = (admission._network, admission._waiting, admission._order, admission._making_way)
     return not any(waiting) and not admission._joined and not admission._clients
 
 
@@ -226,11 +236,6 @@ def knows_nobody(server: HubServer) -> bool:
 def is_idle(server: HubServer, request: Wire) -> bool:
     """Tell whether a session waits for its peer."""
     return server._is_idle(request)
-
-
-def await_place(server: HubServer) -> None:
-    """Wait as the accept loop does before somebody is cut off to make room."""
-    server._await_place()
 
 
 def pause_seconds() -> float:

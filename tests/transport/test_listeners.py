@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import select
 import selectors
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from broadcast_server import BroadcastHub
 from broadcast_server.hub.server import HubServer
-from broadcast_server.transport.listeners import Listeners, open_listeners
+from broadcast_server.transport.listeners import SOCKET_BUFFER_BYTES, Listeners, open_listeners
 
 from ..support import RawClient, running_hub
 from ..support.inside import core_of, replace_open, sessions_of
@@ -254,3 +255,30 @@ def test_server_takes_sockets_that_listen_already(hub: BroadcastHub) -> None:
             server.join(time.monotonic() + 10)
         finally:
             server.server_close()
+
+
+@pytest.mark.parametrize("to_peer", [True, False])
+def test_kernel_keeps_a_bounded_share_of_a_connection(to_peer: bool) -> None:
+    """Of what a peer does not read, and of what it sends while it is not read."""
+    with listening(["127.0.0.1"]) as opened:
+        (port,) = {sock.getsockname()[1] for sock in opened}
+        box = Listeners(opened)
+        with socket.socket() as theirs, contextlib.closing(box):
+            small = socket.SO_RCVBUF if to_peer else socket.SO_SNDBUF
+            theirs.setsockopt(socket.SOL_SOCKET, small, 4096)
+            theirs.connect(("127.0.0.1", port))
+            ours, _ = box.accept()
+            with ours:
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    kept = ours.getsockopt(socket.SOL_SOCKET, option)
+                    assert kept <= 2 * SOCKET_BUFFER_BYTES
+                sender = ours if to_peer else theirs
+                sender.setblocking(False)
+                poll = select.poll()
+                poll.register(sender, select.POLLOUT)
+                sent = 0
+                while poll.poll(500):
+                    with contextlib.suppress(BlockingIOError):
+                        sent += sender.send(bytes(65536))
+                # Besides, the small end's own buffer and the last packet, of 64 KiB on loopback.
+                assert 0 < sent <= 2 * SOCKET_BUFFER_BYTES + 2 * 65536

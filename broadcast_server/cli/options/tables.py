@@ -140,14 +140,14 @@ START: dict[str, list[Option]] = {
         Option(
             "max-rate COUNT",
             10_000,
-            "messages taken from one client in a second, 0 for no limit; a faster sender is slowed "
-            "down, and nothing is lost",
+            "messages taken from one person or address in a second, 0 for no limit; a faster "
+            "sender is slowed down, and nothing is lost",
         ),
         Option(
             "max-control-rate COUNT",
             10_000,
-            "pings, pongs and fragments below 126 bytes taken from one client in a second, 0 for "
-            "no limit; a faster sender is slowed down",
+            "pings, pongs and fragments below 126 bytes taken from one person or address in a "
+            "second, 0 for no limit; a faster sender is slowed down",
         ),
     ],
     "memory": [

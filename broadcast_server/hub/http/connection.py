@@ -6,6 +6,9 @@ what came behind the last one; so there is no state that a long connection could
 belongs to the reader thread, which waits for each request, each body and each answer under one
 deadline, however slowly the bytes move.
 
+A connection may have to make way for another one (hub/admission.py). Then it never waits for its
+peer again: it takes what has come, gives one answer if that is a whole request, and ends.
+
 A connection is kept after every answer, errors included, unless the client says otherwise or what
 it has sent was not read to its end.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -35,6 +39,8 @@ _MAX_CHUNKS = 16_384
 # A client that sends all of its body before it reads should still get a 413.
 _LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 1.0
+# What `HttpConnection.awaits` is while nothing is owed to the peer, whatever it sends.
+RESTING = -1
 
 
 _TOO_MANY = (
@@ -59,6 +65,10 @@ class CutShort(BadRequest):
     more."""
 
 
+class MadeWay(ConnectionAbortedError):
+    """The connection has made way for another one, instead of waiting for its peer."""
+
+
 class HttpConnection:
     """The HTTP side of one client, until it upgrades or ends. The reader thread's own.
 
@@ -67,8 +77,12 @@ class HttpConnection:
         max_header_bytes: the most that request line and headers may take; else 431.
 
     Attributes:
-        waiting: whether the reader is blocked, because the peer sends nothing or takes nothing. A
-            single store each; the accept thread reads it.
+        awaits: what the reader is blocked for: ``POLLIN`` (the peer sends nothing) or ``POLLOUT``
+            of `select` (the peer takes nothing), or ``RESTING``; 0 if it isn't blocked. A single
+            store each; the accept thread reads it.
+        makes_way: it may not wait for its peer any more. The accept thread sets it before it looks
+            at `awaits`; the reader sets `awaits` before it looks at this. So one of them sees what
+            the other has done.
     """
 
     def __init__(self, sock: ByteStream, max_header_bytes: int) -> None:
@@ -78,7 +92,8 @@ class HttpConnection:
         self._trailing = b""  # what came behind a plain one, or behind the last one
         self._unread = False  # the request has a body, or more of it
         self._answered = False
-        self.waiting = False
+        self.awaits = 0
+        self.makes_way = False
 
     # -- Requests ------------------------------------------------------------------------------
 
@@ -212,6 +227,7 @@ class HttpConnection:
 
         Raises:
             BadRequest: the deadline passed; without an answer if the connection was only idle.
+            MadeWay: it would have to wait, and may not.
         """
         if self._sock.gettimeout() is None:
             # Nothing was waited for yet, and mostly nothing need be: this saves two system calls.
@@ -222,13 +238,31 @@ class HttpConnection:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
-            self.waiting = True
+            self.awaits = select.POLLIN
+            if self.makes_way and not is_ready(self._sock, select.POLLIN):
+                raise MadeWay("another connection has got its place")
             return self._sock.recv(size)
         except TimeoutError:
             slow = Refusal(408, "the request took too long", reason="timeout")
             raise BadRequest(None if idle else slow) from None
         finally:
-            self.waiting = False
+            self.awaits = 0
+
+    def has_more(self) -> bool:
+        """Tell whether the next request has come already, or a part of it."""
+        return bool(self._trailing) or is_ready(self._sock, select.POLLIN)
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a moment, because the peer has asked for too much.
+
+        Raises:
+            MadeWay: there is no time for it.
+        """
+        self.awaits = RESTING
+        if self.makes_way:
+            raise MadeWay("another connection has got its place")
+        time.sleep(seconds)
+        self.awaits = 0
 
     def _take_trailing(self) -> bytes:
         """Return what came behind the request."""
@@ -258,6 +292,7 @@ class HttpConnection:
             and request.version >= "1.1"
             and "close" not in request.tokens("connection")
             and not self._unread
+            and not self.makes_way
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
@@ -275,8 +310,7 @@ class HttpConnection:
         if keep:
             self._trailing = self._take_trailing()  # a pipelined request is not lost
             return True
-        self.waiting = True
-        linger(self._sock)
+        self._linger()
         return False
 
     def upgrade(self, join: Join, timeout: float) -> bytes:
@@ -332,31 +366,56 @@ class HttpConnection:
                 block, size = [], 0
 
     def _send(self, data: bytes | memoryview, deadline: float) -> None:
-        # sendall() takes this for all of the data, not for each piece.
-        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
-        self.waiting = True
-        self._sock.sendall(data)
-        self.waiting = False
+        """Send all of it.
+
+        Raises:
+            TimeoutError: the peer did not take it in time.
+            MadeWay: it would have to wait, and may not.
+            OSError: the connection broke.
+        """
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)  # else MSG_DONTWAIT would wait
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
+                continue
+            except BlockingIOError:
+                pass
+            self.awaits = select.POLLOUT
+            if self.makes_way:
+                raise MadeWay("another connection has got its place")
+            if not is_ready(self._sock, select.POLLOUT, deadline - time.monotonic()):
+                raise TimeoutError("the peer did not take the answer in time")
+            self.awaits = 0
+
+    def _linger(self) -> None:
+        """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
+        holds unread bytes would reset the connection, and the peer might never see the answer."""
+        deadline = time.monotonic() + _LINGER_SECONDS
+        left = _LINGER_BYTES
+        self.awaits = RESTING
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            while left > 0 and not self.makes_way:
+                timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    return
+                self._sock.settimeout(timeout)
+                data = self._sock.recv(65536)
+                if not data:
+                    return
+                left -= len(data)
+        except OSError:
+            return
 
 
-def linger(sock: ByteStream) -> None:
-    """Say that nothing more comes and let the peer finish, within bounds: closing a socket that
-    holds unread bytes would reset the connection, and the peer might never see the answer."""
-    deadline = time.monotonic() + _LINGER_SECONDS
-    left = _LINGER_BYTES
-    try:
-        sock.shutdown(socket.SHUT_WR)
-        while left > 0:
-            timeout = deadline - time.monotonic()
-            if timeout <= 0:
-                return
-            sock.settimeout(timeout)
-            data = sock.recv(65536)
-            if not data:
-                return
-            left -= len(data)
-    except OSError:
-        return
+def is_ready(sock: ByteStream, event: int, seconds: float = 0.0) -> bool:
+    """Tell whether a socket can be read (``POLLIN``) or written (``POLLOUT``), or has failed; wait
+    for it for so long at most."""
+    poll = select.poll()
+    poll.register(sock.fileno(), event)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
 def _lines_of_head(before: bytes, data: bytes) -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from broadcast_server.hub.http import connection
-from broadcast_server.hub.http.connection import BadRequest, HttpConnection
+from broadcast_server.hub.http.connection import RESTING, BadRequest, HttpConnection, MadeWay
 from broadcast_server.hub.http.models import (
     MAX_HEADER_LINES,
     MAX_LIST_ELEMENTS,
@@ -462,3 +462,31 @@ def test_stream_of_a_client_that_does_not_read_is_given_up(pair: Pair) -> None:
     pair.ours.setblocking(True)
     with pytest.raises(TimeoutError):
         pair.http.start_stream((), b"", 0.05)
+
+
+# -- Making way --------------------------------------------------------------------------------
+
+
+def test_connection_that_makes_way_never_waits_for_its_peer(pair: Pair) -> None:
+    """Neither for a request, nor for the rest of one, nor for an answer to be taken."""
+    pair.http.makes_way = True
+    with pytest.raises(MadeWay):
+        pair.read()
+    pair.sock.sendall(b"GET / HT")
+    with pytest.raises(MadeWay):
+        pair.read()
+    with pytest.raises(MadeWay):
+        pair.http.answer(None, Response(200, (), bytes(1 << 23)), SECONDS)
+    with pytest.raises(MadeWay):
+        pair.http.rest(SECONDS)
+    assert pair.http.awaits in (select.POLLOUT, RESTING)
+
+
+def test_connection_that_makes_way_gives_one_answer(pair: Pair) -> None:
+    """To a request that has come; more of them are left alone, and it does not linger."""
+    pair.send(first="GET / HTTP/1.1", body=b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
+    pair.http.makes_way = True
+    assert not pair.http.answer(pair.read(), OK, SECONDS)
+    answer = pair.received()
+    assert answer.count(b"HTTP/1.1 200 ") == 1 and b"\r\nConnection: close\r\n" in answer
+    assert pair.http.awaits == RESTING
