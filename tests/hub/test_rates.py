@@ -9,6 +9,8 @@ import pytest
 from broadcast_server.hub import rates
 from broadcast_server.hub.rates import Flow, SenderRates, sender_of
 
+from ..support.inside import bucket_of
+
 
 class Clock:
     """Time that passes when the test says so."""
@@ -257,7 +259,7 @@ def test_debts_end_with_those_who_have_them(clock: Clock) -> None:
         flow.take(10)
         flow.take(10)
         flow.end()
-    bucket = limits._buckets["a"]
+    bucket = bucket_of(limits, "a")
     assert len(bucket.debts) <= 300 and bucket.debts == sorted(bucket.debts)
     clock.now += 6.0
     assert keep.take(0) == 0.0 and not bucket.debts and bucket.tokens == pytest.approx(1000)

@@ -38,7 +38,7 @@ from ..support import (
     upgrade_request,
     wait_until,
 )
-from ..support.inside import admission_of, core_of, server_of
+from ..support.inside import admission_of, core_of, server_of, watched_of
 
 
 def refused(hub: BroadcastHub) -> dict[str, int]:
@@ -551,7 +551,7 @@ def test_requests_pay_from_the_same_bucket(ask: bytes, end: bytes, clock: Clock)
         client.buffer = b""
         client.sock.sendall(ask)
         assert wait_until(lambda: refused(hub).get("rate") == 1)
-        (http,) = server_of(hub)._http.values()
+        (http,) = watched_of(server_of(hub)).values()
         assert wait_until(lambda: http.awaits == RESTING)
         clock.now += 3600
         while end not in client.buffer:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from broadcast_server.hub.delivery.writer import ClientWriter
     from broadcast_server.hub.handler import HubHandler
     from broadcast_server.hub.http.connection import HttpConnection
+    from broadcast_server.hub.rates import SenderRates
     from broadcast_server.hub.rooms.entries import Entry
     from broadcast_server.hub.rooms.registry import RoomRegistry
     from broadcast_server.hub.rooms.room import Room
@@ -609,3 +610,8 @@ def note_split(patch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     patch.setattr(media_types, "_split", lambda text, _: seen.append(text) or [])
     return seen
+
+
+def bucket_of(rates: SenderRates, sender: str) -> Any:
+    """Return what is kept of a sender."""
+    return rates._buckets[sender]
