@@ -14,7 +14,8 @@ import time
 from collections import deque
 
 from ...messages import Member
-from ...transport.tls_stream import ByteStream
+from ...transport import gil
+from ...transport.tls_stream import ByteStream, Data
 from ..rooms.encodings import RAW, Form
 from ..rooms.room import Room
 from ..rooms.subscriber import Subscriber, cost_of_frame
@@ -75,7 +76,7 @@ class Connection(Subscriber):
         super().__init__(number, member, room, form)
         self.expires = expires
         self.sock = sock
-        self.send = sock.send  # looked up once: the fan-out calls it for each delivery
+        self.send = gil.send_of(sock)  # made once: the fan-out calls it for each delivery
         # Entries of this origin are not sent to this client; no entry has the origin -1.
         self.exclude = -1 if echo else number
 
@@ -88,7 +89,7 @@ class Connection(Subscriber):
         self._owners = 1
 
         # The fan-out's own, as `cursor` is: touched by no other thread after the hand-over.
-        self.rest: memoryview | None = None  # what is unsent of the frame in progress
+        self.rest: Data | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
         # The Close of an eviction: follows `rest`, nothing else does.
         self.final: bytes | None = None
@@ -186,7 +187,7 @@ class Connection(Subscriber):
             assert self.personal is not None
             _, frame, self.rest_is_close = self.personal.popleft()
             self.personal_bytes -= cost_of_frame(frame)
-        self.rest = memoryview(frame)
+        self.rest = frame
 
     def evict(self, code: int, reason: str) -> None:
         """Give up on the client: after the frame in progress it gets this Close and nothing

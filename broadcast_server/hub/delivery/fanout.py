@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from ...messages import format_id
 from ...settings import Settings
+from ...transport import gil
 from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
@@ -210,11 +211,13 @@ class FanOut:
     def _interlude(self, timeout: float) -> None:
         """Serve what should not wait for a long pass: full sockets that take more, what other
         threads posted, timers. Waits for the first of it at most for the time-out."""
-        for key, _ in self._selector.select(timeout):
-            if key.data is None:
-                self._mailbox.empty_pipe()
-            else:
-                self.writer.go_on(key.data)
+        # A look at the selector gives the GIL away, also one that does not wait.
+        if timeout or gil.is_readable(self._selector.fileno()):
+            for key, _ in self._selector.select(timeout):
+                if key.data is None:
+                    self._mailbox.empty_pipe()
+                else:
+                    self.writer.go_on(key.data)
         posts, counted = self._mailbox.take_posts()
         self._taken.extend(posts)
         for room in counted:

@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from ...transport import gil
 from ..rooms.room import Room
 from .connection import Connection
 from .timers import NEVER
@@ -122,7 +123,7 @@ class Mailbox:
         with self._pipe_lock:
             if not self._closed:
                 try:
-                    os.write(self._writer, b"w")
+                    gil.write(self._writer, b"w")
                 except OSError:
                     pass  # full: it will wake
 
@@ -168,11 +169,7 @@ class Mailbox:
 
     def empty_pipe(self) -> None:
         """Take the news of what was posted."""
-        try:
-            while len(os.read(self._reader, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
+        gil.drain(self._reader)
 
     def take_posts(self) -> tuple[list[Post], Iterable[Room[Connection]]]:
         """Take what is to be done for clients, and the rooms whose members are to be counted."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from ...messages import format_id
 from ...settings import Settings
+from ...transport import gil
 from ...wire import frames
 from ..rooms import encodings
 from ..rooms.encodings import RAW, Form
@@ -32,7 +33,8 @@ logger = logging.getLogger("broadcast_server.hub")
 BATCH_BYTES = 256 * 1024
 # What a send counts at least: at most 256 of them for one client in one pass.
 SEND_COST_BYTES = 1024
-# More pieces than this are joined instead: each costs a memoryview; the kernel takes 1,024.
+# More pieces than this are joined instead: each costs as much as some hundred bytes; the kernel
+# takes 1,024.
 MAX_PIECES = 64
 # Joined batches kept for others within one turn; many clients at many cursors must not add up.
 MAX_BATCHES = 16
@@ -98,7 +100,7 @@ class ClientWriter:
                 sent = self._send(connection, rest)
                 if sent < size:
                     if sent >= 0:
-                        connection.rest = rest[sent:]
+                        connection.rest = memoryview(rest)[sent:]
                         self._block(connection)
                     return False
                 connection.rest = None
@@ -108,10 +110,10 @@ class ClientWriter:
                     self._end_writing(connection)
                     return False
             elif connection.final is not None:
-                connection.rest = memoryview(connection.final)
+                connection.rest = connection.final
                 connection.rest_is_close = True
             elif connection.urgent:
-                connection.rest = memoryview(connection.take_urgent())
+                connection.rest = connection.take_urgent()
                 connection.rest_is_close = False
             else:
                 # Only up to what the room was offered: who is ahead of it would not be in step.
@@ -169,13 +171,13 @@ class ClientWriter:
         size = sum(stop - start for start, stop in ranges)
         if ranges:
             self.sends += 1
-            view = memoryview(batch.data)
-            pieces = [view[start:stop] for start, stop in ranges]
             try:
-                if len(pieces) > MAX_PIECES:
+                if len(ranges) > MAX_PIECES:
+                    view = memoryview(batch.data)
+                    pieces = [view[start:stop] for start, stop in ranges]
                     sent = connection.send(b"".join(pieces), SEND_FLAGS)
                 else:
-                    sent = connection.sock.sendmsg(pieces, (), SEND_FLAGS)
+                    sent = gil.send_ranges(connection.sock, batch.data, ranges, SEND_FLAGS)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
