@@ -38,6 +38,8 @@ _DISCARD_MESSAGES = 16
 EVENT_BYTES = 4096
 # Acks and other answers that may wait for a client before its reader waits for it.
 MAX_WAITING_BYTES = 256 * 1024
+# So many members of a list cost a client as much of its rate as a message.
+LISTED_FOR_ONE = 10
 # So many errors without a good frame between them end a connection.
 MAX_ERRORS = 10
 
@@ -198,6 +200,7 @@ class Reader:
             if error.code == "too_big":
                 self.core.count_refusal("too_big")
             batch = self._publish(client, batch)
+            self._wait_for_rate(client, self._pace, 1)
             self._queue(client, events.error(error.code, error.detail, error.ref))
             self._errors += 1
             if self._errors >= MAX_ERRORS:
@@ -206,15 +209,18 @@ class Reader:
         # An answer comes after what was sent before.
         batch = self._publish(client, batch)
         self._errors = 0
-        self._wait_for_rate(client, self._pace, 1)
+        room = client.room
         if isinstance(event, events.Who):
-            room, ref = client.room, event.ref
+            ref = event.ref
+            listed = min(len(room.members), events.MAX_LISTED)
+            self._pay_for_many(client, listed // LISTED_FOR_ONE)
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
-            told = client.room.rename(client, event.name)
+            told = room.rename(client, event.name)
             if self._session is not None:
                 self.core.sessions.rename(self._session, event.name)
-            self.core.fanout.tell(client.room, told)
+            self.core.fanout.tell(room, told)
+            self._pay_for_many(client, len(told))
         return batch
 
     def _queue(self, client: Connection, body: bytes) -> None:
@@ -232,7 +238,7 @@ class Reader:
             if queued:
                 self.core.fanout.attend(client)
                 return
-            self.core.wait_drained(WAIT_SECONDS)
+            client.wait_drained(WAIT_SECONDS)
 
     def _close(
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
@@ -296,6 +302,12 @@ class Reader:
         if self._control_pace is None:
             self._control_pace = Pace(self.core.settings.max_control_rate)
         self._wait_for_rate(client, self._control_pace, count)
+
+    def _pay_for_many(self, client: Connection, count: int) -> None:
+        """Pay for an event that costs the hub as much as that many messages: what passes in a
+        second at most."""
+        count = min(count, int(self.core.settings.max_rate))
+        self._wait_for_rate(client, self._pace, max(1, count))
 
     def _wait_for_rate(self, client: Connection, pace: Pace, count: int) -> None:
         """Pay for what the client has sent; wait until there is no debt. Bursts of a second

@@ -65,9 +65,8 @@ class _Calls:
         self.send: Any = library["send"]
         self.sendmsg: Any = library["sendmsg"]
         self.read: Any = library["read"]
-        self.write: Any = library["write"]
         self.poll: Any = library["poll"]
-        for function in (self.send, self.sendmsg, self.read, self.write):
+        for function in (self.send, self.sendmsg, self.read):
             function.restype = ctypes.c_ssize_t
         self.get_buffer: Any = ctypes.pythonapi["PyObject_GetBuffer"]
         self.release_buffer: Any = ctypes.pythonapi["PyBuffer_Release"]
@@ -82,7 +81,7 @@ def _find() -> _Calls | None:
         return None
 
 
-_calls = _find()
+calls = _find()
 
 # More than a ``Py_buffer`` needs; its first member is the address.
 _BUFFER_BYTES = 128
@@ -92,9 +91,9 @@ _DRAIN_BYTES = 4096
 def send_of(sock: Sender) -> Callable[[Data, int], int]:
     """Return what sends on a socket as its own ``send`` does, with flags that have MSG_DONTWAIT
     and MSG_NOSIGNAL in them."""
-    if _calls is None or type(sock) is not socket.socket:
+    if calls is None or type(sock) is not socket.socket:
         return sock.send
-    call, size_of, fileno = _calls.send, ctypes.c_size_t, sock.fileno
+    call, size_of, fileno = calls.send, ctypes.c_size_t, sock.fileno
 
     def send(data: Data, flags: int) -> int:
         if type(data) is bytes:
@@ -109,27 +108,19 @@ def send_of(sock: Sender) -> Callable[[Data, int], int]:
 
 def send_ranges(sock: Sender, data: bytes, ranges: Sequence[tuple[int, int]], flags: int) -> int:
     """Send parts of some bytes, at most 1,024 of them, as ``sendmsg`` does."""
-    if _calls is None or type(sock) is not socket.socket:
+    if calls is None or type(sock) is not socket.socket:
         view = memoryview(data)
         return sock.sendmsg([view[start:stop] for start, stop in ranges], (), flags)
-    address = _calls.address(ctypes.py_object(data))
+    address = calls.address(ctypes.py_object(data))
     numbers = [number for start, stop in ranges for number in (address + start, stop - start)]
     message = _Message(iov=struct.pack(f"{len(numbers)}N", *numbers), iovlen=len(ranges))
-    sent: int = _calls.sendmsg(sock.fileno(), ctypes.byref(message), flags)
+    sent: int = calls.sendmsg(sock.fileno(), ctypes.byref(message), flags)
     return sent if sent >= 0 else _fail()
-
-
-def write(descriptor: int, data: bytes) -> int:
-    """Write to a pipe that does not block, as ``os.write`` does."""
-    if _calls is None:
-        return os.write(descriptor, data)
-    written: int = _calls.write(descriptor, data, ctypes.c_size_t(len(data)))
-    return written if written >= 0 else _fail()
 
 
 def drain(descriptor: int) -> None:
     """Read a pipe that does not block until it is empty."""
-    if _calls is None:
+    if calls is None:
         try:
             while len(os.read(descriptor, _DRAIN_BYTES)) == _DRAIN_BYTES:
                 pass
@@ -137,17 +128,17 @@ def drain(descriptor: int) -> None:
             pass
         return
     buffer = ctypes.create_string_buffer(_DRAIN_BYTES)
-    while _calls.read(descriptor, buffer, ctypes.c_size_t(_DRAIN_BYTES)) == _DRAIN_BYTES:
+    while calls.read(descriptor, buffer, ctypes.c_size_t(_DRAIN_BYTES)) == _DRAIN_BYTES:
         pass
 
 
 def is_readable(descriptor: int) -> bool:
     """Tell whether a descriptor can be read now; so is that of an epoll that has something to
     tell."""
-    if _calls is None:
+    if calls is None:
         return True  # who looks will see
     asked = struct.pack("ihh", descriptor, select.POLLIN, 0)
-    return bool(_calls.poll(asked, ctypes.c_ulong(1), 0))
+    return bool(calls.poll(asked, ctypes.c_ulong(1), 0))
 
 
 class _Address:
@@ -160,13 +151,13 @@ class _Address:
         self._buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
 
     def __enter__(self) -> ctypes.c_void_p:
-        assert _calls is not None
-        _calls.get_buffer(ctypes.py_object(self._data), self._buffer, 0)
+        assert calls is not None
+        calls.get_buffer(ctypes.py_object(self._data), self._buffer, 0)
         return ctypes.c_void_p.from_buffer(self._buffer)
 
     def __exit__(self, *_: object) -> None:
-        assert _calls is not None
-        _calls.release_buffer(self._buffer)
+        assert calls is not None
+        calls.release_buffer(self._buffer)
 
 
 def _fail() -> int:

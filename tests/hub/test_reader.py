@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from broadcast_server import BroadcastHub
 from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
+from broadcast_server.hub.rates import Pace
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
@@ -109,3 +111,39 @@ def test_rate_is_a_bucket_of_one_second() -> None:
             for _ in range(260):
                 assert listener.recv_message() == "x"
             client.leave()
+
+
+class NotedPace(Pace):
+    """Notes what is taken."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.taken: list[int] = []
+        NOTED.append(self)
+
+    def take(self, count: int) -> float:
+        self.taken.append(count)
+        return super().take(count)
+
+
+NOTED: list[NotedPace] = []
+
+
+def test_event_costs_of_the_rate_what_it_costs_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename as many messages as it tells members, a list a tenth of its length, an error one;
+    and nothing more than what passes in a second."""
+    monkeypatch.setattr("broadcast_server.hub.reader.Pace", NotedPace)
+    monkeypatch.setattr("broadcast_server.hub.reader.LISTED_FOR_ONE", 3)
+    for rate, renamed in ((10_000, 12), (5, 5)):
+        NOTED.clear()
+        with running_hub(max_rate=rate) as hub, contextlib.ExitStack() as stack:
+            peer = stack.enter_context(Peer(hub))
+            for _ in range(11):
+                stack.enter_context(Peer(hub))
+                assert peer.recv()["type"] == "join"
+            for event in ({"type": "name", "name": "ann"}, {"type": "who"}, {"type": "what"}):
+                peer.send(**event)
+            assert [peer.recv()["type"] for _ in range(3)] == ["rename", "members", "error"]
+            assert NOTED[0].taken == [renamed, 4, 1]

@@ -23,3 +23,13 @@ def fanout_of(hub: BroadcastHub) -> FanOut:
 def sleeps(fanout: FanOut) -> bool:
     """Wait until it has nothing to do."""
     return wait_until(lambda: fanout._mailbox._sleeping)
+
+
+def turn(fanout: FanOut) -> bool:
+    """Let a fan-out whose thread does not run do one turn of its loop."""
+    return fanout._turn()
+
+
+def post_count(fanout: FanOut) -> int:
+    """Return how many clients wait for something to be done for them."""
+    return len(fanout._mailbox._posts) + len(fanout._taken) + len(fanout._again)

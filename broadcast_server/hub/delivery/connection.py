@@ -19,6 +19,7 @@ from ...transport.tls_stream import ByteStream, Data
 from ..rooms.encodings import RAW, Form
 from ..rooms.room import Room
 from ..rooms.subscriber import Subscriber, cost_of_frame
+from ..rooms.waiters import Bells
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
@@ -41,6 +42,7 @@ class Connection(Subscriber):
         "blocked_since",
         "close_sent",
         "deadline",
+        "drained",
         "dropped",
         "due",
         "exclude",
@@ -86,6 +88,7 @@ class Connection(Subscriber):
 
         # Guarded by `lock`, which the subscriber has made.
         self.urgent: list[bytes] = []
+        self.drained: Bells | None = None  # rung when nothing personal waits; made when needed
         self._owners = 1
 
         # The fan-out's own, as `cursor` is: touched by no other thread after the hand-over.
@@ -123,6 +126,17 @@ class Connection(Subscriber):
                 self.urgent.append(frame)
             self.plain = False
             return first
+
+    def wait_drained(self, seconds: float) -> None:
+        """Wait until nothing personal waits any more, for so long at most."""
+        with self.lock:
+            if not self.personal:
+                return
+            if self.drained is None:
+                self.drained = Bells()
+            drained = self.drained
+            bell = drained.get()
+        drained.wait(bell, seconds)
 
     def has_work(self) -> bool:
         """Tell whether there is something to send to a client that was just handed over."""
@@ -181,13 +195,24 @@ class Connection(Subscriber):
             self.urgent.clear()
             return joined
 
-    def take_personal(self) -> None:
-        """Make the next personal frame the frame in progress."""
+    def take_personal(self, limit_bytes: int = 0) -> None:
+        """Make the next personal frame the frame in progress, joined with those behind it that go
+        out at the same place, up to about that many bytes: one send is enough for them."""
+        taken: list[bytes] = []
+        size = 0
         with self.lock:
             assert self.personal is not None
-            _, frame, self.rest_is_close = self.personal.popleft()
-            self.personal_bytes -= cost_of_frame(frame)
-        self.rest = frame
+            while True:
+                _, frame, self.rest_is_close = self.personal.popleft()
+                self.personal_bytes -= cost_of_frame(frame)
+                taken.append(frame)
+                size += len(frame)
+                if size >= limit_bytes or not self.personal or self.personal[0][0] > self.cursor:
+                    break
+            empty = not self.personal
+        if empty and self.drained is not None:
+            self.drained.ring()
+        self.rest = frame if len(taken) == 1 else b"".join(taken)
 
     def evict(self, code: int, reason: str) -> None:
         """Give up on the client: after the frame in progress it gets this Close and nothing
@@ -199,6 +224,8 @@ class Connection(Subscriber):
             self.urgent.clear()
             self.closing = True
             self.plain = False
+        if self.drained is not None:
+            self.drained.ring()
         self.final = self.form.close(code, reason)
 
     def forget(self) -> None:
@@ -208,6 +235,8 @@ class Connection(Subscriber):
             self.personal = None
             self.personal_bytes = 0
             self.urgent.clear()
+        if self.drained is not None:
+            self.drained.ring()
         self.rest = self.rewelcome = None
 
     def try_plain(self) -> bool:
