@@ -20,6 +20,7 @@ from ..wire.frames import FrameDecoder
 from .backplane.interface import SenderGone
 from .core import Core, Refused
 from .delivery.connection import Connection
+from .delivery.fanout import STALL_SECONDS
 from .delivery.timers import NEVER
 from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
@@ -262,8 +263,13 @@ class Reader:
         room = client.room
         if not batch.drafts:
             return batch
-        if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
-            return Intake(client)
+        while True:
+            self._wait_for_itself(client)
+            if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+                return Intake(client)
+            if not self._has_to_catch_up(client):
+                break
+            room.release(batch.cost)  # it has fallen behind while it waited for the place
         if batch.refs:
             client.begin_answer()
         try:
@@ -302,6 +308,18 @@ class Reader:
         if self._control_pace is None:
             self._control_pace = Pace(self.core.settings.max_control_rate)
         self._wait_for_rate(client, self._control_pace, count)
+
+    def _wait_for_itself(self, client: Connection) -> None:
+        """Read no more of a client that is far behind until it has caught up: what it sends itself
+        is a part of what it cannot take. Only while it takes something: one that sends first and
+        reads later must not wait for itself for ever."""
+        while self._has_to_catch_up(client):
+            client.wait_caught_up(WAIT_SECONDS)
+
+    def _has_to_catch_up(self, client: Connection) -> bool:
+        if not client.lagging or client.ended:
+            return False
+        return time.monotonic() < client.blocked_since + STALL_SECONDS
 
     def _pay_for_many(self, client: Connection, count: int) -> None:
         """Pay for an event that costs the hub as much as that many messages: what passes in a

@@ -12,6 +12,7 @@ import pytest
 from broadcast_server import BroadcastHub
 from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
+from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.rates import Pace
 from broadcast_server.hub.rooms.entries import Draft
 
@@ -147,3 +148,29 @@ def test_event_costs_of_the_rate_what_it_costs_the_hub(monkeypatch: pytest.Monke
                 peer.send(**event)
             assert [peer.recv()["type"] for _ in range(3)] == ["rename", "members", "error"]
             assert NOTED[0].taken == [renamed, 4, 1]
+
+
+def test_client_that_is_behind_is_not_read_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has caught up, as long as it takes something."""
+    waits: list[float] = []
+
+    def wait_caught_up(client: Connection, seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            client.lagging = False
+
+    monkeypatch.setattr(Connection, "wait_caught_up", wait_caught_up)
+    with running_hub() as hub, RawClient.connect(port=hub.port, path="/r?echo=1") as client:
+        client.sync()
+        (connection,) = core_of(hub).rooms.open("/r").members.values()
+        connection.blocked_since = float("inf")
+        connection.lagging = True
+        client.send("a")
+        assert client.recv_message() == "a"
+        assert len(waits) == 2
+        connection.blocked_since = 0.0
+        connection.lagging = True
+        client.send("b")
+        client.send("c")
+        assert (client.recv_message(), client.recv_message()) == ("b", "c")
+        assert len(waits) == 2

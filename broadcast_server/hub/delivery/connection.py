@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 
 from ...messages import Member
 from ...transport import gil
@@ -49,6 +50,7 @@ class Connection(Subscriber):
         "expires",
         "final",
         "hard_deadline",
+        "lagging",
         "overdue",
         "pinged",
         "quiet_since",
@@ -86,9 +88,13 @@ class Connection(Subscriber):
         self.waiting = False  # the reader is blocked in recv()
         self.quiet_since = time.monotonic()  # when it began to wait
 
+        # Written by the fan-out, read by the reader: a single store each.
+        self.lagging = False  # far behind, and its socket is full
+
         # Guarded by `lock`, which the subscriber has made.
         self.urgent: list[bytes] = []
-        self.drained: Bells | None = None  # rung when nothing personal waits; made when needed
+        # Rung when nothing personal waits, or it is not behind any more; made when needed.
+        self.drained: Bells | None = None
         self._owners = 1
 
         # The fan-out's own, as `cursor` is: touched by no other thread after the hand-over.
@@ -129,12 +135,19 @@ class Connection(Subscriber):
 
     def wait_drained(self, seconds: float) -> None:
         """Wait until nothing personal waits any more, for so long at most."""
+        self._wait(lambda: bool(self.personal), seconds)
+
+    def wait_caught_up(self, seconds: float) -> None:
+        """Wait until it is not far behind any more, for so long at most."""
+        self._wait(lambda: self.lagging, seconds)
+
+    def _wait(self, has_to: Callable[[], bool], seconds: float) -> None:
         with self.lock:
-            if not self.personal:
-                return
             if self.drained is None:
                 self.drained = Bells()
             drained = self.drained
+            if not has_to():
+                return
             bell = drained.get()
         drained.wait(bell, seconds)
 
@@ -187,6 +200,12 @@ class Connection(Subscriber):
             self.personal.insert(place, (self.cursor, frame, False))
             self.personal_bytes += cost_of_frame(frame)
             self.plain = False
+
+    def caught_up(self) -> None:
+        """Note that it is not far behind any more."""
+        self.lagging = False
+        if self.drained is not None:
+            self.drained.ring()
 
     def take_urgent(self) -> bytes:
         """Return the frames that wait for the next frame boundary, joined."""

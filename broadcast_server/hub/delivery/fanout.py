@@ -42,6 +42,9 @@ logger = logging.getLogger("broadcast_server.hub")
 PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 # How often a room of many members is told their number, at most.
 COUNT_SECONDS = 1.0
+# So long a client must have taken nothing to be evicted at half the ring; so long it is not read
+# from because it is behind.
+STALL_SECONDS = 1.0
 # The longest sleep; the kernel takes no more than 2**31 ms at once.
 MAX_SLEEP_SECONDS = 3600.0
 # After so many sends of a pass, or so many clients that are served alone, it is the others' turn.
@@ -356,8 +359,18 @@ class FanOut:
             writer.bytes_out += whole * size
 
     def _judge(self, room: Room[Connection]) -> None:
-        """Evict who is too far behind, so that what it lacks is still held when it comes back."""
+        """Evict who is too far behind, so that what it lacks is still held when it comes back.
+
+        At full speed half the ring goes by within a fraction of a second, and whoever has only
+        waited for the processor is not slow: from there on a client must have taken nothing for
+        a while. At three quarters, counted from the newest message, its place is about to go. And
+        a client that is behind is not read from for a while: it is what it sends itself that it
+        cannot take.
+        """
         too_far = room.ring_bytes // 2
+        waits_from = room.ring_bytes // 16
+        now = time.monotonic()
+        stalled_since = now - min(STALL_SECONDS, self._settings.write_timeout)
         for connection in list(room.behind):
             if connection.final is not None or connection.close_sent:
                 continue
@@ -365,7 +378,15 @@ class FanOut:
             if lag <= too_far:
                 connection.replaying = False
             elif connection.blocked and not connection.replaying:
-                self.writer.evict_slow(connection)
+                if connection.blocked_since <= stalled_since or room.is_nearly_lost(
+                    connection.cursor
+                ):
+                    self.writer.evict_slow(connection)
+                    continue
+            if connection.blocked and lag > waits_from and not connection.replaying:
+                connection.lagging = True
+            elif connection.lagging:
+                connection.caught_up()
 
     def _account(self, room: Room[Connection]) -> None:
         """Trim the room's log to its size, and all logs to their total."""

@@ -153,6 +153,8 @@ class ClientWriter:
             room.behind.pop(connection, None)
             room.in_step[connection.form][connection] = None
             connection.replaying = False
+            if connection.lagging:
+                connection.caught_up()
 
     def skip_own(self, connection: Connection, start: int, stop: int) -> bool:
         """Move a client on behind a range in which all is its own: nobody has to make a form of

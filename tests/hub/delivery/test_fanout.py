@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
+from broadcast_server.hub.delivery import fanout as fanout_module
+from broadcast_server.hub.delivery import writer as writer_module
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.delivery.fanout import SHARE_BYTES, FanOut
+from broadcast_server.hub.delivery.fanout import SHARE_BYTES, STALL_SECONDS, FanOut
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.delivery.writer import BATCH_BYTES
 from broadcast_server.hub.rooms.encodings import JSON, SSE_JSON, Form
@@ -21,6 +23,7 @@ from broadcast_server.messages import Member, format_id
 from broadcast_server.wire import events, frames
 
 from ...support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
+from ...support.beside import during
 from ...support.fanout_bench import Bench
 from ...support.inside import post_count, turn
 from ...support.json_peer import Peer
@@ -519,3 +522,92 @@ def test_appointment_far_away_is_slept_for_in_pieces() -> None:
         assert sleeps(fanout_of(hub))
         hub.broadcast("x")
         assert client.recv_message() == "x"
+
+
+class Clock:
+    """A clock that the test turns, in the place of ``time`` in the modules of the fan-out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        for module in (fanout_module, writer_module):
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def stalled(bench: Bench) -> tuple[Connection, socket.socket]:
+    """Return a client whose socket is full."""
+    client, theirs = bench.client()
+    bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    while not client.blocked:
+        step(bench)
+    return client, theirs
+
+
+def step(bench: Bench) -> None:
+    """Publish a message, and let it be offered."""
+    bench.publish(1, 1000)
+    bench.fanout.notify(bench.room)
+    turn(bench.fanout)
+
+
+def test_client_is_evicted_at_half_the_ring_once_it_took_nothing_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst that fills half the ring in no time evicts nobody; what it lacks is still held."""
+    clock = Clock(monkeypatch)
+    client, _ = stalled(bench)
+    while bench.room.lag(client.cursor) <= bench.room.ring_bytes * 5 // 8:
+        step(bench)
+    assert client.final is None and client.lagging
+    clock.now += STALL_SECONDS
+    step(bench)
+    assert client.final is not None
+    assert client.cursor >= bench.room.base
+
+
+def test_client_is_evicted_before_its_place_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast that was, and though it has taken something all the time: when it comes back,
+    all that it lacks is there, and a quarter of the ring more."""
+    Clock(monkeypatch)
+    client, theirs = stalled(bench)
+    count = 0
+    while client.final is None:
+        step(bench)
+        count += 1
+        assert count < 1000
+        if count % 50 == 0:
+            theirs.recv(1)
+    room = bench.room
+    assert client.cursor >= room.base
+    kept = sum(len(entry.frame) + ENTRY_BYTES for entry in room.entries(client.cursor, room.head))
+    assert room.ring_bytes * 3 // 4 < kept <= room.ring_bytes * 3 // 4 + 2 * (1004 + ENTRY_BYTES)
+
+
+def test_client_that_catches_up_is_not_behind_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader goes on then, and wakes for it."""
+    Clock(monkeypatch)
+    client, theirs = stalled(bench)
+    while not client.lagging:
+        step(bench)
+    assert room_share(bench, client) > 1 / 16
+    with during(client.wait_caught_up, 60):
+        theirs.setblocking(False)
+        while client.lagging:
+            with contextlib.suppress(BlockingIOError):
+                theirs.recv(1 << 20)
+            turn(bench.fanout)
+    assert not bench.room.behind
+    client.wait_caught_up(60)
+
+
+def room_share(bench: Bench, client: Connection) -> float:
+    """Return how far a client is behind, as a share of the ring."""
+    return bench.room.lag(client.cursor) / bench.room.ring_bytes
