@@ -65,7 +65,6 @@ class Core:
     Attributes:
         rates: what each sender may still send and ask.
         control_rates: the same for control frames and small fragments.
-        wait_drained: waits until some client's personal queue is empty, a moment at most.
         client_count: returns how many clients there are now.
         leaving: set once, when no load balancer is to send anybody here any more.
         draining: set once, when nobody is admitted any more.
@@ -91,7 +90,6 @@ class Core:
     on_join: Callable[[Member], object] | None = None
     on_leave: Callable[[Member, int, str], object] | None = None
     filter: Filter | None = None
-    wait_drained: Callable[[float], None] = lambda seconds: None
     client_count: Callable[[], int] = lambda: 0
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: SenderRates = dataclasses.field(init=False)

@@ -20,6 +20,7 @@ from ..wire.frames import FrameDecoder
 from .backplane.interface import KEY_REUSED, KEY_REUSED_TEXT, SenderGone
 from .core import Core, Refused
 from .delivery.connection import Connection
+from .delivery.fanout import STALL_SECONDS
 from .delivery.timers import NEVER
 from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
@@ -36,6 +37,8 @@ _DISCARD_MESSAGES = 16
 
 # Acks and other answers that may wait for a client before its reader waits for it.
 MAX_WAITING_BYTES = 256 * 1024
+# So many members of a list cost a client as much of its rate as a message.
+LISTED_FOR_ONE = 10
 # So many errors without a good frame between them end a connection.
 MAX_ERRORS = 10
 
@@ -229,6 +232,7 @@ class Reader:
             if error.code == "too_big":
                 self.core.count_refusal("too_big")
             batch = self._publish(client, batch)
+            self._pay(client)
             self._queue(client, events.error(error.code, error.detail, error.ref))
             self._errors += 1
             if self._errors >= MAX_ERRORS:
@@ -237,13 +241,16 @@ class Reader:
         # An answer comes after what was sent before.
         batch = self._publish(client, batch)
         self._errors = 0
-        self._pay(client)
+        room = client.room
         if isinstance(event, events.Who):
-            room, ref = client.room, event.ref
+            ref = event.ref
+            listed = min(len(room.members), events.MAX_LISTED)
+            self._pay_for_many(client, listed // LISTED_FOR_ONE)
             self._wait_to_queue(client, lambda: room.answer_who(client, ref, MAX_WAITING_BYTES))
         else:
-            told = client.room.rename(client, event.name)
-            self.core.fanout.tell(client.room, told)
+            told = room.rename(client, event.name)
+            self.core.fanout.tell(room, told)
+            self._pay_for_many(client, len(told))
         return batch
 
     def _renew_session(self, client: Connection) -> None:
@@ -284,7 +291,7 @@ class Reader:
             if queued:
                 self.core.fanout.attend(client)
                 return
-            self.core.wait_drained(WAIT_SECONDS)
+            client.wait_drained(WAIT_SECONDS)
 
     def _close(
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
@@ -308,8 +315,13 @@ class Reader:
         room = client.room
         if not batch.drafts:
             return batch
-        if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
-            return Intake(client)
+        while True:
+            self._wait_for_itself(client)
+            if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+                return Intake(client)
+            if not self._has_to_catch_up(client):
+                break
+            room.release(batch.cost)  # it has fallen behind while it waited for the place
         if not room.claimed:
             core.rooms.claim(room, self._owner)
         if batch.refs:
@@ -368,6 +380,24 @@ class Reader:
             self._control_flow = flow = self.core.control_rates.flow(self._sender)
             self._wait_for_rate(client, flow, flow.left())
         self._wait_for_rate(client, flow, flow.take(count))
+
+    def _wait_for_itself(self, client: Connection) -> None:
+        """Read no more of a client that is far behind until it has caught up: what it sends itself
+        is a part of what it cannot take. Only while it takes something: one that sends first and
+        reads later must not wait for itself for ever."""
+        while self._has_to_catch_up(client):
+            client.wait_caught_up(WAIT_SECONDS)
+
+    def _has_to_catch_up(self, client: Connection) -> bool:
+        if not client.lagging or client.ended:
+            return False
+        return time.monotonic() < client.blocked_since + STALL_SECONDS
+
+    def _pay_for_many(self, client: Connection, count: int) -> None:
+        """Pay for an event that costs the hub as much as that many messages, one of which its frame
+        has paid for: what passes in a second at most."""
+        self._owed += max(0, min(count, int(self.core.settings.max_rate)) - 1)
+        self._pay(client)
 
     def _wait_for_rate(self, client: Connection, flow: Flow, wait: float) -> None:
         """Wait until there is no debt. Bursts of a second pass."""

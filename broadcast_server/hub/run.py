@@ -26,7 +26,6 @@ from .delivery.fanout import FanOut
 from .http.access import Authorize
 from .rooms.registry import RoomRegistry
 from .rooms.room import WAIT_SECONDS
-from .rooms.waiters import Bells
 from .server import HubServer
 
 logger = get_logger("broadcast_server.hub")
@@ -74,7 +73,6 @@ class Run:
         authorize: Authorize | None = None,
         tls: Certificate | None = None,
     ) -> None:
-        self._drained = Bells()  # rung when a client's personal queue has drained
         self._hurried = threading.Event()  # a drain is to get on, by `_hurry_by` at the latest
         self._hurry_by = float("inf")  # time.monotonic()
         backplane: Backplane = MemoryBackplane()
@@ -88,7 +86,7 @@ class Run:
             target=lambda: self.server.serve_forever(), name="broadcast-accept", daemon=True
         )
         # Last: nothing that is open is left to nobody.
-        fanout = FanOut(settings, rooms, self._on_drained)
+        fanout = FanOut(settings, rooms)
         # The server closes what it listens on, and another run needs them again.
         copies: list[socket.socket] = []
         try:
@@ -98,7 +96,6 @@ class Run:
                 backplane,
                 fanout,
                 *callbacks,
-                wait_drained=self.wait_drained,
                 authorize=authorize,
                 tls=tls,
             )
@@ -249,7 +246,7 @@ class Run:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HubBusy(f"{client_id} does not take what waits for it; nothing was sent")
-            self.wait_drained(left)
+            connection.wait_drained(min(left, WAIT_SECONDS))
         return False
 
     def stats(self) -> dict[str, int]:
@@ -269,15 +266,6 @@ class Run:
             "rooms": len(rooms),
             "log_bytes": sum(room.held_bytes() for room in rooms),
         }
-
-    def wait_drained(self, seconds: float) -> None:
-        """Wait until some client's personal queue is empty, a moment at most."""
-        self._drained.wait(self._drained.get(), min(seconds, WAIT_SECONDS))
-
-    def _on_drained(self) -> None:
-        # Who begins to wait a moment later wakes after WAIT_SECONDS at most.
-        if self._drained:
-            self._drained.ring()
 
 
 def spread_seconds(clients: int, most: float) -> float:

@@ -21,6 +21,8 @@ import harness
 from harness import OURS, SERVERS, WEBSOCKET_SERVER, WEBSOCKETS, Result, median
 
 IDLE_CLIENTS = 2000
+# Beside a thread that computes, at the default switch interval.
+CPU_BOUND_P99_MS = 40
 START, END = "<!-- bench -->", "<!-- /bench -->"
 
 
@@ -153,6 +155,7 @@ class Bench:
             ("0.1 ms", ("--cpu-thread", "--switch-interval", "0.0001")),
         ):
             cells = {}
+            aims: tuple[str, bool | None] = ("", None)
             for server in SERVERS:
                 runs = [
                     harness.measure(
@@ -168,10 +171,13 @@ class Bench:
                     for _ in range(self.rounds if server == OURS else 1)
                 ]
                 cells[server] = latency_cell(runs)
+                if server == OURS and len(options) == 1:
+                    p99 = median([run["p99_ms"] for run in runs])
+                    aims = (f"p99 ≤ {CPU_BOUND_P99_MS}", p99 <= CPU_BOUND_P99_MS)
             name = (
                 f"100 clients, 50 messages/s, a CPU-bound thread, switching {label}: p50 / p99, ms"
             )
-            self.rows.append(Row(name, cells))
+            self.rows.append(Row(name, cells, *aims))
 
     def stalled(self) -> None:
         """One client that never reads; the rate is such that the hub evicts it half-way."""

@@ -13,6 +13,8 @@ from broadcast_server import BroadcastHub
 from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.budget import Budget
+from broadcast_server.hub.delivery.connection import Connection
+from broadcast_server.hub.rates import Flow
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
@@ -156,3 +158,54 @@ def test_rate_is_a_bucket_of_one_second() -> None:
             for _ in range(260):
                 assert listener.recv_message() == "x"
             client.leave()
+
+
+def test_event_costs_of_the_rate_what_it_costs_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename as many messages as it tells members, a list a tenth of its length, an error one;
+    and nothing more than what passes in a second."""
+    taken: list[float] = []
+    take = Flow.take
+
+    def noted(flow: Flow, count: float) -> float:
+        taken.append(count)
+        return take(flow, count)
+
+    monkeypatch.setattr(Flow, "take", noted)
+    monkeypatch.setattr("broadcast_server.hub.reader.LISTED_FOR_ONE", 3)
+    for rate, renamed in ((10_000, 12), (5, 5)):
+        taken.clear()
+        with running_hub(max_rate=rate) as hub, contextlib.ExitStack() as stack:
+            peer = stack.enter_context(Peer(hub))
+            for _ in range(11):
+                stack.enter_context(Peer(hub))
+                assert peer.recv()["type"] == "join"
+            for event in ({"type": "name", "name": "ann"}, {"type": "who"}, {"type": "what"}):
+                peer.send(**event)
+            assert [peer.recv()["type"] for _ in range(3)] == ["rename", "members", "error"]
+            assert taken == [renamed, 4, 1]
+
+
+def test_client_that_is_behind_is_not_read_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has caught up, as long as it takes something."""
+    waits: list[float] = []
+
+    def wait_caught_up(client: Connection, seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            client.lagging = False
+
+    monkeypatch.setattr(Connection, "wait_caught_up", wait_caught_up)
+    with running_hub() as hub, RawClient.connect(port=hub.port, path="/r?echo=1") as client:
+        client.sync()
+        (connection,) = core_of(hub).rooms.open("/r").members.values()
+        connection.blocked_since = float("inf")
+        connection.lagging = True
+        client.send("a")
+        assert client.recv_message() == "a"
+        assert len(waits) == 2
+        connection.blocked_since = 0.0
+        connection.lagging = True
+        client.send("b")
+        client.send("c")
+        assert (client.recv_message(), client.recv_message()) == ("b", "c")
+        assert len(waits) == 2

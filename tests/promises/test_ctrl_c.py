@@ -327,6 +327,7 @@ def bother(enough):
         os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, interrupt)
+sys.setswitchinterval(0.00001)  # a broadcast does not give the GIL away by itself
 enough = threading.Event()
 # The client answers no ping.
 settings = dict(max_message_bytes=1000, room_log_bytes=40_000, ping_interval=3600)

@@ -22,9 +22,9 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.rooms = RoomRegistry(self.settings.room_log_bytes, 10, lambda: (1, 0))
+        self.rooms = RoomRegistry(self.settings.room_log_bytes, 1000, lambda: (1, 0))
         self.room = self.rooms.open("/r")
-        self.fanout = FanOut(self.settings, self.rooms, lambda: None)
+        self.fanout = FanOut(self.settings, self.rooms)
         self.sockets: list[socket.socket] = []
 
     def client(
@@ -32,6 +32,7 @@ class Bench:
         history: int = 0,
         since: tuple[int, int] | None = None,
         form: Form = RAW,
+        path: str = "/r",
         **more: Any,
     ) -> tuple[Connection, socket.socket]:
         """Return a member that is not handed over yet, and its peer's socket."""
@@ -39,18 +40,20 @@ class Bench:
         theirs.settimeout(10)
         self.sockets += [ours, theirs]
         number = len(self.sockets)
-        member = Member("c", None, "/r", "x")
-        connection = Connection(number, member, self.room, ours, echo=False, form=form)
-        self.room.join(connection, history, since, **more)
+        room = self.rooms.open(path)
+        member = Member(f"c{number}", None, path, "x")
+        connection = Connection(number, member, room, ours, echo=False, form=form)
+        room.join(connection, history, since, **more)
         connection.share()
         return connection, theirs
 
-    def publish(self, count: int, size: int) -> None:
+    def publish(self, count: int, size: int, path: str = "/r") -> None:
         """Publish messages without a pass of the fan-out."""
+        room = self.rooms.open(path)
         for _ in range(count):
             drafts = [Draft(0, frames.encode_frame(frames.BINARY, bytes(size)))]
-            assert self.room.reserve(cost_of(drafts), None, lambda: True)
-            self.room.append(drafts, 2, self.room.head)
+            assert room.reserve(cost_of(drafts), None, lambda: True)
+            room.append(drafts, 2, room.head)
 
     def fill(self, size: int) -> None:
         """Publish, pass by pass, until the ring has been trimmed."""

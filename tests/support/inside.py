@@ -546,8 +546,6 @@ def bytes_by_maker(fanout: FanOut) -> dict[str | None, int]:
     """Return what the logs of each maker's rooms cost."""
     sizes = fanout._sizes
     return {maker: sizes[maker] for maker in sizes.descending()}
-    """Wait until it has nothing to do."""
-    return wait_until(lambda: fanout._mailbox._sleeping)
 
 
 def drop_forms(fanout: FanOut) -> bool:
@@ -615,3 +613,13 @@ def note_split(patch: pytest.MonkeyPatch) -> list[str]:
 def bucket_of(rates: SenderRates, sender: str) -> Any:
     """Return what is kept of a sender."""
     return rates._buckets[sender]
+
+
+def turn(fanout: FanOut) -> bool:
+    """Let a fan-out whose thread does not run do one turn of its loop."""
+    return fanout._turn()
+
+
+def post_count(fanout: FanOut) -> int:
+    """Return how many clients wait for something to be done for them."""
+    return len(fanout._mailbox._posts) + len(fanout._taken) + len(fanout._again)

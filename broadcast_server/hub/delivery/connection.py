@@ -12,12 +12,15 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 
 from ...messages import Member
-from ...transport.tls_stream import ByteStream
+from ...transport import gil
+from ...transport.tls_stream import ByteStream, Data
 from ..rooms.encodings import RAW, Form
 from ..rooms.room import Room
 from ..rooms.subscriber import Subscriber, cost_of_frame
+from ..rooms.waiters import Bells
 
 # Pongs that wait for a full socket. RFC 6455 §5.5.3 allows to answer only the newest ping; keeping
 # some costs little and pleases peers that count.
@@ -40,12 +43,14 @@ class Connection(Subscriber):
         "blocked_since",
         "close_sent",
         "deadline",
+        "drained",
         "dropped",
         "due",
         "exclude",
         "expires",
         "final",
         "hard_deadline",
+        "lagging",
         "overdue",
         "pinged",
         "quiet_since",
@@ -75,7 +80,7 @@ class Connection(Subscriber):
         super().__init__(number, member, room, form)
         self.expires = expires
         self.sock = sock
-        self.send = sock.send  # looked up once: the fan-out calls it for each delivery
+        self.send = gil.send_of(sock)  # made once: the fan-out calls it for each delivery
         # Entries of this origin are not sent to this client; no entry has the origin -1.
         self.exclude = -1 if echo else number
 
@@ -83,12 +88,17 @@ class Connection(Subscriber):
         self.waiting = False  # the reader is blocked in recv()
         self.quiet_since = time.monotonic()  # when it began to wait
 
+        # Written by the fan-out, read by the reader: a single store each.
+        self.lagging = False  # far behind, and its socket is full
+
         # Guarded by `lock`, which the subscriber has made.
         self.urgent: list[bytes] = []
+        # Rung when nothing personal waits, or it is not behind any more; made when needed.
+        self.drained: Bells | None = None
         self._owners = 1
 
         # The fan-out's own, as `cursor` is: touched by no other thread after the hand-over.
-        self.rest: memoryview | None = None  # what is unsent of the frame in progress
+        self.rest: Data | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
         # The Close of an eviction: follows `rest`, nothing else does.
         self.final: bytes | None = None
@@ -122,6 +132,24 @@ class Connection(Subscriber):
                 self.urgent.append(frame)
             self.plain = False
             return first
+
+    def wait_drained(self, seconds: float) -> None:
+        """Wait until nothing personal waits any more, for so long at most."""
+        self._wait(lambda: bool(self.personal), seconds)
+
+    def wait_caught_up(self, seconds: float) -> None:
+        """Wait until it is not far behind any more, for so long at most."""
+        self._wait(lambda: self.lagging, seconds)
+
+    def _wait(self, has_to: Callable[[], bool], seconds: float) -> None:
+        with self.lock:
+            if self.drained is None:
+                self.drained = Bells()
+            drained = self.drained
+            if not has_to():
+                return
+            bell = drained.get()
+        drained.wait(bell, seconds)
 
     def has_work(self) -> bool:
         """Tell whether there is something to send to a client that was just handed over."""
@@ -173,6 +201,12 @@ class Connection(Subscriber):
             self.personal_bytes += cost_of_frame(frame)
             self.plain = False
 
+    def caught_up(self) -> None:
+        """Note that it is not far behind any more."""
+        self.lagging = False
+        if self.drained is not None:
+            self.drained.ring()
+
     def take_urgent(self) -> bytes:
         """Return the frames that wait for the next frame boundary, joined."""
         with self.lock:
@@ -180,13 +214,24 @@ class Connection(Subscriber):
             self.urgent.clear()
             return joined
 
-    def take_personal(self) -> None:
-        """Make the next personal frame the frame in progress."""
+    def take_personal(self, limit_bytes: int = 0) -> None:
+        """Make the next personal frame the frame in progress, joined with those behind it that go
+        out at the same place, up to about that many bytes: one send is enough for them."""
+        taken: list[bytes] = []
+        size = 0
         with self.lock:
             assert self.personal is not None
-            _, frame, self.rest_is_close = self.personal.popleft()
-            self.personal_bytes -= cost_of_frame(frame)
-        self.rest = memoryview(frame)
+            while True:
+                _, frame, self.rest_is_close = self.personal.popleft()
+                self.personal_bytes -= cost_of_frame(frame)
+                taken.append(frame)
+                size += len(frame)
+                if size >= limit_bytes or not self.personal or self.personal[0][0] > self.cursor:
+                    break
+            empty = not self.personal
+        if empty and self.drained is not None:
+            self.drained.ring()
+        self.rest = frame if len(taken) == 1 else b"".join(taken)
 
     def evict(self, code: int, reason: str) -> None:
         """Give up on the client: after the frame in progress it gets this Close and nothing
@@ -198,6 +243,8 @@ class Connection(Subscriber):
             self.urgent.clear()
             self.closing = True
             self.plain = False
+        if self.drained is not None:
+            self.drained.ring()
         self.final = self.form.close(code, reason)
 
     def forget(self) -> None:
@@ -207,6 +254,8 @@ class Connection(Subscriber):
             self.personal = None
             self.personal_bytes = 0
             self.urgent.clear()
+        if self.drained is not None:
+            self.drained.ring()
         self.rest = self.rewelcome = None
 
     def try_plain(self) -> bool:

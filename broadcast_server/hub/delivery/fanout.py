@@ -5,8 +5,11 @@ is new once and gives it to each in one ``send``. A client that takes less, or f
 personal waits, is *behind*: it is served alone, from its own cursor, until it is in step again.
 Nothing here blocks; a full socket is left until the selector says that it takes more.
 
-One turn of the loop: what other threads posted, sockets that take more, one pass over each room
-that has something new, timers. The thread sleeps only when all of it is empty.
+One turn of the loop: a share of what is to be done for single clients (what other threads posted,
+sockets that take more, timers), then one pass over each room that has something new. Whatever one
+client asks for, the rooms of all others get their pass after that share. Clients take turns within
+it: each is in the queue once, and one that is not done comes again behind all others. The thread
+sleeps only when all of it is empty.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable
 
 from ...messages import format_id
 from ...records import get_logger
 from ...settings import Settings
+from ...transport import gil
 from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
@@ -31,9 +34,9 @@ from ..rooms.shares import Sizes
 from .batches import LogBatch
 from .connection import Connection
 from .liveness import Liveness, latest_ping
-from .mailbox import Mailbox, Post
+from .mailbox import Action, Mailbox, Posts, add_post
 from .timers import NEVER, Timers
-from .writer import BATCH_BYTES, SEND_FLAGS, ClientWriter
+from .writer import BATCH_BYTES, SEND_COST_BYTES, SEND_FLAGS, ClientWriter
 
 logger = get_logger("broadcast_server.hub")
 
@@ -45,10 +48,15 @@ COUNT_SECONDS = 1.0
 # have got in part, who takes nothing for so long is cut off when there is too little.
 HOLDERS_SHARE = 4
 HOLDER_SECONDS = 1.0
+# So long a client must have taken nothing to be evicted at half the ring; so long it is not read
+# from because it is behind.
+STALL_SECONDS = 1.0
 # The longest sleep; the kernel takes no more than 2**31 ms at once.
 MAX_SLEEP_SECONDS = 3600.0
-# After so many sends the fan-out looks at pongs and timers.
+# After so many sends of a pass, or so many clients that are served alone, it is the others' turn.
 GROUP = 256
+# What clients that are served alone may cost at once, as the writer counts it: about GROUP sends.
+SHARE_BYTES = GROUP * SEND_COST_BYTES
 
 
 class FanOut:
@@ -57,16 +65,12 @@ class FanOut:
     Args:
         settings: the hub's limits and times.
         rooms: the hub's rooms.
-        on_drained: called on the fan-out's thread, without a lock, when a client's personal queue
-            has become empty, so that who waits for a place in it can go on.
 
     Attributes:
         notify: tells that a room's log has grown; it may be called from any thread.
     """
 
-    def __init__(
-        self, settings: Settings, rooms: RoomRegistry[Connection], on_drained: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, rooms: RoomRegistry[Connection]) -> None:
         self._settings = settings
         self._rooms = rooms
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
@@ -78,18 +82,17 @@ class FanOut:
         self._unwanted = False  # close() was called
         self._over = False  # the thread uses nothing any more
 
-        # The thread's own; of the writer others read the counters. `_taken` holds the posts that it
-        # has taken and not yet done, so that none is lost if one fails.
-        self._taken: deque[Post] = deque()
+        # The thread's own; of the writer others read the counters. `_taken` is the round that goes
+        # on: what is to be done for each client; `_again` is what comes in the next one. `_doing`
+        # is part of neither, and kept so that nothing is lost if it fails.
+        self._taken: deque[tuple[Connection, tuple[Action, ...]]] = deque()
+        self._again: Posts = {}
+        self._doing: tuple[Connection, tuple[Action, ...]] | None = None
+        # Those behind in a room whose pass has not come to them yet.
+        self._unserved: dict[Room[Connection], deque[Connection]] = {}
         self._timers = Timers()
         self.writer = ClientWriter(
-            settings,
-            self._selector,
-            self._timers,
-            on_drained,
-            self.tell,
-            self._make_place,
-            self._count_forms,
+            settings, self._selector, self._timers, self.tell, self._make_place, self._count_forms
         )
         # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
         # the sum. Others read them.
@@ -188,9 +191,11 @@ class FanOut:
         except Exception:
             logger.critical("the fan-out has failed; all clients are cut off", exc_info=True)
         finally:
-            self._taken.extend(self._mailbox.end())
-            for action, connection in self._taken:
-                if action == self._do_activate:
+            if self._doing is not None:
+                self._taken.append(self._doing)
+            self._taken.extend(self._mailbox.end().items())
+            for connection, actions in self._taken:
+                if self._do_activate in actions:
                     self.writer.connections[connection] = None
             for connection in list(self.writer.connections):
                 try:
@@ -209,7 +214,8 @@ class FanOut:
         until = self._timers.next_due
         if self._total_cost > self._settings.total_log_bytes:
             until = min(until, now + HOLDER_SECONDS)  # it could not shrink, and tries again
-        idle, finish_by = self._mailbox.doze(bool(self.writer.active), until)
+        busy = bool(self.writer.active or self._taken or self._again or self.writer.unfinished)
+        idle, finish_by = self._mailbox.doze(busy, until)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
             return False
         if not idle:
@@ -230,51 +236,95 @@ class FanOut:
         return True
 
     def _interlude(self, timeout: float) -> None:
-        """Serve what should not wait for a long pass: full sockets that take more, what other
-        threads posted, timers. Waits for the first of it at most for the time-out."""
-        for key, _ in self._selector.select(timeout):
-            if key.data is None:
-                self._mailbox.empty_pipe()
-            else:
-                self.writer.go_on(key.data)
-        posts, counted = self._mailbox.take_posts()
-        self._taken.extend(posts)
-        for room in counted:
-            self._timers.schedule(room, room.counted_at + COUNT_SECONDS)
-        while self._taken:
-            action, connection = self._taken.popleft()
-            action(connection)
+        """Do a share of what should not wait for a long pass: full sockets that take more, what
+        other threads posted, timers. Waits for the first of it at most for the time-out."""
+        # A look at the selector gives the GIL away, also one that does not wait.
+        if timeout or gil.is_readable(self._selector.fileno()):
+            for key, _ in self._selector.select(timeout):
+                if key.data is None:
+                    self._mailbox.empty_pipe()
+                else:
+                    add_post(self._again, key.data, self.writer.go_on)
+        self._do_share()
         now = time.monotonic()
-        while (due := self._timers.pop(now)) is not None:
+        for _ in range(GROUP):
+            due = self._timers.pop(now)
+            if due is None:
+                break
             if isinstance(due, Room):
                 due.counted_at = now
                 for connection in due.tell_count():
-                    self.writer.attend(connection)
+                    add_post(self._again, connection, self._do_attend)
             else:
                 self._liveness.check(due, now)
+
+    def _do_share(self) -> None:
+        """Do what is to be done for some clients, in turn."""
+        end = self.writer.spent + SHARE_BYTES
+        for _ in range(GROUP):
+            if not self._taken and not self._begin_round():
+                return
+            self._doing = connection, actions = self._taken.popleft()
+            for action in actions:
+                action(connection)
+            self._doing = None
+            if self.writer.spent >= end:
+                return
+
+    def _begin_round(self) -> bool:
+        """Take what is to be done for clients next; return whether it is anything."""
+        posts, self._again = self._again, {}
+        for connection in self.writer.unfinished:
+            add_post(posts, connection, self._do_attend)
+        self.writer.unfinished.clear()
+        self._taken.extend(posts.items())
+        posted, counted = self._mailbox.take_posts()
+        self._taken.extend(posted.items())
+        for room in counted:
+            self._timers.schedule(room, room.counted_at + COUNT_SECONDS)
+        return bool(self._taken)
 
     # -- The fan-out's thread: a room ----------------------------------------------------------
 
     def _pass(self, room: Room[Connection]) -> bool:
-        """Offer what is new to all members; return whether there is more to do at once."""
+        """Offer what is new to all members; return whether there is more to do at once.
+
+        Those behind are served up to a share. The next pass goes on with the others before it
+        offers anything: the fan-out's own delay holds publishers back, and counts against nobody.
+        """
         began = time.monotonic()
         head = room.look()
+        unserved = self._unserved.pop(room, None)
         start = room.offered
         self.writer.passing = self.writer.accounting = room
-        if head > start:
+        if head > start and unserved is None:
             found = [form for form, clients in room.in_step.items() if clients]
             overhead = max((form.overhead for form in found), default=0)
             stop = room.stop_within(start, head, BATCH_BYTES, overhead)
             for form in found:
+                # Somebody who talks alone: no form is made for nobody.
+                if len(room.in_step[form]) == 1:
+                    (connection,) = room.in_step[form]
+                    if connection.plain and self.writer.skip_own(connection, start, stop):
+                        continue
                 self._offer(room, self.writer.batch(room, start, stop, form), form)
             room.mark_offered(stop)
         self.writer.passing = None
         more = room.offered < head
-        for connection in list(room.behind):
-            if not connection.blocked and not connection.dropped and self.writer.serve(connection):
-                more = True
-        self._judge(room)
-        self._account(room)
+        if unserved is None:
+            unserved = deque(room.behind)
+        end = self.writer.spent + SHARE_BYTES
+        while unserved and self.writer.spent < end:
+            connection = unserved.popleft()
+            if connection in room.behind and not connection.blocked:
+                if self.writer.serve(connection):
+                    self.writer.unfinished[connection] = None
+        if unserved:
+            self._unserved[room] = unserved
+            more = True
+        else:
+            self._judge(room)
+            self._account(room)
         self.writer.accounting = None
         seconds = time.monotonic() - began
         self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
@@ -325,8 +375,18 @@ class FanOut:
             writer.bytes_out += whole * size
 
     def _judge(self, room: Room[Connection]) -> None:
-        """Evict who is too far behind, so that what it lacks is still held when it comes back."""
+        """Evict who is too far behind, so that what it lacks is still held when it comes back.
+
+        At full speed half the ring goes by within a fraction of a second, and whoever has only
+        waited for the processor is not slow: from there on a client must have taken nothing for
+        a while. At three quarters, counted from the newest message, its place is about to go. And
+        a client that is behind is not read from for a while: it is what it sends itself that it
+        cannot take.
+        """
         too_far = room.ring_bytes // 2
+        waits_from = room.ring_bytes // 16
+        now = time.monotonic()
+        stalled_since = now - min(STALL_SECONDS, self._settings.write_timeout)
         for connection in list(room.behind):
             if connection.final is not None or connection.close_sent:
                 continue
@@ -334,7 +394,15 @@ class FanOut:
             if lag <= too_far:
                 connection.replaying = False
             elif connection.blocked and not connection.replaying:
-                self.writer.evict_slow(connection)
+                if connection.blocked_since <= stalled_since or room.is_nearly_lost(
+                    connection.cursor
+                ):
+                    self.writer.evict_slow(connection)
+                    continue
+            if connection.blocked and lag > waits_from and not connection.replaying:
+                connection.lagging = True
+            elif connection.lagging:
+                connection.caught_up()
 
     def _account(self, room: Room[Connection]) -> None:
         """Trim the room's log to its size, and all logs to their total."""

@@ -5,7 +5,8 @@ that it sleeps under the same lock, and only if it finds nothing there. So a pos
 before that look, and is seen, or after it, and wakes.
 
 A room whose log has grown is kept once, however many messages came: the pass that follows looks at
-the log itself.
+the log itself. So is a client, however often something is queued for it, with each different thing
+that is to be done: what waits here is bounded by the number of clients, not by what they send.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from ...transport import gil
 from ..rooms.room import Room
 from .connection import Connection
 from .timers import NEVER
 
-# Something that the thread is to do for a client.
-Post = tuple[Callable[[Connection], None], Connection]
+# Something that the thread is to do for a client; what is to be done for each, in that order.
+Action = Callable[[Connection], None]
+Posts = dict[Connection, tuple[Action, ...]]
 
 
 class Mailbox:
@@ -32,7 +35,7 @@ class Mailbox:
 
         # Guards the next seven. Taken last of all locks.
         self._lock = threading.Lock()
-        self._posts: list[Post] = []
+        self._posts: Posts = {}
         self._grown: dict[Room[Connection], None] = {}
         self._to_count: dict[Room[Connection], None] = {}
         self._sleeping = False
@@ -54,10 +57,8 @@ class Mailbox:
         if wake:
             self._wake()
 
-    def post(
-        self, action: Callable[[Connection], None], connection: Connection, by: float = 0.0
-    ) -> bool:
-        """Leave something to do for the thread.
+    def post(self, action: Action, connection: Connection, by: float = 0.0) -> bool:
+        """Leave something to do for the thread, unless it waits there already.
 
         Args:
             action: what to do, on its thread.
@@ -70,7 +71,7 @@ class Mailbox:
         with self._lock:
             if self._ended:
                 return False
-            self._posts.append((action, connection))
+            add_post(self._posts, connection, action)
             wake = self._sleeping and self._wakes_by > by
             if wake:
                 self._sleeping = False
@@ -80,7 +81,7 @@ class Mailbox:
 
     def post_all(
         self,
-        action: Callable[[Connection], None],
+        action: Action,
         connections: Iterable[Connection],
         counted: Room[Connection] | None,
     ) -> None:
@@ -89,7 +90,8 @@ class Mailbox:
         with self._lock:
             if self._ended:
                 return
-            self._posts.extend((action, connection) for connection in connections)
+            for connection in connections:
+                add_post(self._posts, connection, action)
             if counted is not None:
                 self._to_count[counted] = None
             wake, self._sleeping = self._sleeping, False
@@ -118,7 +120,8 @@ class Mailbox:
 
     def _wake(self) -> None:
         # Who was about to wake a thread that has ended must not write to a descriptor that the
-        # kernel has given to somebody else since.
+        # kernel has given to somebody else since. The write gives the GIL away: the thread that it
+        # wakes begins while this one is in the kernel.
         with self._pipe_lock:
             if not self._closed:
                 try:
@@ -168,16 +171,12 @@ class Mailbox:
 
     def empty_pipe(self) -> None:
         """Take the news of what was posted."""
-        try:
-            while len(os.read(self._reader, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
+        gil.drain(self._reader)
 
-    def take_posts(self) -> tuple[list[Post], Iterable[Room[Connection]]]:
+    def take_posts(self) -> tuple[Posts, Iterable[Room[Connection]]]:
         """Take what is to be done for clients, and the rooms whose members are to be counted."""
         with self._lock:
-            posts, self._posts = self._posts, []
+            posts, self._posts = self._posts, {}
             counted, self._to_count = self._to_count, {}
         return posts, counted
 
@@ -188,9 +187,18 @@ class Mailbox:
             grown, self._grown = self._grown, {}
         return grown
 
-    def end(self) -> list[Post]:
+    def end(self) -> Posts:
         """Take no more posts; return those that were not taken."""
         with self._lock:
             self._ended = True
-            posts, self._posts = self._posts, []
+            posts, self._posts = self._posts, {}
         return posts
+
+
+def add_post(posts: Posts, connection: Connection, action: Action) -> None:
+    """Add what is to be done for a client behind the rest, once."""
+    known = posts.get(connection)
+    if known is None:
+        posts[connection] = (action,)
+    elif action not in known:
+        posts[connection] = (*known, action)

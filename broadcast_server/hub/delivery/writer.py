@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ...messages import format_id
 from ...records import get_logger
 from ...settings import Settings
+from ...transport import gil
 from ...wire import frames
 from ..rooms import encodings
 from ..rooms.encodings import RAW, Form
@@ -30,9 +31,11 @@ logger = get_logger("broadcast_server.hub")
 
 # The most that one client is offered in one pass, so that rooms and clients take turns.
 BATCH_BYTES = 256 * 1024
-# What a send counts at least: at most 256 of them for one client in one pass.
-SEND_COST_BYTES = 1024
-# More pieces than this are joined instead: each costs a memoryview; the kernel takes 1,024.
+# What a send counts at least: at most 16 of them for one client in one pass. Personal frames are
+# joined up to it.
+SEND_COST_BYTES = 16 * 1024
+# More pieces than this are joined instead: each costs as much as some hundred bytes; the kernel
+# takes 1,024.
 MAX_PIECES = 64
 # Joined batches kept for others within one turn; many clients at many cursors must not add up.
 MAX_BATCHES = 16
@@ -47,7 +50,6 @@ class ClientWriter:
         settings: the hub's limits and times.
         selector: tells which full sockets take more.
         timers: where a client's deadlines are kept.
-        on_drained: called when a client's personal queue has become empty.
         on_left: called with a room and those of its clients who were told that another has left.
         on_make: called with a room and how many bytes at most its forms will have that are made
             next.
@@ -57,6 +59,10 @@ class ClientWriter:
     Attributes:
         connections: every client that was handed over and not dropped yet.
         active: rooms that need another pass.
+        unfinished: clients that could take more at once, and for whom there is more. They take
+            turns with each other and with the rooms.
+        spent: what serving clients one by one has cost so far, in bytes, a send at least
+            ``SEND_COST_BYTES``.
         passing: the room whose pass is going on; nobody gets in step with it in the middle.
         accounting: the room whose log is trimmed at the end of what goes on now.
         joins, sends, deliveries, bytes_out, evictions: counters, read by other threads.
@@ -67,7 +73,6 @@ class ClientWriter:
         settings: Settings,
         selector: selectors.BaseSelector,
         timers: Timers,
-        on_drained: Callable[[], None],
         on_left: Callable[[Room[Connection], list[Connection]], None],
         on_make: Callable[[Room[Connection], int], None],
         on_made: Callable[[Room[Connection]], None],
@@ -75,13 +80,14 @@ class ClientWriter:
         self._settings = settings
         self._selector = selector
         self._timers = timers
-        self._on_drained = on_drained
         self._on_left = on_left
         self._on_make = on_make
         self._on_made = on_made
         self._batches: dict[tuple[Room[Connection], int, int, Form], LogBatch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room[Connection], None] = {}
+        self.unfinished: dict[Connection, None] = {}
+        self.spent = 0
         self.passing: Room[Connection] | None = None
         self.accounting: Room[Connection] | None = None
         self.encodes = dict.fromkeys(encodings.ALL, 0)  # of each form but raw, which readers make
@@ -98,28 +104,28 @@ class ClientWriter:
     def serve(self, connection: Connection) -> bool:
         """Send what a client can get now, in order; return whether it could take more at once."""
         room = connection.room
-        budget = BATCH_BYTES
-        while budget > 0:
+        end = self.spent + BATCH_BYTES
+        while self.spent < end:
             rest = connection.rest
             if rest is not None:
                 size = len(rest)
+                # A send costs more than its bytes: many tiny frames must not hold up the others.
+                self.spent += max(size, SEND_COST_BYTES)
                 sent = self._send(connection, rest)
                 if sent < size:
                     if sent >= 0:
-                        connection.rest = rest[sent:]
-                        self._block(connection)
+                        connection.rest = memoryview(rest)[sent:]
+                        self._block(connection, sent)
                     return False
                 connection.rest = None
-                # A send costs more than its bytes: many tiny frames must not hold up the others.
-                budget -= max(size, SEND_COST_BYTES)
                 if connection.rest_is_close:
                     self._end_writing(connection)
                     return False
             elif connection.final is not None:
-                connection.rest = memoryview(connection.final)
+                connection.rest = connection.final
                 connection.rest_is_close = True
             elif connection.urgent:
-                connection.rest = memoryview(connection.take_urgent())
+                connection.rest = connection.take_urgent()
                 connection.rest_is_close = False
             else:
                 # Only up to what the room was offered: who is ahead of it would not be in step.
@@ -129,16 +135,16 @@ class ClientWriter:
                 if connection.cursor < limit:
                     form = connection.form
                     stop = room.stop_within(connection.cursor, limit, BATCH_BYTES, form.overhead)
+                    if self.skip_own(connection, connection.cursor, stop):
+                        continue
                     batch = self.batch(room, connection.cursor, stop, form)
+                    self.spent += max(len(batch.data), SEND_COST_BYTES)
                     if not self._send_log(connection, batch):
                         return False
-                    budget -= len(batch.data)
                 elif connection.personal and connection.personal[0][0] <= connection.cursor:
-                    connection.take_personal()
-                    if not connection.personal:
-                        self._on_drained()
-                        if connection.missed:
-                            room.tell_members(connection)
+                    connection.take_personal(SEND_COST_BYTES)
+                    if connection.missed and not connection.personal:
+                        room.tell_members(connection)
                 else:
                     self._settle(connection)
                     return False
@@ -155,6 +161,21 @@ class ClientWriter:
             room.behind.pop(connection, None)
             room.in_step[connection.form][connection] = None
             connection.replaying = False
+            if connection.lagging:
+                connection.caught_up()
+
+    def skip_own(self, connection: Connection, start: int, stop: int) -> bool:
+        """Move a client on behind a range in which all is its own: nobody has to make a form of
+        it. Returns whether it is so."""
+        own = connection.exclude
+        entries = connection.room.entries(start, start + 1)
+        if entries[0].origin != own:
+            return False
+        if any(entry.origin != own for entry in connection.room.entries(start, stop)):
+            return False
+        self.spent += SEND_COST_BYTES
+        connection.cursor = stop
+        return True
 
     def _send_log(self, connection: Connection, batch: LogBatch) -> bool:
         """Send a batch to a client alone; return whether it took all."""
@@ -177,13 +198,13 @@ class ClientWriter:
         size = sum(stop - start for start, stop in ranges)
         if ranges:
             self.sends += 1
-            view = memoryview(batch.data)
-            pieces = [view[start:stop] for start, stop in ranges]
             try:
-                if len(pieces) > MAX_PIECES:
+                if len(ranges) > MAX_PIECES:
+                    view = memoryview(batch.data)
+                    pieces = [view[start:stop] for start, stop in ranges]
                     sent = connection.send(b"".join(pieces), SEND_FLAGS)
                 else:
-                    sent = connection.sock.sendmsg(pieces, (), SEND_FLAGS)
+                    sent = gil.send_ranges(connection.sock, batch.data, ranges, SEND_FLAGS)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -261,7 +282,7 @@ class ClientWriter:
         connection.rest_is_close = False
         self.deliveries += batch.count_others(connection.cursor, connection.exclude)
         self.bytes_out += sent
-        self._block(connection)
+        self._block(connection, sent)
 
     def fall_behind(self, connection: Connection) -> None:
         """Serve a client alone from now on; one that is dropped stays away."""
@@ -271,13 +292,16 @@ class ClientWriter:
         connection.room.in_step[connection.form].pop(connection, None)
         connection.room.behind[connection] = None
 
-    def _block(self, connection: Connection) -> None:
-        """Wait until the socket takes more."""
-        connection.blocked_since = now = time.monotonic()
+    def _block(self, connection: Connection, sent: int) -> None:
+        """Wait until the socket takes more than it has."""
+        now = time.monotonic()
+        if sent:
+            connection.blocked_since = now
         if not connection.blocked:
             connection.blocked = True
             try:
                 self._selector.register(connection.sock, selectors.EVENT_WRITE, connection)
+                connection.blocked_since = now
             except KeyError:
                 pass  # it is still registered, in the middle of go_on()
             except OSError as error:  # the system watches no more sockets for us
@@ -291,7 +315,7 @@ class ClientWriter:
             return
         connection.blocked = False
         if self.serve(connection):
-            self.active[connection.room] = None
+            self.unfinished[connection] = None
         if not connection.blocked and not connection.dropped:
             self._selector.unregister(connection.sock)
 
@@ -326,7 +350,7 @@ class ClientWriter:
         connection.hard_deadline = connection.deadline + self._settings.write_timeout
         self._timers.schedule(connection, connection.deadline)
         if not connection.blocked:
-            self.active[connection.room] = None
+            self.unfinished[connection] = None
 
     def cut_off(self, connection: Connection) -> None:
         """Forget a client that does not take the rest of a message whose memory is needed."""
@@ -396,7 +420,7 @@ class ClientWriter:
         if connection in connection.room.in_step[connection.form]:
             self.fall_behind(connection)
         if self.serve(connection):
-            self.active[connection.room] = None
+            self.unfinished[connection] = None
 
     def reader_left(self, connection: Connection) -> None:
         """Let go of a client whose reader has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.rooms.subscriber import MAX_PRESENCE_BYTES
 from broadcast_server.messages import Member
 from broadcast_server.wire import frames
+
+from ...support import wait_until
+from ...support.beside import during
 
 Pair = tuple[Connection, socket.socket]
 
@@ -160,3 +164,15 @@ def test_abort_ends_both_directions_and_may_come_late(pair: Pair) -> None:
     connection.abort()
     connection.sock.close()
     connection.abort()
+
+
+def test_who_waits_for_a_place_wakes_when_nothing_waits(pair: Pair) -> None:
+    """Each client's own reader, and nobody else's; also when nothing goes out any more."""
+    connection, _ = pair
+    connection.wait_drained(60)  # nothing waits
+    for done in (connection.take_personal, lambda: connection.evict(1013, ""), connection.forget):
+        with connection.lock:
+            connection.personal = deque([(0, b"x", False)])
+        with during(connection.wait_drained, 60):
+            assert wait_until(lambda: bool(connection.drained))
+            done()

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
+from broadcast_server.hub.delivery import fanout as fanout_module
+from broadcast_server.hub.delivery import writer as writer_module
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.delivery.fanout import HOLDER_SECONDS
+from broadcast_server.hub.delivery.fanout import HOLDER_SECONDS, SHARE_BYTES, STALL_SECONDS
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
+from broadcast_server.hub.delivery.writer import BATCH_BYTES
 from broadcast_server.hub.rooms import encodings
 from broadcast_server.hub.rooms.encodings import JSON, SSE_JSON, Form
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of, encode
@@ -21,6 +24,7 @@ from broadcast_server.messages import Member, format_id
 from broadcast_server.wire import events, frames
 
 from ...support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
+from ...support.beside import during
 from ...support.fanout_bench import Bench
 from ...support.inside import (
     activate,
@@ -34,14 +38,17 @@ from ...support.inside import (
     mailbox_of,
     make_pass,
     needed_from,
+    post_count,
     posts_in,
     replace_pass,
     server_of,
     sleeps,
     timers_of,
     total_cost,
+    turn,
     wakes_by,
 )
+from ...support.json_peer import Peer
 
 
 def test_first_client_wakes_and_the_next_ones_do_not(
@@ -175,6 +182,142 @@ def bench() -> Iterator[Bench]:
     made = Bench(max_message_bytes=30_000, room_log_bytes=400_000)
     yield made
     made.close()
+
+
+def test_renames_hold_up_no_other_room(bench: Bench) -> None:
+    """However many there were, they leave one post for each member, and the other room's message
+    goes out in the very next turn."""
+    members = [bench.client(form=JSON) for _ in range(100)]
+    others = [bench.client(path="/other") for _ in range(2)]
+    for client, _ in members + others:
+        bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    noisy, _ = members[0]
+    for number in range(10_000):
+        told = bench.room.rename(noisy, str(number))
+        bench.fanout.tell(bench.room, told)
+    assert post_count(bench.fanout) == 100
+    bench.publish(1, 10, "/other")
+    bench.fanout.notify(bench.rooms.open("/other"))
+    spent = bench.fanout.writer.spent
+    turn(bench.fanout)
+    assert bench.fanout.writer.spent - spent <= SHARE_BYTES + 2 * BATCH_BYTES
+    for _, theirs in others:
+        assert len(theirs.recv(100)) == 12
+
+
+@pytest.mark.parametrize("count", [5, 20, 100])
+def test_what_is_for_one_client_alone_takes_turns_with_rooms(bench: Bench, count: int) -> None:
+    """Clients that have answers without end get a share of a turn between them, each in its turn,
+    and the others' messages go out after that share."""
+    greedy = [bench.client(path=f"/{number}") for number in range(count)]
+    clients = [client for client, _ in greedy]
+    for _, theirs in greedy:
+        theirs.setblocking(False)
+    others = [bench.client(path="/other") for _ in range(2)]
+    for client, _ in greedy + others:
+        bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    frame = frames.encode_frame(frames.BINARY, bytes(1000))
+    for client in clients:
+        for _ in range(1000):
+            client.queue(frame)
+        bench.fanout.attend(client)
+        bench.fanout.attend(client)
+    assert post_count(bench.fanout) == count
+    taken = dict.fromkeys(clients, 0)
+    for number in range(20):
+        bench.publish(1, 10, "/other")
+        bench.fanout.notify(bench.rooms.open("/other"))
+        spent = bench.fanout.writer.spent
+        turn(bench.fanout)
+        assert bench.fanout.writer.spent - spent <= SHARE_BYTES + BATCH_BYTES
+        for _, theirs in others:
+            assert len(theirs.recv(100)) == 12
+        for client, theirs in greedy:
+            with contextlib.suppress(BlockingIOError):
+                taken[client] += len(theirs.recv(1 << 20))
+        least, most = min(taken.values()), max(taken.values())
+        assert most - least <= 2 * BATCH_BYTES, number
+
+
+def test_pass_serves_those_behind_up_to_a_share(bench: Bench) -> None:
+    """The others follow in the next pass, before anything new is offered."""
+    members = [bench.client() for _ in range(60)]
+    frame = frames.encode_frame(frames.BINARY, bytes(10))
+    for client, theirs in members:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    for _ in range(20):
+        for client, _ in members:
+            client.queue(frame)
+        bench.publish(1, 10)
+    head = bench.room.head
+    bench.fanout.notify(bench.room)
+    passes = 0
+    while bench.fanout.writer.active or not passes:
+        spent = bench.fanout.writer.spent
+        turn(bench.fanout)
+        passes += 1
+        assert bench.fanout.writer.spent - spent <= 2 * (SHARE_BYTES + BATCH_BYTES)
+        assert bench.room.offered == head
+        if passes == 1:
+            bench.publish(1, 10)
+            bench.fanout.notify(bench.room)
+            turn(bench.fanout)
+            assert bench.room.offered == head
+            break
+    while bench.fanout.writer.active or post_count(bench.fanout) or bench.fanout.writer.unfinished:
+        turn(bench.fanout)
+    for _, theirs in members:
+        assert len(theirs.recv(1 << 20)) == 41 * 12
+    assert not bench.room.behind
+
+
+def test_who_talks_alone_has_nothing_made_of_it(hub: BroadcastHub) -> None:
+    """A JSON event that nobody gets is not made; it is when somebody comes for it."""
+    encodes = fanout_of(hub).writer.encodes
+    with Peer(hub) as peer:
+        for ref in range(50):
+            peer.send(type="send", data="x", ref=ref)
+        for ref in range(50):
+            assert peer.recv()["ref"] == ref
+        assert sleeps(fanout_of(hub))
+        assert encodes[JSON] == 0
+        with Peer(hub, "/r?history=50") as other:
+            assert [other.recv()["data"] for _ in range(50)] == ["x"] * 50
+            assert encodes[JSON] == 50
+            peer.send(type="send", data="y", ref=50)
+            assert other.recv()["data"] == "y"
+
+
+def test_sockets_that_take_more_take_turns(bench: Bench) -> None:
+    """A client that reads in sips wakes the fan-out for each; all of them share a turn."""
+    sippers = [bench.client(path=f"/{number}") for number in range(40)]
+    others = [bench.client(path="/other") for _ in range(2)]
+    for client, _ in sippers + others:
+        bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    for client, _ in sippers:
+        client.queue(frames.encode_frame(frames.BINARY, bytes(4 << 20)))
+        bench.fanout.attend(client)
+    while not all(client.blocked for client, _ in sippers):
+        turn(bench.fanout)
+    for _, theirs in sippers:
+        theirs.recv(4 << 20)
+    bench.publish(1, 10, "/other")
+    bench.fanout.notify(bench.rooms.open("/other"))
+    sends = bench.fanout.writer.sends
+    turn(bench.fanout)
+    # One send of a large frame is more than a share of a client.
+    assert bench.fanout.writer.sends - sends <= 2 + SHARE_BYTES // (2 << 20) + 1
+    for _, theirs in others:
+        assert len(theirs.recv(100)) == 12
 
 
 def test_client_that_takes_all_it_is_offered_is_not_evicted_by_trimming(bench: Bench) -> None:
@@ -482,3 +625,92 @@ def test_appointment_far_away_is_slept_for_in_pieces() -> None:
         assert sleeps(fanout_of(hub))
         hub.broadcast("x")
         assert client.recv_message() == "x"
+
+
+class Clock:
+    """A clock that the test turns, in the place of ``time`` in the modules of the fan-out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        for module in (fanout_module, writer_module):
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def stalled(bench: Bench) -> tuple[Connection, socket.socket]:
+    """Return a client whose socket is full."""
+    client, theirs = bench.client()
+    bench.fanout.activate(client)
+    while post_count(bench.fanout):
+        turn(bench.fanout)
+    while not client.blocked:
+        step(bench)
+    return client, theirs
+
+
+def step(bench: Bench) -> None:
+    """Publish a message, and let it be offered."""
+    bench.publish(1, 1000)
+    bench.fanout.notify(bench.room)
+    turn(bench.fanout)
+
+
+def test_client_is_evicted_at_half_the_ring_once_it_took_nothing_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst that fills half the ring in no time evicts nobody; what it lacks is still held."""
+    clock = Clock(monkeypatch)
+    client, _ = stalled(bench)
+    while bench.room.lag(client.cursor) <= bench.room.ring_bytes * 5 // 8:
+        step(bench)
+    assert client.final is None and client.lagging
+    clock.now += STALL_SECONDS
+    step(bench)
+    assert client.final is not None
+    assert client.cursor >= bench.room.base
+
+
+def test_client_is_evicted_before_its_place_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast that was, and though it has taken something all the time: when it comes back,
+    all that it lacks is there, and a quarter of the ring more."""
+    Clock(monkeypatch)
+    client, theirs = stalled(bench)
+    count = 0
+    while client.final is None:
+        step(bench)
+        count += 1
+        assert count < 1000
+        if count % 50 == 0:
+            theirs.recv(1)
+    room = bench.room
+    assert client.cursor >= room.base
+    kept = sum(len(entry.frame) + ENTRY_BYTES for entry in room.entries(client.cursor, room.head))
+    assert room.ring_bytes * 3 // 4 < kept <= room.ring_bytes * 3 // 4 + 2 * (1004 + ENTRY_BYTES)
+
+
+def test_client_that_catches_up_is_not_behind_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader goes on then, and wakes for it."""
+    Clock(monkeypatch)
+    client, theirs = stalled(bench)
+    while not client.lagging:
+        step(bench)
+    assert room_share(bench, client) > 1 / 16
+    with during(client.wait_caught_up, 60):
+        theirs.setblocking(False)
+        while client.lagging:
+            with contextlib.suppress(BlockingIOError):
+                theirs.recv(1 << 20)
+            turn(bench.fanout)
+    assert not bench.room.behind
+    client.wait_caught_up(60)
+
+
+def room_share(bench: Bench, client: Connection) -> float:
+    """Return how far a client is behind, as a share of the ring."""
+    return bench.room.lag(client.cursor) / bench.room.ring_bytes

@@ -20,6 +20,10 @@ def act(_: Connection) -> None:
     raise AssertionError("the mailbox does nothing itself")
 
 
+def end(_: Connection) -> None:
+    raise AssertionError("the mailbox does nothing itself")
+
+
 # It only keeps them.
 CLIENT, OTHER = object.__new__(Connection), object.__new__(Connection)
 ROOM = object.__new__(Room)
@@ -76,10 +80,21 @@ def test_posts_are_taken_once_and_in_order(mailbox: Mailbox) -> None:
     """A client's end is never done before its beginning."""
     mailbox.post(act, CLIENT)
     mailbox.post_all(act, [OTHER, CLIENT], ROOM)
+    mailbox.post(end, CLIENT)
     posts, counted = mailbox.take_posts()
-    assert posts == [(act, CLIENT), (act, OTHER), (act, CLIENT)]
+    assert list(posts.items()) == [(CLIENT, (act, end)), (OTHER, (act,))]
     assert list(counted) == [ROOM]
-    assert mailbox.take_posts() == ([], {})
+    assert mailbox.take_posts() == ({}, {})
+
+
+def test_client_is_kept_once_however_much_comes(mailbox: Mailbox) -> None:
+    """A client that changes its name 100,000 times leaves as many posts as there are members."""
+    clients = [object.__new__(Connection) for _ in range(100)]
+    for _ in range(1000):
+        mailbox.post_all(act, clients, None)
+        mailbox.post(act, CLIENT)
+    posts, _ = mailbox.take_posts()
+    assert posts == dict.fromkeys([*clients, CLIENT], (act,))
 
 
 def test_post_that_can_wait_wakes_only_who_would_sleep_too_long(mailbox: Mailbox) -> None:
@@ -118,11 +133,11 @@ def test_nothing_is_posted_after_the_end(mailbox: Mailbox) -> None:
     """What was not taken is returned, what comes later is refused."""
     mailbox.post(act, CLIENT)
     assert not mailbox.has_ended
-    assert mailbox.end() == [(act, CLIENT)]
+    assert mailbox.end() == {CLIENT: (act,)}
     assert mailbox.has_ended
     assert not mailbox.post(act, OTHER)
     mailbox.post_all(act, [OTHER], ROOM)
-    assert mailbox.take_posts() == ([], {})
+    assert mailbox.take_posts() == ({}, {})
 
 
 def test_many_wake_ups_fit_and_are_emptied_at_once(mailbox: Mailbox) -> None:

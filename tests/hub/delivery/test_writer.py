@@ -13,7 +13,13 @@ import pytest
 from broadcast_server.hub.delivery import writer
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.delivery.timers import Timers
-from broadcast_server.hub.delivery.writer import MAX_BATCHES, MAX_PIECES, ClientWriter
+from broadcast_server.hub.delivery.writer import (
+    BATCH_BYTES,
+    MAX_BATCHES,
+    MAX_PIECES,
+    SEND_COST_BYTES,
+    ClientWriter,
+)
 from broadcast_server.hub.rooms.encodings import RAW
 from broadcast_server.hub.rooms.entries import Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
@@ -44,22 +50,17 @@ class Case:
         self.room = Room("/r", (0, 0), 64 << 20)
         self.timers = Timers()
         self.selector = selectors.DefaultSelector()
-        self.drained = 0
         self.told: list[list[Connection]] = []
         self.writer = ClientWriter(
             Settings(),
             self.selector,
             self.timers,
-            self._on_drained,
             lambda room, told: self.told.append(told),
             lambda room, size: None,
             lambda room: None,
         )
         self._numbers = itertools.count(1)
         self.sockets: list[socket.socket] = []
-
-    def _on_drained(self) -> None:
-        self.drained += 1
 
     def client(self, *, echo: bool = False) -> tuple[Connection, socket.socket]:
         """Return a client that was handed over, and its peer's socket."""
@@ -123,7 +124,6 @@ def test_client_that_has_everything_is_in_step(case: Case) -> None:
     case.writer.attend(connection)
     assert theirs.recv(10) == b"\x81\x01p"
     assert connection in case.room.in_step[RAW] and connection.plain
-    assert case.drained == 1
 
 
 def test_nobody_gets_in_step_in_the_middle_of_a_pass(case: Case) -> None:
@@ -285,16 +285,49 @@ def test_full_socket_is_watched_only_while_it_is_full(case: Case) -> None:
 
 
 def test_many_tiny_frames_do_not_hold_up_the_others(case: Case) -> None:
-    """Each send counts, whatever its size: one client's turn is over after 256 of them."""
+    """Each send counts, whatever its size: one client's turn is over after 16 of them."""
     connection, theirs = case.client()
     frame = frames.encode_frame(frames.BINARY, b"")
-    for _ in range(1000):
+    expected = b""
+    for number in range(100):
         connection.queue(frame)
+        expected += frame + case.publish((0, b"%d" % number))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BIG)
     case.writer.sends = 0
     assert case.writer.serve(connection)
-    assert case.writer.sends == 256
-    assert case.drain(connection, theirs, 2 * 1000) == frame * 1000
+    assert case.writer.sends == BATCH_BYTES // SEND_COST_BYTES == 16
+    assert case.writer.spent >= BATCH_BYTES
+    assert case.drain(connection, theirs, len(expected)) == expected
+
+
+def test_frames_that_go_out_at_one_place_go_out_together(case: Case) -> None:
+    """1,000 acknowledgements are a few sends, and a Close behind them is the end."""
+    connection, theirs = case.client()
+    frame = frames.encode_frame(frames.BINARY, bytes(100))
+    for _ in range(1000):
+        connection.queue(frame)
+    connection.queue_close(1000, "")
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BIG)
+    case.writer.sends = 0
+    assert not case.writer.serve(connection)
+    assert case.writer.sends <= len(frame) * 1000 // SEND_COST_BYTES + 1 and connection.close_sent
+    expected = frame * 1000 + frames.encode_close(1000, "")
+    assert case.drain(connection, theirs, len(expected)) == expected
+
+
+def test_look_that_finds_a_full_socket_is_no_progress(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write time-out runs from when it last took something."""
+    clock = Clock()
+    monkeypatch.setattr(writer, "time", clock)
+    connection, _ = case.client()
+    case.publish((0, bytes(8 * BIG)))
+    case.writer.attend(connection)
+    assert connection.blocked and connection.blocked_since == clock.now
+    began, clock.now = clock.now, clock.now + 5
+    case.writer.go_on(connection)
+    assert connection.blocked and connection.blocked_since == began
 
 
 def test_socket_that_cannot_be_watched_is_lost_alone(
