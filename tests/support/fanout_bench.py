@@ -32,24 +32,25 @@ class Bench:
         history: int = 0,
         since: tuple[int, int] | None = None,
         form: Form = RAW,
-        path: str = "/r",
+        path: str | None = None,
         **more: Any,
     ) -> tuple[Connection, socket.socket]:
-        """Return a member that is not handed over yet, and its peer's socket."""
+        """Return a member of a room, by default the bench's, that is not handed over yet, and its
+        peer's socket."""
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)
         self.sockets += [ours, theirs]
         number = len(self.sockets)
-        room = self.rooms.open(path)
-        member = Member(f"c{number}", None, path, "x")
+        room = self.room if path is None else self.rooms.open(path)
+        member = Member(f"c{number}", None, room.path, "x")
         connection = Connection(number, member, room, ours, echo=False, form=form)
         room.join(connection, history, since, **more)
         connection.share()
         return connection, theirs
 
-    def publish(self, count: int, size: int, path: str = "/r") -> None:
+    def publish(self, count: int, size: int, path: str | None = None) -> None:
         """Publish messages without a pass of the fan-out."""
-        room = self.rooms.open(path)
+        room = self.room if path is None else self.rooms.open(path)
         for _ in range(count):
             drafts = [Draft(0, frames.encode_frame(frames.BINARY, bytes(size)))]
             assert room.reserve(cost_of(drafts), None, lambda: True)
