@@ -63,8 +63,9 @@ REST_SECONDS = 0.1
 # Twice what socketserver's accept loop waits for between two looks.
 IDLE_SECONDS = 1.0
 
-# A client is evicted when it is more than half a log behind, and a log takes four messages.
-BIG = "x" * 65536
+# A client is evicted when it is more than three quarters of a log behind, at once; a log takes four
+# messages.
+BIG = "x" * (512 * 1024)
 # Of a socket: both ends together have room for less than one message.
 TINY_BUFFER = 4096
 
@@ -243,7 +244,7 @@ def message(stage: Stage) -> Iterator[Action]:
 
 @contextmanager
 def eviction(stage: Stage) -> Iterator[Action]:
-    """The first message fills the client's socket, the second one waits in the log."""
+    """The first message fills the client's socket, the others wait in the log."""
 
     def publish() -> None:
         stage.recorder.unseen(lambda: stage.hub.broadcast(BIG, "/eviction"))
@@ -253,8 +254,8 @@ def eviction(stage: Stage) -> Iterator[Action]:
         stage.await_left()
 
     with stage.join("/eviction"):
-        publish()
-        publish()
+        for _ in range(3):
+            publish()
         yield act
 
 
