@@ -129,7 +129,8 @@ class Pair:
                 next_due += INTERVAL_SECONDS
             if now >= until and not due:
                 break
-            wait = (next_due if next_due < until else give_up) - now
+            later = give_up if due else until  # all may be here before the time is over
+            wait = (next_due if next_due < until else later) - now
             if not self._poll.poll(max(0.0, wait * 1000)):
                 continue
             try:
