@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -580,6 +581,41 @@ def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
         assert [client.dropped for client in clients] == [True] * 2 + [False] * 6
         assert all(room.drop_forms(room.head) for room in bench.rooms.all()[3:])
     assert caplog.text.count("the memory of all logs is needed") == 2
+
+
+def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of them again for each that is cut off: the fan-out would stand still for that."""
+    bench = Bench(max_message_bytes=200_000, room_log_bytes=800_000, total_log_bytes=1_700_000)
+    looks: list[None] = []
+    poll = select.poll
+
+    def look() -> select.poll:
+        looks.append(None)
+        return poll()
+
+    monkeypatch.setattr(fanout_module.select, "poll", look)
+    with contextlib.closing(bench):
+        clients = []
+        for number in range(3):
+            bench.room = bench.rooms.open(f"/{number}")
+            for _ in range(10):
+                client, _ = bench.client(form=JSON)
+                activate(bench.fanout, client)
+                clients.append(client)
+            drafts = [Draft(0, encode("\x01" * 100_000))]
+            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+            bench.room.append(drafts, 2, number + 1)
+            if number == 2:
+                assert not looks
+                for waiting in clients[:20]:
+                    waiting.blocked_since -= 2 * HOLDER_SECONDS
+            while not all(client.blocked for client in bench.room.behind) or not client.rest:
+                make_pass(bench.fanout, bench.room)
+        assert len(looks) == 1
+        # No more than it takes: all of one room, and none who was blocked only now.
+        gone = [client.dropped for client in clients]
+        assert 10 <= sum(gone) < 20 and True in (all(gone[:10]), all(gone[10:20]))
+        assert not any(gone[20:]) and total_cost(bench.fanout) == held_bytes(bench)
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
