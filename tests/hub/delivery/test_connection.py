@@ -176,3 +176,12 @@ def test_who_waits_for_a_place_wakes_when_nothing_waits(pair: Pair) -> None:
         with during(connection.wait_drained, 60):
             assert wait_until(lambda: bool(connection.drained))
             done()
+
+
+def test_joined_frames_end_with_a_close(pair: Pair) -> None:
+    """Whatever waits behind it: the connection ends there."""
+    connection, _ = pair
+    with connection.lock:
+        connection.personal = deque([(0, b"x", False), (0, b"close", True), (0, b"y", False)])
+    connection.take_personal(1000)
+    assert (connection.rest, connection.rest_is_close) == (b"xclose", True)

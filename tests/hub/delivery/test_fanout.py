@@ -449,6 +449,25 @@ def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: s
     stream.close()
 
 
+@pytest.mark.parametrize("form", [JSON, SSE_JSON])
+def test_nothing_follows_a_close_that_came_while_a_client_joined(bench: Bench, form: Form) -> None:
+    """Not that the log was trimmed meanwhile either: its connection ends with the Close."""
+    bench.fill(10_000)
+    room = bench.room
+    client, theirs = bench.client(since=room.id_before(room.base), form=form)
+    assert client.queue_close(4000, "go")
+    head = room.head
+    while room.base <= head:
+        bench.publish(1, 10_000)
+        make_pass(bench.fanout, room)
+    activate(bench.fanout, client)
+    assert client.close_sent
+    with theirs.makefile("rb") as stream:
+        told = stream.read()
+    assert b'"reason":"trimmed"' in told
+    assert told.endswith(b"go") if form is JSON else told.rpartition(b"retry: ")[2].strip()
+
+
 def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     """The log goes at once; a client that has not been sent everything is told where it was."""
     client, _ = bench.client()
