@@ -146,9 +146,11 @@ class Connection(Subscriber):
             if self.drained is None:
                 self.drained = Bells()
             drained = self.drained
-            if not has_to():
-                return
+            # First: who catches up says so and rings without the lock.
             bell = drained.get()
+            if not has_to():
+                drained.forget(bell)
+                return
         drained.wait(bell, seconds)
 
     def has_work(self) -> bool:
