@@ -497,8 +497,12 @@ class FanOut:
         return needed
 
     def _begun_from(self, room: Room[Connection]) -> int:
-        """Return the first position of a message that a client has got only a part of."""
-        begun = [client.cursor - 1 for client in room.behind if client.rest is not None]
+        """Return the first position of a message in the log that a client has got only a part of.
+        One that has gone from there keeps nothing else: who is evicted may take long to go."""
+        base = room.base
+        begun = [
+            one.cursor - 1 for one in room.behind if one.rest is not None and one.cursor > base
+        ]
         return min(begun, default=room.offered)
 
     def _shorten_one(self, room: Room[Connection]) -> bool:

@@ -574,6 +574,29 @@ def test_form_that_is_sent_in_part_is_not_made_again(bench: Bench) -> None:
     assert entry.json is not None and client.rest.obj is entry.json
 
 
+def test_form_that_has_gone_from_the_log_keeps_no_others(bench: Bench) -> None:
+    """Who was evicted in the middle of a message may take long to go. Of what came later nothing
+    is needed for it: others must not give their messages instead."""
+    client, _ = bench.client(form=JSON)
+    activate(bench.fanout, client)
+    while not client.blocked:
+        bench.publish(1, 30_000)
+        make_pass(bench.fanout, bench.room)
+    reader, theirs = bench.client(form=JSON)
+    activate(bench.fanout, reader)
+    theirs.setblocking(False)
+    while bench.room.base < client.cursor:
+        bench.publish(1, 10_000)
+        make_pass(bench.fanout, bench.room)
+        with contextlib.suppress(BlockingIOError):
+            while theirs.recv(1 << 20):
+                pass
+    assert client.final is not None and client.rest is not None and not reader.blocked
+    assert bench.room.forms_bytes
+    assert needed_from(bench.fanout, bench.room) == bench.room.offered
+    assert drop_forms(bench.fanout) and not bench.room.forms_bytes
+
+
 def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
