@@ -13,7 +13,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from .. import rules
@@ -141,13 +141,12 @@ def count(number: int) -> bytes:
     return encode({"type": "count", "count": number})
 
 
-def members(found: Iterable[Member], ref: Ref = None) -> bytes:
+def members(found: Sequence[Member], ref: Ref = None) -> bytes:
     """Return the list of members."""
-    listed = [identity(member) for member in found]
     event: dict[str, Any] = {
         "type": "members",
-        "members": listed[:MAX_LISTED],
-        "count": len(listed),
+        "members": [identity(member) for member in found[:MAX_LISTED]],
+        "count": len(found),
     }
     if ref is not None:
         event["ref"] = ref

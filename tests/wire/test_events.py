@@ -102,6 +102,20 @@ def test_every_other_event_is_as_the_schema_says() -> None:
     assert checked(events.error("bad_json", "why"))["ref"] is None
 
 
+def test_list_costs_no_more_than_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: whoever asks for it pays for a thousand."""
+    shown: list[Member] = []
+    identity = events.identity
+
+    def show(member: Member) -> dict[str, str | None]:
+        shown.append(member)
+        return identity(member)
+
+    monkeypatch.setattr(events, "identity", show)
+    assert checked(events.members([ANN] * 10_000))["count"] == 10_000
+    assert len(shown) == events.MAX_LISTED
+
+
 @pytest.mark.parametrize(
     ("frame", "command"),
     [

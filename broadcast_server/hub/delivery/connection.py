@@ -146,9 +146,11 @@ class Connection(Subscriber):
             if self.drained is None:
                 self.drained = Bells()
             drained = self.drained
-            if not has_to():
-                return
+            # First: who catches up says so and rings without the lock.
             bell = drained.get()
+            if not has_to():
+                drained.forget(bell)
+                return
         drained.wait(bell, seconds)
 
     def has_work(self) -> bool:
@@ -196,7 +198,9 @@ class Connection(Subscriber):
         with self.lock:
             if self.personal is None:
                 self.personal = deque()
-            place = bool(self.personal and self.personal[0][0] <= self.cursor)
+            # Nothing follows a Close, which may have come before the hand-over.
+            stamp, _, is_close = self.personal[0] if self.personal else (0, b"", True)
+            place = not is_close and stamp <= self.cursor
             self.personal.insert(place, (self.cursor, frame, False))
             self.personal_bytes += cost_of_frame(frame)
             self.plain = False
@@ -216,7 +220,8 @@ class Connection(Subscriber):
 
     def take_personal(self, limit_bytes: int = 0) -> None:
         """Make the next personal frame the frame in progress, joined with those behind it that go
-        out at the same place, up to about that many bytes: one send is enough for them."""
+        out at the same place, up to about that many bytes, a Close being the last: one send is
+        enough for them."""
         taken: list[bytes] = []
         size = 0
         with self.lock:
@@ -226,7 +231,9 @@ class Connection(Subscriber):
                 self.personal_bytes -= cost_of_frame(frame)
                 taken.append(frame)
                 size += len(frame)
-                if size >= limit_bytes or not self.personal or self.personal[0][0] > self.cursor:
+                if self.rest_is_close or size >= limit_bytes:
+                    break
+                if not self.personal or self.personal[0][0] > self.cursor:
                     break
             empty = not self.personal
         if empty and self.drained is not None:

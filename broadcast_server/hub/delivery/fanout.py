@@ -20,7 +20,7 @@ import selectors
 import threading
 import time
 from bisect import bisect_left
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 
 from ...messages import format_id
 from ...records import get_logger
@@ -419,7 +419,7 @@ class FanOut:
         """Let things go until all logs are within their total, as far as that is possible now."""
         while self._total_cost > self._settings.total_log_bytes:
             # What can be made again goes first.
-            if not (self._drop_forms() or self._cut_off_holder() or self._give()):
+            if not (self._drop_forms() or self._cut_off_holders() or self._give()):
                 break
 
     def _make_place(self, room: Room[Connection], size: int) -> None:
@@ -449,11 +449,12 @@ class FanOut:
                 return True
         return False
 
-    def _cut_off_holder(self) -> bool:
-        """Cut off the client that takes nothing for longest and whose unfinished message keeps a
-        form in memory, if much of the memory of all logs is kept so; return whether there was
-        one."""
-        if self._forms_bytes() <= self._settings.total_log_bytes // HOLDERS_SHARE:
+    def _cut_off_holders(self) -> bool:
+        """Cut off clients that take nothing and whose unfinished messages keep forms in memory, who
+        takes nothing for longest first, as long as much of the memory of all logs is kept so;
+        return whether there was one."""
+        limit = self._settings.total_log_bytes
+        if self._forms_bytes() <= limit // HOLDERS_SHARE:
             return False
         before = time.monotonic() - HOLDER_SECONDS
         holders = [
@@ -469,10 +470,19 @@ class FanOut:
             poll.register(connection.sock, select.POLLOUT)
         waiting = {number for number, _ in poll.poll(0)}
         holders = [holder for holder in holders if holder.sock.fileno() not in waiting]
-        if not holders:
-            return False
-        self.writer.cut_off(min(holders, key=lambda connection: connection.blocked_since))
-        return True
+        holders.sort(key=lambda connection: connection.blocked_since)
+        # Thousands may hold one message: only the last of them to go lets go of it.
+        left = Counter((holder.room, holder.cursor) for holder in holders)
+        for holder in holders:
+            room, place = holder.room, (holder.room, holder.cursor)
+            self.writer.cut_off(holder)
+            left[place] -= 1
+            if left[place] or not room.drop_forms(self._needed_from(room)):
+                continue
+            self._count(room)
+            if self._total_cost <= limit or self._forms_bytes() <= limit // HOLDERS_SHARE:
+                break
+        return bool(holders)
 
     def _forms_bytes(self) -> int:
         return sum([room.forms_bytes for room in self._formed])
@@ -487,8 +497,12 @@ class FanOut:
         return needed
 
     def _begun_from(self, room: Room[Connection]) -> int:
-        """Return the first position of a message that a client has got only a part of."""
-        begun = [client.cursor - 1 for client in room.behind if client.rest is not None]
+        """Return the first position of a message in the log that a client has got only a part of.
+        One that has gone from there keeps nothing else: who is evicted may take long to go."""
+        base = room.base
+        begun = [
+            one.cursor - 1 for one in room.behind if one.rest is not None and one.cursor > base
+        ]
         return min(begun, default=room.offered)
 
     def _shorten_one(self, room: Room[Connection]) -> bool:

@@ -243,16 +243,16 @@ class ClientWriter:
             if len(self._batches) >= MAX_BATCHES:
                 self._batches.clear()
             entries = room.entries(start, stop)
-            made = form is not RAW and self._make(room, entries, form)
+            made = form is not RAW and self._make(room, start, entries, form)
             batch = self._batches[key] = LogBatch(start, entries, form)
             self.joins += batch.count > 1
             if made:
                 self._on_made(room)
         return batch
 
-    def _make(self, room: Room[Connection], entries: list[Entry], form: Form) -> bool:
-        """See to it that entries have a form: each is made once, whoever needs it later, as long
-        as there is memory for it. Return whether any was made."""
+    def _make(self, room: Room[Connection], start: int, entries: list[Entry], form: Form) -> bool:
+        """See to it that entries from a position on have a form: each is made once, whoever needs
+        it later, as long as there is memory for it. Return whether any was made."""
         slot, make = form.slot, form.make
         missing = [entry for entry in entries if getattr(entry, slot) is None]
         if not missing:
@@ -268,7 +268,7 @@ class ClientWriter:
                 made += 1
                 size += len(data)
         self.encodes[form] += made
-        room.forms_bytes += size
+        room.add_forms(start, size)
         if made and self.accounting is not room:
             # Who joins where nothing is said may make the log grow: a pass counts and trims it.
             self.active[room] = None

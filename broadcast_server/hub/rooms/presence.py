@@ -25,6 +25,8 @@ MAX_NAMED = 100
 # So many events tell of single changes within so many seconds: one for each member who is told.
 MAX_TOLD = 10_000
 TOLD_SECONDS = 1.0
+# So often a list that was asked for is made without the lock: a long one takes a millisecond.
+LIST_TRIES = 3
 
 
 class Roster(Generic[S]):
@@ -105,17 +107,22 @@ class Roster(Generic[S]):
             return self._queue_to_watchers_locked(self._everybody_locked())
 
     def answer_who(self, subscriber: S, ref: events.Ref, limit_bytes: int) -> bool | None:
-        """Queue the list of members for a client, as ``Subscriber.queue`` does; also False if
-        somebody came or went meanwhile: who was told of that must not get an older list after it.
+        """Queue the list of members for a client, as ``Subscriber.queue`` does.
+
+        Who was told that somebody has come or gone must not get an older list after it. So the list
+        is made anew if that happens meanwhile, and under the lock where it always does.
         """
+        for _ in range(LIST_TRIES):
+            with self.lock:
+                members = [member.member for member in self.members.values()]
+                changes = self._changes
+            frame = JSON.event(events.members(members, ref))
+            with self.lock:
+                if changes == self._changes:
+                    return subscriber.queue_locked(frame, limit_bytes)
         with self.lock:
             members = [member.member for member in self.members.values()]
-            changes = self._changes
-        frame = JSON.event(events.members(members, ref))
-        with self.lock:
-            if changes != self._changes:
-                return False
-            return subscriber.queue_locked(frame, limit_bytes)
+            return subscriber.queue_locked(JSON.event(events.members(members, ref)), limit_bytes)
 
     def _everybody_locked(self) -> bytes:
         """Return the event that stands for all that was not told."""

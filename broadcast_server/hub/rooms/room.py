@@ -91,6 +91,7 @@ class Room(Roster[S]):
         self.counted_for = maker
         # Of the entries that are held, beside their frames; others read it for their sizes.
         self.forms_bytes = 0
+        self._formless = 0  # no entry before this position has any form but its frame
         self.due = float("inf")  # its place in the fan-out's timers
         self.counted_at = 0.0  # when the last `count` went out
 
@@ -399,14 +400,23 @@ class Room(Roster[S]):
             base += 1
         return base
 
+    def add_forms(self, start: int, size: int) -> None:
+        """Count forms that were made of entries from a position on, in bytes."""
+        self.forms_bytes += size
+        self._formless = min(self._formless, start)
+
     def drop_forms(self, before: int) -> bool:
         """Drop the forms of all entries before a position; return whether there were any. Who
         needs one later has it made again."""
         held = self.forms_bytes
-        if held:
-            for entry in self._entries[: max(0, before - self._base)]:
+        # What was looked through is not again: where memory is short, this is called for each
+        # message in any room, and a log may have thousands of entries.
+        start = max(self._formless, self._base)
+        if held and before > start:
+            for entry in self._entries[start - self._base : before - self._base]:
                 self.forms_bytes -= entry.forms_bytes()
                 entry.drop_forms()
+            self._formless = before
         return self.forms_bytes < held
 
     def trim(self, base: int) -> None:

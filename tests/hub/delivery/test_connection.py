@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ from broadcast_server.hub.delivery.connection import MAX_WAITING_PONGS, Connecti
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.rooms.subscriber import MAX_PRESENCE_BYTES
+from broadcast_server.hub.rooms.waiters import Bells
 from broadcast_server.messages import Member
 from broadcast_server.wire import frames
 
@@ -176,3 +179,35 @@ def test_who_waits_for_a_place_wakes_when_nothing_waits(pair: Pair) -> None:
         with during(connection.wait_drained, 60):
             assert wait_until(lambda: bool(connection.drained))
             done()
+
+
+def test_who_catches_up_while_somebody_begins_to_wait_wakes_it(pair: Pair) -> None:
+    """Whenever that comes: it is said without the lock."""
+    connection, _ = pair
+    connection.lagging = True
+    connection.drained = CaughtUpMeanwhile(connection)
+    began = time.monotonic()
+    connection.wait_caught_up(60)
+    assert not connection.lagging and time.monotonic() - began < 30
+
+
+class CaughtUpMeanwhile(Bells):
+    """Bells of a client that has caught up when one of them is asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def get(self) -> queue.SimpleQueue[None]:
+        """Return a bell."""
+        self._connection.caught_up()
+        return super().get()
+
+
+def test_joined_frames_end_with_a_close(pair: Pair) -> None:
+    """Whatever waits behind it: the connection ends there."""
+    connection, _ = pair
+    with connection.lock:
+        connection.personal = deque([(0, b"x", False), (0, b"close", True), (0, b"y", False)])
+    connection.take_personal(1000)
+    assert (connection.rest, connection.rest_is_close) == (b"xclose", True)

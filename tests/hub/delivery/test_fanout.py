@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -448,6 +449,25 @@ def test_trimming_while_a_client_joins_is_a_gap(bench: Bench, form: Form, gap: s
     stream.close()
 
 
+@pytest.mark.parametrize("form", [JSON, SSE_JSON])
+def test_nothing_follows_a_close_that_came_while_a_client_joined(bench: Bench, form: Form) -> None:
+    """Not that the log was trimmed meanwhile either: its connection ends with the Close."""
+    bench.fill(10_000)
+    room = bench.room
+    client, theirs = bench.client(since=room.id_before(room.base), form=form)
+    assert client.queue_close(4000, "go")
+    head = room.head
+    while room.base <= head:
+        bench.publish(1, 10_000)
+        make_pass(bench.fanout, room)
+    activate(bench.fanout, client)
+    assert client.close_sent
+    with theirs.makefile("rb") as stream:
+        told = stream.read()
+    assert b'"reason":"trimmed"' in told
+    assert told.endswith(b"go") if form is JSON else told.rpartition(b"retry: ")[2].strip()
+
+
 def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
     """The log goes at once; a client that has not been sent everything is told where it was."""
     client, _ = bench.client()
@@ -554,6 +574,29 @@ def test_form_that_is_sent_in_part_is_not_made_again(bench: Bench) -> None:
     assert entry.json is not None and client.rest.obj is entry.json
 
 
+def test_form_that_has_gone_from_the_log_keeps_no_others(bench: Bench) -> None:
+    """Who was evicted in the middle of a message may take long to go. Of what came later nothing
+    is needed for it: others must not give their messages instead."""
+    client, _ = bench.client(form=JSON)
+    activate(bench.fanout, client)
+    while not client.blocked:
+        bench.publish(1, 30_000)
+        make_pass(bench.fanout, bench.room)
+    reader, theirs = bench.client(form=JSON)
+    activate(bench.fanout, reader)
+    theirs.setblocking(False)
+    while bench.room.base < client.cursor:
+        bench.publish(1, 10_000)
+        make_pass(bench.fanout, bench.room)
+        with contextlib.suppress(BlockingIOError):
+            while theirs.recv(1 << 20):
+                pass
+    assert client.final is not None and client.rest is not None and not reader.blocked
+    assert bench.room.forms_bytes
+    assert needed_from(bench.fanout, bench.room) == bench.room.offered
+    assert drop_forms(bench.fanout) and not bench.room.forms_bytes
+
+
 def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -580,6 +623,41 @@ def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
         assert [client.dropped for client in clients] == [True] * 2 + [False] * 6
         assert all(room.drop_forms(room.head) for room in bench.rooms.all()[3:])
     assert caplog.text.count("the memory of all logs is needed") == 2
+
+
+def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of them again for each that is cut off: the fan-out would stand still for that."""
+    bench = Bench(max_message_bytes=200_000, room_log_bytes=800_000, total_log_bytes=1_700_000)
+    looks: list[None] = []
+    poll = select.poll
+
+    def look() -> select.poll:
+        looks.append(None)
+        return poll()
+
+    monkeypatch.setattr(fanout_module.select, "poll", look)
+    with contextlib.closing(bench):
+        clients = []
+        for number in range(3):
+            bench.room = bench.rooms.open(f"/{number}")
+            for _ in range(10):
+                client, _ = bench.client(form=JSON)
+                activate(bench.fanout, client)
+                clients.append(client)
+            drafts = [Draft(0, encode("\x01" * 100_000))]
+            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+            bench.room.append(drafts, 2, number + 1)
+            if number == 2:
+                assert not looks
+                for waiting in clients[:20]:
+                    waiting.blocked_since -= 2 * HOLDER_SECONDS
+            while not all(client.blocked for client in bench.room.behind) or not client.rest:
+                make_pass(bench.fanout, bench.room)
+        assert len(looks) == 1
+        # No more than it takes: all of one room, and none who was blocked only now.
+        gone = [client.dropped for client in clients]
+        assert 10 <= sum(gone) < 20 and True in (all(gone[:10]), all(gone[10:20]))
+        assert not any(gone[20:]) and total_cost(bench.fanout) == held_bytes(bench)
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from broadcast_server.hub.rooms import presence
 from broadcast_server.hub.rooms.encodings import JSON, RAW
-from broadcast_server.hub.rooms.presence import MAX_NAMED
+from broadcast_server.hub.rooms.presence import LIST_TRIES, MAX_NAMED
 from broadcast_server.hub.rooms.room import Room
 from broadcast_server.hub.rooms.subscriber import Subscriber
 from broadcast_server.messages import Member
-from broadcast_server.wire import frames
+from broadcast_server.wire import events, frames
 
 
 class Clock:
@@ -116,3 +117,27 @@ def test_client_that_was_left_out_in_a_crowd_is_told_the_number(clock: Clock) ->
     first.missed = True
     room.tell_members(first)
     assert events_of(first) == [{"type": "count", "count": MAX_NAMED + 1}]
+
+
+def test_list_that_was_asked_for_comes_where_changes_never_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its reader would make it again and again otherwise, and use the processor up for that."""
+    room: Room[Subscriber] = Room("/r", (0, 0), 1 << 20)
+    client = join(room, 1)
+    made = 0
+
+    def members(found: Sequence[Member], ref: events.Ref = None) -> bytes:
+        nonlocal made
+        made += 1
+        if not room.lock.locked():
+            join(room, 1 + made, RAW)
+        return events_members(found, ref)
+
+    events_members = events.members
+    monkeypatch.setattr(events, "members", members)
+    events_of(client)
+    assert room.answer_who(client, 7, 1 << 20)
+    *joins, answer = events_of(client)
+    assert [event["type"] for event in joins] == ["join"] * LIST_TRIES
+    assert (answer["ref"], answer["count"], made) == (7, 1 + LIST_TRIES, LIST_TRIES + 1)

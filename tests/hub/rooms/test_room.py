@@ -8,7 +8,7 @@ import time
 import pytest
 
 from broadcast_server.errors import HubBusy
-from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of
+from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, Entry, cost_of
 from broadcast_server.hub.rooms.room import Reservation, Room
 
 from ...support.inside import reserved_bytes
@@ -267,6 +267,38 @@ def test_forms_are_dropped_and_counted() -> None:
     assert r.cost == cost + 7 and [e.json for e in r.entries(0, 4)] == [None] * 3 + [b"12345"]
     assert not r.drop_forms(3) and not r.drop_forms(-1)
     assert r.drop_forms(4) and r.cost == cost and not r.drop_forms(4)
+
+
+def test_forms_are_looked_for_where_some_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not through the whole log again for each message: that is as long as strangers like."""
+    r = room(1 << 30)
+    publish(r, drafts(1000), 10)
+    looks: list[Entry] = []
+    forms_bytes = Entry.forms_bytes
+
+    def look(entry: Entry) -> int:
+        looks.append(entry)
+        return forms_bytes(entry)
+
+    def make(position: int) -> None:
+        (entry,) = r.entries(position, position + 1)
+        entry.json = b"12345"
+        r.add_forms(position, 5)
+
+    monkeypatch.setattr(Entry, "forms_bytes", look)
+    make(999)
+    assert not r.drop_forms(999) and r.forms_bytes == 5
+    looks.clear()
+    assert not r.drop_forms(999)
+    assert r.drop_forms(1000) and r.forms_bytes == 0
+    assert len(looks) == 1
+    # Who reads from far back has some made there again.
+    make(3)
+    r.mark_offered(1000)
+    r.trim(2)
+    make(500)
+    assert r.drop_forms(1000) and r.forms_bytes == 0
+    assert all(entry.json is None for entry in r.entries(2, 1000))
 
 
 def test_lag_counts_what_was_offered_and_not_taken() -> None:
