@@ -306,7 +306,7 @@ def test_lines_wait_until_somebody_reads_the_output() -> None:
 import sys, time
 from broadcast_server.cli import main
 from broadcast_server.cli.commands import pipe
-pipe.SILENCE_SECONDS = 0.2
+pipe.SILENCE_SECONDS = 2.0
 def pause(seconds, sleep=time.sleep):
     print("pause", seconds, file=sys.stderr, flush=True)
     sleep(seconds)
