@@ -63,7 +63,7 @@ REST_SECONDS = 0.1
 # Twice what socketserver's accept loop waits for between two looks.
 IDLE_SECONDS = 1.0
 
-# A client is evicted when it is more than three quarters of a log behind, at once; a log takes four
+# A client is evicted when it is more than five eighths of a log behind, at once; a log takes four
 # messages.
 BIG = "x" * (512 * 1024)
 # Of a socket: both ends together have room for less than one message.

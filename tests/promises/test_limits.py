@@ -314,7 +314,7 @@ def test_rooms_without_end_cost_only_who_makes_them(caplog: pytest.LogCaptureFix
         for number in range(100):
             # From all over its network.
             assert post(hub, f"/junk-{number}", b"x", f"2001:db8:0:1::{number:x}") == 200
-            # A room is in use until its message was offered to all, which takes a busy hub a moment.
+            # A room is in use until its message was offered, which takes a busy hub a moment.
             assert sleeps(fanout_of(hub))
         assert hub.stats()["rooms"] == 1 + 3 + 5
         assert [hub.history(f"/junk-{n}") != [] for n in range(94, 100)] == [False] + [True] * 5

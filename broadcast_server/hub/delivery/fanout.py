@@ -379,7 +379,7 @@ class FanOut:
 
         At full speed half the ring goes by within a fraction of a second, and whoever has only
         waited for the processor is not slow: from there on a client must have taken nothing for
-        a while. At three quarters, counted from the newest message, its place is about to go. And
+        a while. At five eighths, counted from the newest message, its place is about to go. And
         a client that is behind is not read from for a while: it is what it sends itself that it
         cannot take.
         """

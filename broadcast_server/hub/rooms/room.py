@@ -375,13 +375,14 @@ class Room(Roster[S]):
         return lag
 
     def is_nearly_lost(self, cursor: int) -> bool:
-        """Return whether only a quarter of the log's size is left before what a client at
-        ``cursor`` lacks: as much as publishers may add before the fan-out looks again."""
+        """Return whether what a client at ``cursor`` lacks is about to go: publishers may add a
+        quarter of the log's size before the fan-out looks again, and trimming takes a sixteenth
+        more than it must. A sixteenth is left for what comes while the client is told."""
         beyond = self._cost_before(self.head) - self._cost_before(max(cursor, self._base))
         frames_only = self.cost - self.forms_bytes
         if self.forms_bytes and frames_only:
             beyond = beyond * self.cost // frames_only
-        return beyond > self.ring_bytes * 3 // 4
+        return beyond > self.ring_bytes * 5 // 8
 
     def trim_target(self, limit_bytes: int, *, keep_newest: bool = True) -> int:
         """Return what ``base`` would be with at most that many bytes held: never past what was
