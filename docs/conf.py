@@ -118,7 +118,7 @@ def copy_first_page(app: Any, failure: Exception | None) -> None:
 def setup(app: Any) -> None:
     """Sphinx calls this."""
     # What Pygments does not know: CONTRIBUTING.md, which a test reads, and lines for cron.
-    for language in ("layers", "crontab"):
+    for language in ("directions", "tree", "crontab"):
         app.add_lexer(language, TextLexer)
     app.connect("source-read", add_navigation)
     app.connect("doctree-resolved", break_names_well)
