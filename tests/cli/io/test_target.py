@@ -161,7 +161,9 @@ def test_trust_is_for_tls_only(
 ) -> None:
     """Whoever asks for it elsewhere would feel safe; who gives it up is warned."""
     logger = logging.getLogger("broadcast_server.client")
-    request.addfinalizer(logger.filters.clear)  # a command ends after that
+    before = list(logger.filters)
+    # A command ends after that.
+    request.addfinalizer(lambda: logger.filters.__setitem__(slice(None), before))
     assert find("wss://h/", ca_file="f").trust == {"ca_file": "f"}
     with pytest.raises(UsageError, match="--ca-file is for addresses that begin with wss://"):
         find("ws://h/", ca_file="f")
