@@ -167,21 +167,21 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     self.keep_alive = False
                     return
             if isinstance(answer, Refusal):
-                if answer.reason:
-                    self.core.count_refusal(answer.reason)
                 level = logging.INFO if answer.reason else logging.DEBUG
                 logger.log(level, "%s refused: %s", self.address, answer.text)
+                if answer.reason:
+                    self.core.count_refusal(answer.reason)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
             if self.server.await_next(self) and self.keep_alive and http.has_more():
                 # It has had its answer. One after the other to whoever asks without a pause would
                 # make others wait for a place, and for the interpreter.
                 http.rest(YIELD_SECONDS)
         except OSError as error:
+            logger.debug("%s lost before it joined: %s", self.address, error)
             if isinstance(error, ssl.SSLError):
                 self.core.count_refusal("tls")
             if isinstance(error, MadeWay):
                 self.server.made_way(self.request)
-            logger.debug("%s lost before it joined: %s", self.address, error)
             self.keep_alive = False
 
     def read_next_message(self) -> None:

@@ -403,11 +403,12 @@ class Reader:
         """Wait until there is no debt. Bursts of a second pass."""
         if not wait:
             return
-        self.core.count_refusal("rate" if flow is self._flow else "control_rate")
         if flow not in self._slowed:
             self._slowed = (*self._slowed, flow)
             what = "messages" if flow is self._flow else "control frames and small fragments"
             logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
+        # After the log: who has seen the count finds the line.
+        self.core.count_refusal("rate" if flow is self._flow else "control_rate")
         while wait and not client.ended:
             time.sleep(min(wait, WAIT_SECONDS))
             wait = flow.left()

@@ -247,11 +247,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
     def _note_crowd(self) -> None:
         """Count a connection that was cut off or refused; tell of them in the log, but not so often
         that whoever opens connections without end would fill that as well."""
-        self.core.count_refusal("handshake_slots")
         with self._registry_lock:
             count = self._crowd.add()
         if count:
             logger.warning("too many handshakes: %d connections were cut off to make room", count)
+        self.core.count_refusal("handshake_slots")
 
     def process_request(self, request: Wire, client_address: Any) -> None:
         """Start a client's thread; if there is none to be had, the connection is closed."""
