@@ -88,7 +88,6 @@ class Reader:
         "_discarded",
         "_errors",
         "_flow",
-        "_heard",
         "_may_publish",
         "_may_rename",
         "_owed",
@@ -113,20 +112,16 @@ class Reader:
         self._owner = owner
         self._client = client
         self._session = session
-        settings = core.settings
-        limit = settings.max_message_bytes
-        if client.form is JSON:
-            # Of a text every byte may need six in JSON.
-            limit = 6 * limit + events.MAX_BESIDE_BYTES
-        self._decoder = FrameDecoder(limit, settings.max_fragments)
+        # The next three are made when first needed: the stack of a thread that only waits stays a
+        # page smaller.
+        self._decoder: FrameDecoder | None = None
+        self._flow: Flow | None = None
+        self._control_flow: Flow | None = None
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
         self._renew_at = NEVER if session is None else time.monotonic() + RENEW_SECONDS
         self._sender = sender
-        self._flow = core.rates.flow(sender)
-        self._control_flow: Flow | None = None  # made when first needed
-        self._heard = False  # it has sent something
         self._owed = 0.0  # what it has sent and not paid for yet, in messages
         self._slowed: tuple[Flow, ...] = ()  # what it was slowed down for already
         self._discarded = 0
@@ -142,29 +137,41 @@ class Reader:
         # Of a silent client the pongs come by here.
         if client.quiet_since >= self._renew_at:
             self._renew_session(client)
-        if not self._heard:
-            self._heard = True
-            self._wait_for_rate(client, self._flow, self._flow.left())
-        batch = Intake(client)
-        decoder = self._decoder
         is_json = client.form is JSON
+        decoder = self._decoder
+        if decoder is None:
+            limit = self.core.settings.max_message_bytes
+            if is_json:
+                # Of a text every byte may need six in JSON.
+                limit = 6 * limit + events.MAX_BESIDE_BYTES
+            self._decoder = decoder = FrameDecoder(limit, self.core.settings.max_fragments)
+            self._flow = flow = self.core.rates.flow(self._sender)
+            self._wait_for_rate(client, flow, flow.left())
+        batch = Intake(client)
         filtered = self.core.filter is not None or not self._may_publish
         unit = PARSED_BYTES if is_json else COPIED_BYTES
+        owed = 0.0
         for opcode, payload in decoder.feed(data):
             if opcode <= frames.BINARY:
-                self._owed += 1.0
+                owed += 1.0
                 if len(payload) >= unit:
-                    self._owed += self.core.rates.bytes_cost(len(payload), unit)
+                    owed += self.core.rates.bytes_cost(len(payload), unit)
                 if is_json:
+                    self._owed += owed
+                    owed = 0.0
                     batch = self._take_event(client, opcode, payload, batch)
                 elif filtered:
                     self._take_filtered(client, opcode, payload, batch)
                 else:
                     batch.add(frames.encode_frame(opcode, payload))
                 if batch.cost >= BATCH_BYTES:
+                    self._owed += owed
+                    owed = 0.0
                     batch = self._publish(client, batch)
                 continue
             # What came before a control frame is in the log before it is answered.
+            self._owed += owed
+            owed = 0.0
             batch = self._publish(client, batch)
             if opcode != frames.CLOSE:
                 self._pay_for_control(client, 1)
@@ -174,6 +181,7 @@ class Reader:
             elif opcode == frames.CLOSE:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
+        self._owed += owed
         self._publish(client, batch)
         self._pay(client)
         if decoder.crumbs:
@@ -362,15 +370,16 @@ class Reader:
 
     def end(self) -> None:
         """Leave what is not paid to others of the same sender."""
-        self._flow.take(self._owed)
-        self._flow.end()
+        if self._flow is not None:
+            self._flow.take(self._owed)
+            self._flow.end()
         if self._control_flow is not None:
             self._control_flow.end()
 
     def _pay(self, client: Connection) -> None:
         """Pay for what was taken; wait as the rate wants."""
         owed, self._owed = self._owed, 0.0
-        if owed:
+        if owed and self._flow is not None:
             self._wait_for_rate(client, self._flow, self._flow.take(owed))
 
     def _pay_for_control(self, client: Connection, count: int) -> None:

@@ -2,8 +2,9 @@
 
 Python gives the GIL away around each call into the kernel. A thread that computes takes it then,
 and keeps it for the switch interval, 5 ms: the fan-out would pay that for each client of each
-message. A send that does not wait takes some microseconds, so it is made through ``ctypes.PyDLL``,
-which keeps the GIL.
+message. A send that does not wait takes some microseconds, so it can be made through
+``ctypes.PyDLL``, which keeps the GIL. That costs half a microsecond more, so `Sends` does it only
+while it is seen that others want the GIL.
 
 Only for plain sockets and pipes, with CPython; everything else goes through the standard library
 as before. Errors are those of the standard library. A descriptor's number is asked of the socket
@@ -18,10 +19,19 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 Data = bytes | memoryview
+
+# A send neither waits nor raises a signal.
+SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+# What a send that lets go of the GIL may take; and how much longer than that all of them together,
+# before the next ones keep it, and for how long they do.
+SEND_SECONDS = 0.00003
+LOST_SECONDS = 0.001
+KEEP_SECONDS = 0.5
 
 
 class Sender(Protocol):
@@ -88,34 +98,76 @@ _BUFFER_BYTES = 128
 _DRAIN_BYTES = 4096
 
 
-def send_of(sock: Sender) -> Callable[[Data, int], int]:
-    """Return what sends on a socket as its own ``send`` does, with flags that have MSG_DONTWAIT
-    and MSG_NOSIGNAL in them."""
+def send(sock: Sender, data: Data) -> int:
+    """Send as ``sock.send`` does with `SEND_FLAGS`."""
     if calls is None or type(sock) is not socket.socket:
-        return sock.send
-    call, size_of, fileno = calls.send, ctypes.c_size_t, sock.fileno
-
-    def send(data: Data, flags: int) -> int:
-        if type(data) is bytes:
-            sent: int = call(fileno(), data, size_of(len(data)), flags)
-            return sent if sent >= 0 else _fail()
-        with _Address(data) as address:
-            sent = call(fileno(), address, size_of(len(data)), flags)
-            return sent if sent >= 0 else _fail()
-
-    return send
+        return sock.send(data, SEND_FLAGS)
+    if type(data) is bytes:
+        sent: int = calls.send(sock.fileno(), data, ctypes.c_size_t(len(data)), SEND_FLAGS)
+        return sent if sent >= 0 else _fail()
+    with _Address(data) as address:
+        sent = calls.send(sock.fileno(), address, ctypes.c_size_t(len(data)), SEND_FLAGS)
+        return sent if sent >= 0 else _fail()
 
 
-def send_ranges(sock: Sender, data: bytes, ranges: Sequence[tuple[int, int]], flags: int) -> int:
+class Sends:
+    """One thread's sends. They keep the GIL for a while after those that let go of it have taken
+    longer than sends take.
+
+    Args:
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._keeps_until = 0.0
+
+    def begin(self) -> tuple[bool, float]:
+        """Return whether the next sends are to keep the GIL; and until when they may let go of it
+        if they take no time at all: ``SEND_SECONDS`` more for each."""
+        now = self._clock()
+        return now < self._keeps_until, now + LOST_SECONDS
+
+    def keep(self) -> bool:
+        """Keep the GIL from now on: sends have taken too long. Returns True."""
+        self._keeps_until = self._clock() + KEEP_SECONDS
+        return True
+
+    def send(self, sock: Sender, data: Data) -> int:
+        """Send as ``sock.send`` does with `SEND_FLAGS`."""
+        keeps, limit = self.begin()
+        if keeps:
+            return send(sock, data)
+        sent = sock.send(data, SEND_FLAGS)
+        if self._clock() > limit:
+            self.keep()
+        return sent
+
+    def send_ranges(self, sock: Sender, data: bytes, ranges: Sequence[tuple[int, int]]) -> int:
+        """Send parts of some bytes, at most 1,024 of them, as ``sock.sendmsg`` does."""
+        keeps, limit = self.begin()
+        if keeps:
+            return send_ranges(sock, data, ranges)
+        sent = _send_ranges(sock, data, ranges)
+        if self._clock() > limit:
+            self.keep()
+        return sent
+
+
+def send_ranges(sock: Sender, data: bytes, ranges: Sequence[tuple[int, int]]) -> int:
     """Send parts of some bytes, at most 1,024 of them, as ``sendmsg`` does."""
     if calls is None or type(sock) is not socket.socket:
-        view = memoryview(data)
-        return sock.sendmsg([view[start:stop] for start, stop in ranges], (), flags)
+        return _send_ranges(sock, data, ranges)
     address = calls.address(ctypes.py_object(data))
     numbers = [number for start, stop in ranges for number in (address + start, stop - start)]
     message = _Message(iov=struct.pack(f"{len(numbers)}N", *numbers), iovlen=len(ranges))
-    sent: int = calls.sendmsg(sock.fileno(), ctypes.byref(message), flags)
+    sent: int = calls.sendmsg(sock.fileno(), ctypes.byref(message), SEND_FLAGS)
     return sent if sent >= 0 else _fail()
+
+
+def _send_ranges(sock: Sender, data: bytes, ranges: Sequence[tuple[int, int]]) -> int:
+    view = memoryview(data)
+    return sock.sendmsg([view[start:stop] for start, stop in ranges], (), SEND_FLAGS)
 
 
 def drain(descriptor: int) -> None:

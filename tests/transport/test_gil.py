@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadcast_server.hub.delivery.writer import SEND_FLAGS
 from broadcast_server.transport import gil
 
 from ..support import PYTHON, python_environment
@@ -42,12 +41,11 @@ def test_calls_are_found_here() -> None:
 def test_bytes_and_views_arrive(ends: Ends) -> None:
     """Whatever part of whatever they are, and none of it is a copy."""
     ours, theirs = ends
-    send = gil.send_of(ours)
     data = bytes(range(256)) * 4
     for piece in (data, memoryview(data), memoryview(data)[7:], memoryview(data)[100:200]):
-        assert send(piece, SEND_FLAGS) == len(piece)
+        assert gil.send(ours, piece) == len(piece)
         assert theirs.recv(len(piece), socket.MSG_WAITALL) == bytes(piece)
-    assert send(memoryview(bytearray(b"xyz"))[1:], SEND_FLAGS) == 2
+    assert gil.send(ours, memoryview(bytearray(b"xyz"))[1:]) == 2
     assert theirs.recv(10) == b"yz"
 
 
@@ -56,26 +54,25 @@ def test_ranges_arrive_as_one(ends: Ends) -> None:
     ours, theirs = ends
     data = bytes(range(256))
     ranges = [(0, 3), (10, 11), (250, 256)]
-    assert gil.send_ranges(ours, data, ranges, SEND_FLAGS) == 10
+    assert gil.send_ranges(ours, data, ranges) == 10
     assert theirs.recv(100) == data[0:3] + data[10:11] + data[250:256]
     many = [(at, at + 1) for at in range(64)]
-    assert gil.send_ranges(ours, data, many, SEND_FLAGS) == 64
+    assert gil.send_ranges(ours, data, many) == 64
     assert theirs.recv(100) == data[:64]
 
 
 def test_full_socket_says_so(ends: Ends) -> None:
     """It takes a part, and then nothing, and nobody waits; also with ranges."""
     ours, theirs = ends
-    send = gil.send_of(ours)
     data = bytes(1 << 20)
     taken = 0
     with pytest.raises(BlockingIOError):
         while True:
-            taken += send(data, SEND_FLAGS)
+            taken += gil.send(ours, data)
     with pytest.raises(BlockingIOError):
-        send(memoryview(data)[1:], SEND_FLAGS)
+        gil.send(ours, memoryview(data)[1:])
     with pytest.raises(BlockingIOError):
-        gil.send_ranges(ours, data, [(0, 9), (20, 29)], SEND_FLAGS)
+        gil.send_ranges(ours, data, [(0, 9), (20, 29)])
     assert 0 < taken
     while taken:
         taken -= len(theirs.recv(1 << 20))
@@ -84,22 +81,20 @@ def test_full_socket_says_so(ends: Ends) -> None:
 def test_reset_raises_what_a_socket_raises(ends: Ends) -> None:
     """The first call learns of the reset, the next ones that the connection is none any more."""
     ours, theirs = ends
-    send = gil.send_of(ours)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     theirs.close()
     with pytest.raises(ConnectionResetError):
         ours.recv(1)
     for data in (b"x", memoryview(b"x")):
         with pytest.raises(BrokenPipeError):
-            send(data, SEND_FLAGS)
+            gil.send(ours, data)
     with pytest.raises(BrokenPipeError):
-        gil.send_ranges(ours, b"xy", [(0, 1)], SEND_FLAGS)
+        gil.send_ranges(ours, b"xy", [(0, 1)])
 
 
 def test_closed_socket_sends_nothing_to_a_stranger(ends: Ends) -> None:
     """Its number may be somebody else's by then: it is asked for at each send."""
     ours, _ = ends
-    send = gil.send_of(ours)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         stranger = socket.create_connection(listening.getsockname())
         peer, _ = listening.accept()
@@ -110,9 +105,9 @@ def test_closed_socket_sends_nothing_to_a_stranger(ends: Ends) -> None:
             try:
                 for data in (b"x", memoryview(b"x")):
                     with pytest.raises(OSError, match="Bad file descriptor"):
-                        send(data, SEND_FLAGS)
+                        gil.send(ours, data)
                 with pytest.raises(OSError, match="Bad file descriptor"):
-                    gil.send_ranges(ours, b"x", [(0, 1)], SEND_FLAGS)
+                    gil.send_ranges(ours, b"x", [(0, 1)])
                 peer.setblocking(False)
                 with pytest.raises(BlockingIOError):
                     peer.recv(1)
@@ -131,8 +126,8 @@ def test_what_is_no_plain_socket_sends_by_itself() -> None:
             return 43
 
     with Stream() as stream:
-        assert gil.send_of(stream)(b"x", SEND_FLAGS) == 42
-        assert gil.send_ranges(stream, b"x", [(0, 1)], SEND_FLAGS) == 43
+        assert gil.send(stream, b"x") == 42
+        assert gil.send_ranges(stream, b"x", [(0, 1)]) == 43
 
 
 def test_pipe_is_drained(ends: Ends) -> None:
@@ -175,10 +170,9 @@ def test_no_other_thread_runs_in_a_send(kept: bool) -> None:
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         if not {kept}:
             gil.calls = None
-        send, turns, done = gil.send_of(ours), [0], []
+        turns, done = [0], []
         def other():
             while not done:
                 turns[0] += 1
@@ -190,9 +184,9 @@ def test_no_other_thread_runs_in_a_send(kept: bool) -> None:
         for _ in range(50 if {kept} else 1_000_000):
             if turns[0] > before:
                 break
-            send(b"x", flags)
-            send(memoryview(b"xy")[1:], flags)
-            gil.send_ranges(ours, b"xyz", [(0, 1), (2, 3)], flags)
+            gil.send(ours, b"x")
+            gil.send(ours, memoryview(b"xy")[1:])
+            gil.send_ranges(ours, b"xyz", [(0, 1), (2, 3)])
             gil.drain(reader)
             gil.is_readable(reader)
             if not {kept}:
@@ -220,7 +214,6 @@ def test_peer_that_resets_raises_no_signal() -> None:
         import signal, socket, struct
         from broadcast_server.transport import gil
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         for data in (b"xy", memoryview(b"xy")[1:], None):
             for reset in (True, False):
                 with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -232,13 +225,13 @@ def test_peer_that_resets_raises_no_signal() -> None:
                 else:
                     ours.shutdown(socket.SHUT_WR)
                 theirs.close()
-                send, found = gil.send_of(ours), []
+                found = []
                 while len(found) < 2:
                     try:
                         if data is None:
-                            gil.send_ranges(ours, b"xy", [(0, 1)], flags)
+                            gil.send_ranges(ours, b"xy", [(0, 1)])
                         else:
-                            send(data, flags)
+                            gil.send(ours, data)
                     except OSError as error:
                         found.append(type(error).__name__)
                 assert set(found) <= {"ConnectionResetError", "BrokenPipeError"}, found
@@ -255,3 +248,72 @@ def test_peer_that_resets_raises_no_signal() -> None:
     )
     assert (done.returncode, done.stdout) == (0, "lived\n"), (done.returncode, done.stderr)
     assert done.returncode != -signal.SIGPIPE
+
+
+class Clock:
+    """Time that passes in a send."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.lasts = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timed(socket.socket):
+    """A socket whose sends take their time. It is no plain one, so none goes past it."""
+
+    clock: Clock
+
+    def send(self, data: object, flags: int = 0, /) -> int:
+        self.clock.now += self.clock.lasts
+        return 1
+
+    def sendmsg(self, *_: object) -> int:  # type: ignore[override]
+        self.clock.now += self.clock.lasts
+        return 1
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_gil_is_kept_when_it_was_missed(ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one send that took as long as if another thread had computed; not after the others;
+    and only for a while, since who keeps the GIL pays for it."""
+    kept = []
+    monkeypatch.setattr(gil, "send", lambda sock, data: kept.append(data) or len(data))
+    monkeypatch.setattr(gil, "send_ranges", lambda sock, data, _: kept.append(data) or len(data))
+    with Timed() as sock:
+        sock.clock = clock = Clock()
+        sends = gil.Sends(clock)
+
+        def send() -> int:
+            if ranges:
+                return sends.send_ranges(sock, b"xy", [(0, 1), (1, 2)])
+            return sends.send(sock, b"xy")
+
+        clock.lasts = gil.SEND_SECONDS
+        for _ in range(1000):
+            assert send() == 1
+        clock.lasts = 0.005
+        assert send() == 1 and not kept
+        for _ in range(100):
+            clock.now += gil.KEEP_SECONDS / 101
+            assert send() == 2
+        assert len(kept) == 100
+        clock.now += gil.KEEP_SECONDS / 50
+        assert send() == 1 and len(kept) == 100
+
+
+def test_many_short_waits_are_as_one_long() -> None:
+    """Readers that each take the GIL for a moment would hold up a pass as long together."""
+    clock = Clock()
+    sends = gil.Sends(clock)
+    keeps, limit = sends.begin()
+    assert not keeps
+    count = 0
+    while clock.now <= limit:
+        clock.now += 4 * gil.SEND_SECONDS
+        limit += gil.SEND_SECONDS
+        count += 1
+    assert count == pytest.approx(gil.LOST_SECONDS / gil.SEND_SECONDS / 3, abs=1)
+    assert sends.keep() and sends.begin()[0]

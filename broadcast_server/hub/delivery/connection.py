@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 
 from ...messages import Member
-from ...transport import gil
 from ...transport.tls_stream import ByteStream, Data
 from ..rooms.encodings import RAW, Form
 from ..rooms.room import Room
@@ -58,7 +57,6 @@ class Connection(Subscriber):
         "replaying",
         "rest",
         "rest_is_close",
-        "send",
         "sock",
         "urgent",
         "waiting",
@@ -80,7 +78,6 @@ class Connection(Subscriber):
         super().__init__(number, member, room, form)
         self.expires = expires
         self.sock = sock
-        self.send = gil.send_of(sock)  # made once: the fan-out calls it for each delivery
         # Entries of this origin are not sent to this client; no entry has the origin -1.
         self.exclude = -1 if echo else number
 

@@ -36,7 +36,7 @@ from .connection import Connection
 from .liveness import Liveness, latest_ping
 from .mailbox import Action, Mailbox, Posts, add_post
 from .timers import NEVER, Timers
-from .writer import BATCH_BYTES, SEND_COST_BYTES, SEND_FLAGS, ClientWriter
+from .writer import BATCH_BYTES, SEND_COST_BYTES, ClientWriter
 
 logger = get_logger("broadcast_server.hub")
 
@@ -334,6 +334,8 @@ class FanOut:
     def _offer(self, room: Room[Connection], batch: LogBatch, form: Form) -> None:
         """Give a batch to all who are in step and want this form."""
         writer = self.writer
+        sender = writer.sender
+        clock = time.monotonic
         data = batch.data
         size = len(data)
         origins = batch.origins
@@ -345,6 +347,7 @@ class FanOut:
                 self._interlude(0.0)
             whole = 0
             sends = 0
+            keeps, limit = sender.begin()
             for connection in connections[first : first + GROUP]:
                 if not connection.plain:
                     # Something personal has come. It stays where it is and is served after the
@@ -358,7 +361,14 @@ class FanOut:
                     continue
                 sends += 1
                 try:
-                    sent = connection.send(data, SEND_FLAGS)
+                    if keeps:
+                        sent = gil.send(connection.sock, data)
+                    else:
+                        # As `Sends.send` does; without a call, which would cost a tenth of all.
+                        sent = connection.sock.send(data, gil.SEND_FLAGS)
+                        limit += gil.SEND_SECONDS
+                        if clock() > limit:
+                            keeps = sender.keep()
                 except BlockingIOError:
                     sent = 0
                 except OSError as error:

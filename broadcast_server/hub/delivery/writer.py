@@ -40,8 +40,6 @@ MAX_PIECES = 64
 # Joined batches kept for others within one turn; many clients at many cursors must not add up.
 MAX_BATCHES = 16
 
-SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-
 
 class ClientWriter:
     """Writes to the clients of one hub.
@@ -65,6 +63,7 @@ class ClientWriter:
             ``SEND_COST_BYTES``.
         passing: the room whose pass is going on; nobody gets in step with it in the middle.
         accounting: the room whose log is trimmed at the end of what goes on now.
+        sender: sends on sockets.
         joins, sends, deliveries, bytes_out, evictions: counters, read by other threads.
     """
 
@@ -83,6 +82,7 @@ class ClientWriter:
         self._on_left = on_left
         self._on_make = on_make
         self._on_made = on_made
+        self.sender = gil.Sends()
         self._batches: dict[tuple[Room[Connection], int, int, Form], LogBatch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room[Connection], None] = {}
@@ -202,9 +202,9 @@ class ClientWriter:
                 if len(ranges) > MAX_PIECES:
                     view = memoryview(batch.data)
                     pieces = [view[start:stop] for start, stop in ranges]
-                    sent = connection.send(b"".join(pieces), SEND_FLAGS)
+                    sent = self.sender.send(connection.sock, b"".join(pieces))
                 else:
-                    sent = gil.send_ranges(connection.sock, batch.data, ranges, SEND_FLAGS)
+                    sent = self.sender.send_ranges(connection.sock, batch.data, ranges)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -222,7 +222,7 @@ class ClientWriter:
         """Send without waiting; return how much was taken, -1 if the connection is lost."""
         self.sends += 1
         try:
-            sent = connection.send(data, SEND_FLAGS)
+            sent = self.sender.send(connection.sock, data)
         except BlockingIOError:
             return 0
         except OSError as error:

@@ -433,7 +433,7 @@ def _checked(request: Request) -> Request:
     Raises:
         BadRequest: it has.
     """
-    if request.is_too_long:
+    if request.is_too_long():
         raise BadRequest(_malformed(431, _TOO_MANY))
     return request
 

@@ -59,12 +59,15 @@ class Request:
             return found
         return self._query
 
-    @property
     def is_too_long(self) -> bool:
-        """Whether it has more header lines, or more elements in lists, than any program sends."""
+        """Tell whether it has more header lines or list elements than any program sends."""
         if len(self.headers) > MAX_HEADER_LINES:
             return True
-        return sum([value.count(",") for _, value in self.headers]) > MAX_LIST_ELEMENTS
+        count = 0
+        for _, value in self.headers:
+            if "," in value:
+                count += value.count(",")
+        return count > MAX_LIST_ELEMENTS
 
     def values(self, name: str) -> list[str]:
         """Return the values of every header line of that name."""

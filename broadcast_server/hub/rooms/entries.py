@@ -53,11 +53,9 @@ class Draft:
         frame: its bytes as a WebSocket frame.
         sender: how others see who sent it; None for the hub's own program.
         key: with the same key it may come again, and is taken once; None for no key.
-        sender_bytes: what a large sender adds to its cost in a log; 0 for a member, which all its
-            messages share.
     """
 
-    __slots__ = ("frame", "key", "origin", "sender", "sender_bytes")
+    __slots__ = ("frame", "key", "origin", "sender")
 
     def __init__(
         self, origin: int, frame: bytes, sender: Member | None = None, key: Key | None = None
@@ -66,7 +64,6 @@ class Draft:
         self.frame = frame
         self.sender = sender
         self.key = key
-        self.sender_bytes = 0 if origin or sender is None else _bytes_of(sender)
 
 
 class Entry:
@@ -174,9 +171,17 @@ def to_message(room: str, entry: Entry) -> Message:
 
 
 def cost_of(drafts: Sequence[Draft]) -> int:
-    """Return what a batch will cost in a log."""
-    size = sum(len(draft.frame) + draft.sender_bytes for draft in drafts)
-    return size + ENTRY_BYTES * len(drafts)
+    """Return what a batch of one sender will cost in a log."""
+    size = sum([len(draft.frame) for draft in drafts])
+    return size + (ENTRY_BYTES + sender_bytes(drafts)) * len(drafts)
+
+
+def sender_bytes(drafts: Sequence[Draft]) -> int:
+    """Return what the sender of a batch, if it is a large one, adds to the cost of each message: 0
+    for a member, which all its messages share."""
+    if not drafts or drafts[0].origin or drafts[0].sender is None:
+        return 0
+    return _bytes_of(drafts[0].sender)
 
 
 def _bytes_of(sender: Member) -> int:

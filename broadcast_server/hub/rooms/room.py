@@ -26,7 +26,7 @@ from ...errors import HubBusy
 from ...messages import Id, Member, format_id
 from ...wire import events
 from .encodings import RAW, Form
-from .entries import ENTRY_BYTES, Draft, Entry, cost_of
+from .entries import ENTRY_BYTES, Draft, Entry, cost_of, sender_bytes
 from .presence import Roster
 from .subscriber import S
 from .waiters import Bells
@@ -236,9 +236,10 @@ class Room(Roster[S]):
                     return False
             entries = self._entries
             end = entries[-1].end if entries else self._dropped_bytes
+            extra = sender_bytes(drafts)
             new = []
             for seq, draft in enumerate(drafts, first_seq):
-                end += len(draft.frame) + draft.sender_bytes
+                end += len(draft.frame) + extra
                 new.append(Entry(draft.origin, draft.frame, ms, seq, end, draft.sender))
             # In one step, as `Reservation` says.
             entries += new
