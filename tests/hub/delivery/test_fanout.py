@@ -21,7 +21,7 @@ from broadcast_server.hub.delivery.fanout import SHARE_BYTES, STALL_SECONDS
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.delivery.writer import BATCH_BYTES
 from broadcast_server.hub.rooms import encodings
-from broadcast_server.hub.rooms.encodings import JSON, SSE_JSON, Form
+from broadcast_server.hub.rooms.encodings import JSON, SSE, SSE_JSON, Form
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, cost_of, encode
 from broadcast_server.messages import Member, format_id
 from broadcast_server.wire import events, frames
@@ -660,6 +660,107 @@ def test_others_need_not_wait_for_who_holds_most(bench: Bench) -> None:
             make_pass(bench.fanout, bench.room)
             assert b'"data_base64":"' in theirs.recv(1 << 16)
         assert writer.encodes[JSON] == 2 + 100
+
+
+def test_small_rooms_come_between_the_groups_of_a_large_pass(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room with very many members, or very large messages, holds up no other one for all of
+    them."""
+    monkeypatch.setattr(fanout_module, "GROUP", 2)
+    order: list[str] = []
+
+    class Keeping:
+        """Sends go through the function below."""
+
+        def begin(self) -> tuple[bool, float]:
+            return True, 0.0
+
+    def send(sock: socket.socket, data: bytes | memoryview) -> int:
+        order.append(rooms[sock])
+        return sock.send(data)
+
+    rooms: dict[socket.socket, str] = {}
+    for path, count in (("/large", 6), ("/small", 1)):
+        bench.room = bench.rooms.open(path)
+        for _ in range(count):
+            client, _ = bench.client()
+            activate(bench.fanout, client)
+            rooms[client.sock] = path
+        make_pass(bench.fanout, bench.room)
+    monkeypatch.setattr(bench.fanout.writer, "sender", Keeping())
+    monkeypatch.setattr(fanout_module.gil, "send", send)
+    bench.publish(1, 100, "/large")
+    bench.publish(1, 100, "/small")
+    bench.fanout.notify(bench.rooms.open("/small"))
+    make_pass(bench.fanout, bench.rooms.open("/large"))
+    assert order == ["/large"] * 2 + ["/small"] + ["/large"] * 4
+    # Few large messages are as much as many small ones.
+    order.clear()
+    monkeypatch.setattr(fanout_module, "GROUP", 100)
+    monkeypatch.setattr(fanout_module, "GROUP_BYTES", 50_000)
+    bench.publish(1, 24_000, "/large")
+    bench.publish(1, 100, "/small")
+    bench.fanout.notify(bench.rooms.open("/small"))
+    make_pass(bench.fanout, bench.rooms.open("/large"))
+    assert order == ["/large"] * 2 + ["/small"] + ["/large"] * 4
+
+
+@pytest.mark.parametrize("form", [JSON, SSE, SSE_JSON], ids=repr)
+def test_large_form_is_made_in_pieces_between_the_turns_of_others(bench: Bench, form: Form) -> None:
+    """Another room's messages wait for one piece, not for the whole. Who waits gets it whole."""
+    other, theirs = bench.client(path="/other")
+    activate(bench.fanout, other)
+    reader, reads = bench.client(form=form)
+    activate(bench.fanout, reader)
+    turn(bench.fanout)
+    drafts = [Draft(0, encode("\n" * 20_000))]
+    assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+    bench.room.append(drafts, 2, 1)
+    bench.fanout.notify(bench.room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer_module, "FORM_BATCH_BYTES", 1000)
+        patch.setattr(encodings, "PIECE_BYTES", 999)
+        turn(bench.fanout)
+        turns = 0
+        while bench.fanout.writer.making is not None:
+            bench.publish(1, 100, "/other")
+            bench.fanout.notify(bench.rooms.open("/other"))
+            turn(bench.fanout)
+            assert len(theirs.recv(1 << 16)) == 102
+            turns += 1
+        assert turns >= 20
+        bench.pass_whole()
+    (entry,) = bench.room.entries(0, 1)
+    expected = form.make(entry)
+    assert reads.recv(len(expected), socket.MSG_WAITALL) == expected
+    assert bench.fanout.writer.encodes[form] == 1
+
+
+def test_rooms_take_turns_with_their_large_forms(bench: Bench) -> None:
+    """One is made at a time; who sends one after the other keeps nobody from getting theirs."""
+    clients = []
+    for path in ("/a", "/b", "/c"):
+        bench.room = bench.rooms.open(path)
+        client, _ = bench.client(form=JSON)
+        activate(bench.fanout, client)
+        clients.append(client)
+        for number in range(2):
+            drafts = [Draft(0, encode("x" * 60_000))]
+            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+            bench.room.append(drafts, 2, number + 1)
+        bench.fanout.notify(bench.room)
+    made = []
+    writer = bench.fanout.writer
+    for _ in range(200):
+        if len(made) == 6 and writer.making is None:
+            break
+        turn(bench.fanout)
+        if writer.making is not None and (not made or made[-1] is not writer.making):
+            made.append(writer.making)
+    bench.pass_whole()
+    assert [making.room.path for making in made[:3]] == ["/a", "/b", "/c"]
+    assert [client.cursor for client in clients] == [2, 2, 2]
 
 
 def test_message_that_no_log_holds_any_more_is_bounded(caplog: pytest.LogCaptureFixture) -> None:

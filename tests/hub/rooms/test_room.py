@@ -10,8 +10,12 @@ import pytest
 from broadcast_server.errors import HubBusy
 from broadcast_server.hub.rooms.encodings import JSON, SSE, SSE_JSON
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, Entry, cost_of
-from broadcast_server.hub.rooms.room import Reservation, Room
+from broadcast_server.hub.rooms.room import GATE_BYTES, Reservation, Room
+from broadcast_server.hub.rooms.subscriber import Subscriber
+from broadcast_server.hub.rooms.waiters import Gate
 
+from ...support import wait_until
+from ...support.beside import during
 from ...support.inside import reserved_bytes
 from ...support.rooms import RING, client, drafts, never, publish, room
 
@@ -347,3 +351,20 @@ def test_reservation_knows_what_of_it_is_still_to_be_given_back() -> None:
     for _ in range(2):
         unused.release(unused.cost)
         assert (unused.cost, reserved_bytes(r)) == (0, 0)
+
+
+def test_large_messages_wait_at_the_gate_and_small_ones_do_not() -> None:
+    """In whatever room; who waits goes on when it is opened."""
+    gate = Gate()
+    rooms = [Room[Subscriber](path, (5, 0), 1 << 24, gate=gate) for path in ("/a", "/b")]
+    gate.set(True)
+    for r in rooms:
+        assert r.reserve(GATE_BYTES, None, never)
+        assert not r.reserve(GATE_BYTES + 1, None, lambda: True)
+        with pytest.raises(HubBusy):
+            r.reserve(GATE_BYTES + 1, time.monotonic(), never)
+    with during(lambda: rooms[1].reserve(GATE_BYTES + 1, None, never)) as found:
+        assert wait_until(lambda: bool(gate.opened))
+        assert not found
+        gate.set(False)
+    assert found == [True]
