@@ -86,9 +86,9 @@ def publish(
         hint = target.hint(error.status, poster.untrusted)
         if error.status is None and number <= 1:
             hint += text_hint
-        may = "; it may have been published" if poster.lost else ""
+        may = "; it may have been published" if error.maybe_delivered else ""
         complain("publish", f"{where}{error}{hint}{may}")
-        return 3 if poster.lost else 1
+        return 3 if error.maybe_delivered else 1
     except _Unreadable as error:
         complain("publish", str(error))
         return 1
