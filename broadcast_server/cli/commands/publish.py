@@ -51,6 +51,7 @@ def publish(
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
+    values = _with_cert_key(values)
     text_hint = target.text_hint(url)
     try:
         if url is not None:
@@ -95,6 +96,20 @@ def publish(
     finally:
         poster.close()
     return 0
+
+
+def _with_cert_key(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values with what is meant by ``--key``: beside ``--cert``, a file with a private
+    key is that of the certificate, as for the other commands."""
+    key = values["key"]
+    if key is None or values["cert"] is None or values["cert_key"] is not None:
+        return values
+    try:
+        with open(key, "rb") as file:
+            is_cert_key = b"PRIVATE KEY-----" in file.read(READ_BYTES)
+    except (OSError, ValueError):
+        is_cert_key = False
+    return {**values, "cert_key": key, "key": None} if is_cert_key else values
 
 
 def _check(values: Mapping[str, Any], sources: Mapping[str, str], words: Sequence[str]) -> None:
