@@ -118,7 +118,7 @@ class Option(NamedTuple):
     def flags(self) -> list[str]:
         """How it is written on the command line."""
         short = [f"-{self.letter}"] if self.letter else []
-        return [*short, f"--{self.name}", *([f"--{self.alias}"] if self.alias else [])]
+        return [*short, *([f"--{self.alias}"] if self.alias else []), f"--{self.name}"]
 
     @property
     def metavar(self) -> str:
@@ -160,11 +160,16 @@ class Option(NamedTuple):
         text = self.full_help()
         if not self.metavar:
             group.add_argument(
-                *self.flags, action="store_true", default=argparse.SUPPRESS, help=text
+                *self.flags,
+                dest=self.dest,
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help=text,
             )
             return
         group.add_argument(
             *self.flags,
+            dest=self.dest,
             action="append" if self.many else "store",
             type=self.type,
             metavar=self.metavar,
