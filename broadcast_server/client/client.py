@@ -19,6 +19,7 @@ acknowledgements, or where there are none the echo of our Close.
 
 from __future__ import annotations
 
+import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -49,8 +50,9 @@ class BroadcastClient:
     All methods may be called from any thread; of several threads that receive, each message goes to
     one. A context manager: it connects on entering and closes on leaving.
 
-    A proxy that ``http_proxy`` or ``https_proxy`` of the environment names is used, but not to
-    reach this machine or a host in ``no_proxy``.
+    A proxy that ``http_proxy``, ``https_proxy`` or ``all_proxy`` of the environment names is used,
+    but not to reach this machine or a host or network in ``no_proxy``. It must speak HTTP; others,
+    such as SOCKS, are refused.
 
     Where the server does not speak ``broadcast.v1.json`` messages have no sender and no id, the
     time is that of their arrival, nobody tells who is here, and `reconnect` means nothing.
@@ -73,6 +75,10 @@ class BroadcastClient:
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
+        cert_file: for ``wss``: a file with a certificate in PEM form that is shown to a server that
+            asks for one. It may also hold the key.
+        key_file: the file with the key of that certificate, without a password.
+        ssl_context: for ``wss``: takes the place of the four above. It is used as it is.
         open_timeout: seconds that connecting may take, and once more the hub's welcome. Of several
             addresses of the host each is tried within it. Only the lookup of the host's name may
             take longer: nobody can interrupt it, `close` does not wait for it, and until it has
@@ -99,7 +105,7 @@ class BroadcastClient:
     parent's. One that is not connected yet may be connected there.
 
     Raises:
-        TlsError: `ca_file` cannot be used.
+        TlsError: `ca_file`, `cert_file` or `key_file` cannot be used.
         UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
 
     Attributes:
@@ -120,6 +126,9 @@ class BroadcastClient:
         headers: Mapping[str, str] | None = None,
         ca_file: tls.StrPath | None = None,
         insecure: bool = False,
+        cert_file: tls.StrPath | None = None,
+        key_file: tls.StrPath | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
@@ -148,7 +157,14 @@ class BroadcastClient:
             reconnect=reconnect,
             max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
             headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
-            context=tls.context_for(self.url, ca_file, insecure),
+            context=tls.context_for(
+                self.url,
+                ca_file,
+                insecure,
+                cert_file=cert_file,
+                key_file=key_file,
+                ssl_context=ssl_context,
+            ),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),
