@@ -51,11 +51,10 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
-    deadline = Deadline(values["timeout"])
     try:
         _check(values, sources)
+        wait = target.wait_of(values, sources)
         destination = target.find("listen", values, sources, url)
-        timeout = values["timeout"]
         client = BroadcastClient(
             destination.url,
             **destination.trust,
@@ -66,12 +65,13 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
             history=values["history"],
             reconnect=not values["no_reconnect"],
             on_state=_StateTeller().take,
-            open_timeout=10.0 if timeout is None else min(10.0, timeout),
+            wait=wait,
         )
-        client.connect()
+        with target.awaited("listen", destination.url, wait):
+            client.connect()
     except target.FAILURES as error:
         return target.tell("listen", error)
-    return Listener(client, values, deadline).run(signals.descriptor())
+    return Listener(client, values, Deadline(values["timeout"])).run(signals.descriptor())
 
 
 class _StateTeller:

@@ -48,6 +48,7 @@ def publish(
     try:
         checked_name(values["name"])
         _check(values, sources, words)
+        wait = target.wait_of(values, sources)
         destination = target.find("publish", values, sources, url)
         poster = Poster(
             destination.url,
@@ -56,6 +57,7 @@ def publish(
             headers=destination.headers,
             trust=destination.trust,
             timeout=values["timeout"],
+            wait=wait,
             reconnect=not values["no_reconnect"],
         )
     except target.FAILURES as error:
@@ -65,10 +67,12 @@ def publish(
     number = 0
     try:
         if not from_input:
-            poster.post(" ".join(words), key)
+            with target.awaited("publish", destination.url, wait):
+                poster.post(" ".join(words), key)
         else:
             for number, text in enumerate(_input_texts(), 1):
-                poster.post(text, f"{key}-{number}")
+                with target.awaited("publish", destination.url, wait if number == 1 else 0):
+                    poster.post(text, f"{key}-{number}")
     except PublishFailed as error:
         where = f"line {number}: " if from_input else ""
         hint = target.hint(error.status, poster.untrusted)

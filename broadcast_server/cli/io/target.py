@@ -6,15 +6,20 @@ them is found here, before anything is tried, and told in the words of the optio
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import threading
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ... import secret_files
 from ...errors import AccessError, ConnectFailed, TlsError, UsageError
-from .streams import complain, warn
+from .streams import complain, tell_progress, warn
+
+# After so long a wait for a hub that is not there yet, whoever looks is told.
+QUIET_SECONDS = 3.0
 
 TRUST_HINT = " (--ca-file says whom to trust)"
 TOKEN_HINT = " (--token-file says which to show)"
@@ -132,6 +137,42 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
             value = f"{before}, {value}"
         found[name.lower()] = (name, value)
     return dict(found.values())
+
+
+def wait_of(values: Mapping[str, Any], sources: Mapping[str, str]) -> float:
+    """Return the seconds to wait for a hub that is not there yet.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    seconds: float = values["wait"]
+    if seconds < 0:
+        raise UsageError(f"{sources['wait']} must be at least 0")
+    return seconds
+
+
+@contextlib.contextmanager
+def awaited(command: str, url: str, seconds: float) -> Iterator[None]:
+    """Say in one line that a hub is waited for if what is done takes long.
+
+    Args:
+        command: which.
+        url: the hub's address.
+        seconds: how long the command waits.
+    """
+    if seconds <= QUIET_SECONDS:
+        yield
+        return
+    shown = url.partition("?")[0]  # a query may have a secret in it
+    text = f"waiting for the hub at {shown}, up to {seconds:g} s"
+    timer = threading.Timer(QUIET_SECONDS, tell_progress, (command, text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # nothing is written any more
 
 
 def tell(command: str, error: Exception) -> int:

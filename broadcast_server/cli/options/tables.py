@@ -285,6 +285,15 @@ OTHERS = [
 ]
 
 
+WAIT = Option(
+    "wait SECONDS",
+    0,
+    "time to wait for a hub that is not there yet, because it or its machine still starts; while "
+    "its name is not known, nobody listens, the connection is cut or silent, or the answer is 502, "
+    "503 or 504, it is tried again",
+)
+
+
 def _place(room: str, name: str = "name that the hub shows for this client") -> list[Option]:
     """Return the options that say where a room is and who is there; the texts tell of two of
     them."""
@@ -306,6 +315,7 @@ CONNECT: dict[str, list[Option]] = {
             "old messages of the room to show first, as far as the hub keeps them",
             shown="20 at a terminal, else 0",
         ),
+        WAIT,
         Option(
             "no-reconnect",
             False,
@@ -352,8 +362,9 @@ PUBLISH: dict[str, list[Option]] = {
             "timeout SECONDS",
             30,
             "time for each message, with all that it takes: a hub that is busy is asked again when "
-            "it wishes, a connection that breaks is made anew",
+            "it wishes, a connection that breaks is made anew; --wait comes before it",
         ),
+        WAIT,
         Option(
             "no-reconnect",
             False,
@@ -388,9 +399,10 @@ LISTEN: dict[str, list[Option]] = {
         Option(
             "timeout SECONDS",
             None,
-            "end after this time; with --count it has failed then",
+            "end this time after it has connected; with --count it has failed then",
             shown="no end",
         ),
+        WAIT,
         Option("since ID", None, "begin with everything after this message", shown="now"),
         Option("history COUNT", 0, "begin with so many old messages"),
         Option("no-reconnect", False, "end when the connection is lost", shown="off"),

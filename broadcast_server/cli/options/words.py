@@ -95,8 +95,8 @@ EXAMPLES = {
 # The options that `--help` describes; the others it names.
 COMMON = {
     "start": "host port token-file publish-token-file tls-cert tls-key",
-    "connect": "host port room name token-file history no-reconnect",
-    "publish": "host port room name token-file key timeout no-reconnect",
-    "listen": "host port room token-file format exec count timeout since history no-reconnect",
+    "connect": "host port room name token-file history wait no-reconnect",
+    "publish": "host port room name token-file key timeout wait no-reconnect",
+    "listen": "host port room token-file format exec count timeout wait since history no-reconnect",
     "who": "host port room token-file",
 }
