@@ -18,8 +18,6 @@ import socket
 import ssl
 import time
 
-import websocket
-
 from ..errors import ConnectFailed, ConnectionClosed, PublishFailed
 from ..rules import MAX_SECONDS
 from ..transport.deadlines import Deadline
@@ -59,8 +57,6 @@ _ABSENT_ERRORS = (
     http.client.RemoteDisconnected,
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
-    websocket.WebSocketConnectionClosedException,
-    websocket.WebSocketTimeoutException,
 )
 
 

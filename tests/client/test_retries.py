@@ -11,7 +11,6 @@ import ssl
 import time
 
 import pytest
-import websocket
 
 from broadcast_server import ConnectFailed, ConnectionClosed, PublishFailed
 from broadcast_server.client.retries import Waiting, back_off, is_absent, retry_after
@@ -91,8 +90,6 @@ def system(number: int) -> OSError:
         http.client.RemoteDisconnected(),
         http.client.IncompleteRead(b""),
         ssl.SSLEOFError(),
-        websocket.WebSocketConnectionClosedException(),
-        websocket.WebSocketTimeoutException(),
         ConnectionClosed(1006, "no welcome"),
         ConnectionClosed(1001),
         ConnectionClosed(1012),
@@ -112,7 +109,6 @@ def test_hub_that_cannot_be_reached_is_not_there_yet(cause: Exception) -> None:
         system(errno.EMFILE),
         system(errno.EACCES),
         ValueError("no name"),
-        websocket.WebSocketException("no handshake"),
         ConnectionClosed(1008, "no"),
         ConnectionClosed(1000),
     ],

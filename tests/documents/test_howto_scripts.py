@@ -49,6 +49,8 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
         reader = Reader(tmp_path, hub.port)
         assert next(blocks) == "broadcast-server start --port 8765\n"
         assert "CONNECT_PORT=8765" in next(blocks)
+        assert reader.type(next(blocks)) == ""
+        assert [m.data for m in hub.history("/boot")] == ["the machine is up"]
 
         assert reader.type(next(blocks)) == ""
         assert [m.data for m in hub.history("/scores")] == ["3:1", "half-time, still 3:1"]
