@@ -156,9 +156,10 @@ class PublishFailed(BroadcastServerError):
 
     Attributes:
         detail: why, for people: the hub's own words if it has answered.
-        status: the HTTP status if there was an answer, else None: then nobody knows whether the
-            message was delivered.
+        status: the HTTP status if the hub, or a proxy before it, has answered; else None.
         retry_after: seconds after which it may be tried again, if the hub has told any.
+        maybe_delivered: whether the message may have been delivered: it was sent, and no answer
+            tells what became of it. If False, it was certainly not delivered.
     """
 
     def __init__(
@@ -168,8 +169,10 @@ class PublishFailed(BroadcastServerError):
         retry_after: float | None = None,
         *,
         message: str | None = None,
+        maybe_delivered: bool = False,
     ) -> None:
         super().__init__(message if message is not None else detail)
         self.detail = detail
         self.status = status
         self.retry_after = retry_after
+        self.maybe_delivered = maybe_delivered

@@ -15,6 +15,7 @@ from ..rules import MAX_SECONDS
 from ..transport import tls
 from ..transport.connector import Connector
 from ..transport.deadlines import Deadline
+from ..transport.proxies import ProxyError
 from ..wire import json_bounds
 from . import retries
 from .handshake import HandshakeSocket
@@ -127,9 +128,8 @@ class Dialing:
             elif status is not None:
                 why = f"the answer is HTTP status {status}"
             else:
-                why = (
-                    f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-                )
+                is_late = deadline.left() == 0 and not isinstance(error, ProxyError)
+                why = f"no answer in {timeout:g} s" if is_late else _why(error, timeout)
             raise ConnectFailed(
                 f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
             ) from _plain(error)

@@ -26,6 +26,7 @@ from ..records import get_logger
 from ..rules import MAX_SECONDS, bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
+from ..transport.proxies import ProxyError
 from ..wire import urls
 from ..wire.client_events import EventReader
 from . import retries
@@ -36,6 +37,8 @@ KEY = re.compile("[!-~]{1,128}")
 MAX_ANSWER_BYTES = 64 * 1024
 # What a hub answers that may have room in a moment, or a proxy whose hub is being restarted.
 BUSY_STATUSES = frozenset({429, 502, 503, 504})
+# What a proxy before a hub answers that may have passed the message on.
+GATEWAY_STATUSES = frozenset({502, 504})
 # The longest pause that nobody has asked for.
 MAX_PAUSE_SECONDS = 5.0
 
@@ -82,8 +85,8 @@ def publish(
             504. `timeout` then counts from the beginning of each attempt.
 
     Raises:
-        PublishFailed: the hub has refused the message, or has not answered; in the latter case it
-            may have been delivered: publish it again with the same `key`.
+        PublishFailed: the hub has refused the message, or has not answered. If its attribute
+            `maybe_delivered` is set, publish the message again with the same `key`.
         UsageError: an argument that can never work.
         TlsError: `ca_file` cannot be used.
         TypeError: an argument of a wrong type.
@@ -108,15 +111,18 @@ def publish(
     headers = {
         "Content-Type": content_type,
         "Idempotency-Key": key,
+        "Connection": "close",
         **bearer(token),
     }
     if name is not None:
         parts = urls.with_parameters(parts, {"name": name})
     waiting = retries.Waiting(wait)
+    was_sent = False
     while True:
         try:
-            return _publish_once(parts, headers, body, context, min(timeout, MAX_SECONDS))
+            return _publish_once(parts, headers, body, context, min(timeout, MAX_SECONDS), was_sent)
         except PublishFailed as error:
+            was_sent = error.maybe_delivered
             pause = waiting.pause(error)
             if pause is None:
                 raise
@@ -130,35 +136,30 @@ def _publish_once(
     body: bytes,
     context: ssl.SSLContext | None,
     timeout: float,
+    was_sent: bool,
 ) -> str:
-    """Publish a message and return its id; twice, if the connection breaks."""
+    """Publish a message and return its id; twice, if the connection breaks.
+
+    Args:
+        was_sent: whether that was tried before, and the message may have been delivered.
+    """
     shown = _shown(parts)
     deadline = Deadline(timeout)
+    target = urls.target(parts)
+    exchanger = Exchanger(parts, context)
     is_last = False
     while True:
         try:
-            answer = exchange(
-                parts,
-                "POST",
-                urls.target(parts),
-                headers,
-                body,
-                deadline,
-                MAX_ANSWER_BYTES,
-                context,
-            )
-            return _read_answer(answer)
-        except PublishFailed as error:
-            text = f"cannot publish to {shown}: {error.detail}"
-            raise PublishFailed(
-                error.detail, error.status, error.retry_after, message=text
-            ) from None
+            answer = exchanger.exchange("POST", target, headers, body, deadline, MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            was_sent = was_sent or exchanger.was_sent
             if is_broken(error) and not is_last and deadline.left():
                 is_last = True
                 continue
-            detail = why(error, timeout)
-            raise PublishFailed(detail, message=f"cannot publish to {shown}: {detail}") from error
+            raise _unanswered(error, shown, timeout, was_sent) from error
+        finally:
+            exchanger.close()
+        return _read_answer(answer, shown, was_sent)
 
 
 # -- Many messages -----------------------------------------------------------------------------
@@ -181,7 +182,6 @@ class Poster:
         UsageError, TlsError: an argument that cannot work.
 
     Attributes:
-        lost: whether the hub was there, and it is not known what has become of the last message.
         untrusted: whether there is no connection because the hub's certificate is not trusted.
     """
 
@@ -211,17 +211,20 @@ class Poster:
         self._wait = wait
         self._waiting: retries.Waiting | None = None  # from the first message on
         self._reconnect = reconnect
-        self.lost = False
         self.untrusted = False
+        # Of the last message: sent without an answer that tells what became of it; answered at the
+        # last attempt.
+        self._was_sent = self._was_answered = False
 
     def post(self, text: str, key: str) -> str:
         """Publish a message and return its id.
 
         Raises:
-            PublishFailed: the hub has refused it, or not answered in time; `lost` tells which.
+            PublishFailed: the hub has refused it, or not answered in time.
         """
         deadline = Deadline(self._timeout)
         attempts = 0
+        self._was_sent = False
         if self._waiting is None:
             self._waiting = retries.Waiting(self._wait)
         while True:
@@ -255,38 +258,33 @@ class Poster:
         headers = {**self._headers, "Idempotency-Key": key}
         if "content-type" not in chosen:
             headers["Content-Type"] = content_type
-        self.lost = self.untrusted = False
+        self.untrusted = self._was_answered = False
         try:
             answer = self._exchanger.exchange(
                 "POST", self._target, headers, body, deadline, MAX_ANSWER_BYTES
             )
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.lost = self._exchanger.connected
+            self._was_sent = self._was_sent or self._exchanger.was_sent
             self.untrusted = tls.is_untrusted(error)
-            raise self._failed(why(error, self._timeout)) from error
-        try:
-            return _read_answer(answer)
-        except PublishFailed as error:
-            raise self._failed(error.detail, error.status, error.retry_after) from None
+            raise _unanswered(error, self._shown, self._timeout, self._was_sent) from error
+        self._was_answered = True
+        self._was_sent = self._was_sent or answer.status in GATEWAY_STATUSES
+        return _read_answer(answer, self._shown, self._was_sent)
 
     def _pause_before_next(self, error: PublishFailed, attempts: int) -> float | None:
         """Return the seconds until a message is sent once more, None if it is not."""
-        if error.status in BUSY_STATUSES:
+        if self._was_answered:
+            if error.status not in BUSY_STATUSES:
+                return None
             wished = error.retry_after or 0.0
             return retries.back_off(attempts, wished + MAX_PAUSE_SECONDS, random.random(), wished)
-        if error.status is not None or not self.lost or self.untrusted:
+        if not self._exchanger.connected or self.untrusted:
             return None
         if not self._exchanger.is_fresh:
             return 0.0  # it was closed because nothing was said for a while
         if not self._reconnect:
             return None
         return retries.back_off(attempts, MAX_PAUSE_SECONDS, random.random())
-
-    def _failed(
-        self, detail: str, status: int | None = None, retry_after: float | None = None
-    ) -> PublishFailed:
-        text = f"cannot publish to {self._shown}: {detail}"
-        return PublishFailed(detail, status, retry_after, message=text)
 
 
 # -- A message and its answer ------------------------------------------------------------------
@@ -304,15 +302,50 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
         raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
 
 
-def _read_answer(answer: Answer) -> str:
-    """Return the id in an answer; raise what the hub says if there is none."""
-    if answer.status != 200:
+def _read_answer(answer: Answer, shown: str, was_sent: bool) -> str:
+    """Return the id in an answer.
+
+    Args:
+        shown: what errors call the address.
+        was_sent: whether the message was sent before, without an answer.
+
+    Raises:
+        PublishFailed: it has none; the text is what the hub says.
+    """
+    wait = None
+    if answer.status == 200:
+        found = answer.fields().get("id")
+        if isinstance(found, str):
+            return found
+        detail = "this is no hub: its answer has no id"
+    else:
+        detail = answer.detail()
         wait = retries.retry_after(answer.headers["Retry-After"])
-        raise PublishFailed(answer.detail(), answer.status, wait)
-    found = answer.fields().get("id")
-    if not isinstance(found, str):
-        raise PublishFailed("this is no hub: its answer has no id", answer.status)
-    return found
+    raise PublishFailed(
+        detail,
+        answer.status,
+        wait,
+        message=f"cannot publish to {shown}: {detail}",
+        maybe_delivered=was_sent or answer.status in GATEWAY_STATUSES,
+    )
+
+
+def _unanswered(error: Exception, shown: str, timeout: float, was_sent: bool) -> PublishFailed:
+    """Return the error for a message that got no answer from a hub.
+
+    Args:
+        error: why there is none.
+        shown: what errors call the address.
+        timeout: how long was waited.
+        was_sent: whether the message was sent.
+    """
+    detail = why(error, timeout)
+    return PublishFailed(
+        detail,
+        error.status if isinstance(error, ProxyError) else None,
+        message=f"cannot publish to {shown}: {detail}",
+        maybe_delivered=was_sent,
+    )
 
 
 def _shown(parts: urllib.parse.SplitResult) -> str:

@@ -21,6 +21,7 @@ import time
 from ..errors import ConnectFailed, ConnectionClosed, PublishFailed
 from ..rules import MAX_SECONDS
 from ..transport.deadlines import Deadline
+from ..transport.proxies import ProxyError
 from ..wire import frames
 
 # The pause before the first attempt to come back is up to this long, before each further one up to
@@ -100,6 +101,10 @@ def is_absent(error: ConnectFailed | PublishFailed) -> bool:
     if error.status is not None:
         return error.status in ABSENT_STATUSES
     cause = error.__cause__
+    if isinstance(cause, ProxyError) and cause.status is not None:
+        return cause.status in ABSENT_STATUSES
+    while isinstance(cause, (ConnectionError, ProxyError)) and cause.__cause__ is not None:
+        cause = cause.__cause__  # what is behind the words for it
     if isinstance(cause, _ABSENT_ERRORS):
         return True
     if isinstance(cause, ConnectionClosed):

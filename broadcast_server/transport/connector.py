@@ -73,17 +73,16 @@ class Connector:
 
         Raises:
             OSError: there is no connection: TimeoutError if the deadline has passed,
-                ConnectionAbortedError if it was cut off.
-            ValueError: the host cannot be a name, or the environment's proxy none.
+                ConnectionAbortedError if it was cut off, ProxyError if a proxy is the reason.
+            ValueError: the host cannot be a name.
         """
         if self._was_cut:
             raise _aborted()
         proxy = proxies.find(self._host, is_tls=self._context is not None)
-        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock = self._connect_first(found, deadline)
-        if proxy is not None:
-            proxies.tunnel(sock, self._host, self._port, proxy, deadline)
+        if proxy is None:
+            sock = self._connect_to(self._host, self._port, deadline)
+        else:
+            sock = self._connect_through(proxy, deadline)
         if self._context is not None:
             sock.settimeout(deadline.left_or_late())
             # The descriptor moves on to the new object.
@@ -130,6 +129,32 @@ class Connector:
         self.close()
 
     # The thread that connects.
+
+    def _connect_through(self, proxy: proxies.Proxy, deadline: Deadline) -> socket.socket:
+        """Return a socket that a proxy has connected to the host.
+
+        Raises:
+            ProxyError: there is none.
+            ConnectionAbortedError: it was cut off.
+        """
+        try:
+            sock = self._connect_to(proxy.host, proxy.port, deadline)
+            proxies.tunnel(sock, self._host, self._port, proxy, deadline)
+        except (OSError, ValueError) as error:
+            if self._was_cut:
+                raise _aborted() from error
+            if isinstance(error, proxies.ProxyError):
+                raise
+            if isinstance(error, TimeoutError):
+                why = "no answer in time"
+            else:
+                why = getattr(error, "strerror", None) or str(error)
+            raise proxies.ProxyError(f"{proxy.shown} cannot be used: {why}") from error
+        return sock
+
+    def _connect_to(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        return self._connect_first(found, deadline)
 
     def _connect_first(self, found: Iterable[tuple[Any, ...]], deadline: Deadline) -> socket.socket:
         """Return a socket that is connected to one of the addresses."""

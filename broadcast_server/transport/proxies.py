@@ -8,6 +8,7 @@ proxy is asked for a tunnel (CONNECT, RFC 9110 §9.3.6), also for plain connecti
 from __future__ import annotations
 
 import base64
+import http
 import ipaddress
 import re
 import socket
@@ -18,8 +19,21 @@ from typing import NamedTuple
 from .deadlines import Deadline
 
 DEFAULT_PORT = 80
+EXAMPLE = "http://proxy.example:3128"
 # What a proxy may say before the tunnel begins.
 MAX_ANSWER_BYTES = 16 * 1024
+
+
+class ProxyError(OSError):
+    """A proxy is the reason why there is no connection; the text names it and says why.
+
+    Attributes:
+        status: the HTTP status if it has answered with one, else None.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Proxy(NamedTuple):
@@ -34,31 +48,46 @@ class Proxy(NamedTuple):
     port: int
     credentials: str | None
 
+    @property
+    def shown(self) -> str:
+        """What errors call it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"the proxy {host}:{self.port}"
+
 
 def find(host: str, *, is_tls: bool) -> Proxy | None:
     """Return the proxy that leads to a host, None if there is none. Any thread.
 
     Raises:
-        ValueError: the environment names one that cannot be.
+        ProxyError: the environment names one that cannot be.
     """
-    value = urllib.request.getproxies().get("https" if is_tls else "http")
+    kind = "https" if is_tls else "http"
+    value = urllib.request.getproxies().get(kind)
     if not value or _is_own(host) or urllib.request.proxy_bypass(host):
         return None
-    parts = urllib.parse.urlsplit(value if "//" in value else f"//{value}")
-    if not parts.hostname:
-        raise ValueError("the environment names a proxy that is none")
+    try:
+        parts = urllib.parse.urlsplit(value if "//" in value else f"//{value}")
+        port = parts.port or DEFAULT_PORT
+        if not parts.hostname:
+            raise ValueError
+    except ValueError:
+        # The value is not shown: there may be a password in it.
+        raise ProxyError(
+            f"the environment names no proxy: {kind}_proxy is not an address such as {EXAMPLE}"
+        ) from None
     credentials = None
     if parts.username:
         pair = ":".join(map(urllib.parse.unquote, (parts.username, parts.password or "")))
         credentials = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, parts.port or DEFAULT_PORT, credentials)
+    return Proxy(parts.hostname, port, credentials)
 
 
 def tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy, deadline: Deadline) -> None:
     """Have the proxy at the other end of the socket lead on to a host.
 
     Raises:
-        OSError: it does not: TimeoutError if the deadline has passed.
+        ProxyError: it refuses, or its answer is not HTTP.
+        OSError: the connection to it broke: TimeoutError if the deadline has passed.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -77,9 +106,18 @@ def tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy, deadline: De
             break
     found = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", head)
     if found is None:
-        raise ConnectionError(f"the proxy {proxy.host} gives no answer that is HTTP")
+        raise ProxyError(f"{proxy.shown} gives no answer that is HTTP")
     if found[1][:1] != b"2":
-        raise ConnectionError(f"the proxy {proxy.host} answers {found[1].decode()}")
+        status = int(found[1])
+        raise ProxyError(f"{proxy.shown} answers {status}{_named(status)}", status)
+
+
+def _named(status: int) -> str:
+    """Return the name of a status, to be put behind it. The proxy's own words may be anything."""
+    try:
+        return f" {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""
 
 
 def _is_own(host: str) -> bool:

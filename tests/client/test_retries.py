@@ -13,8 +13,10 @@ import time
 import pytest
 
 from broadcast_server import ConnectFailed, ConnectionClosed, PublishFailed
+from broadcast_server.client.http import NotSent
 from broadcast_server.client.retries import Waiting, back_off, is_absent, retry_after
 from broadcast_server.rules import MAX_SECONDS
+from broadcast_server.transport.proxies import ProxyError
 
 
 def test_pauses_grow_to_the_limit_with_full_jitter() -> None:
@@ -74,6 +76,12 @@ def system(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def told(error: Exception, cause: Exception) -> Exception:
+    """Return an error that says in other words what has caused it."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "cause",
     [
@@ -90,6 +98,11 @@ def system(number: int) -> OSError:
         http.client.RemoteDisconnected(),
         http.client.IncompleteRead(b""),
         ssl.SSLEOFError(),
+        ProxyError("it answers 502", 502),
+        told(ProxyError("cannot be used"), system(errno.ECONNREFUSED)),
+        told(ProxyError("cannot be used"), socket.gaierror(socket.EAI_NONAME, "x")),
+        told(NotSent("x"), ConnectionResetError(errno.ECONNRESET, "x")),
+        told(NotSent("x"), ssl.SSLEOFError()),
         ConnectionClosed(1006, "no welcome"),
         ConnectionClosed(1001),
         ConnectionClosed(1012),
@@ -109,6 +122,8 @@ def test_hub_that_cannot_be_reached_is_not_there_yet(cause: Exception) -> None:
         system(errno.EMFILE),
         system(errno.EACCES),
         ValueError("no name"),
+        ProxyError("it answers 407", 407),
+        ProxyError("the environment names no proxy"),
         ConnectionClosed(1008, "no"),
         ConnectionClosed(1000),
     ],

@@ -76,6 +76,13 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
                 os.killpg(pipe.pid, signal.SIGTERM)
         reader.type("printf '%s\\n' one two three | broadcast-server publish --room /log -")
 
+        assert reader.type(next(blocks).replace(":8765", f":{hub.port}")) == ""
+        assert [m.data for m in hub.history("/results")] == ["3:1"]
+        assert reader.type(next(blocks)) == ""
+        last = hub.history("/")[-1]
+        assert last.data == "hub.example:8765 is down"
+        assert last.sender is not None and last.sender.name == "cron"
+
         assert reader.type(next(blocks)) == ""
         assert [m.data for m in hub.history("/jobs")] == ["the backup is done"]
         assert reader.type(next(blocks)) == "one\ntwo\nthree\n"

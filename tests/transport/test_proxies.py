@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from broadcast_server import BroadcastClient, ConnectFailed
+from broadcast_server import BroadcastClient, ConnectFailed, PublishFailed, publish
 from broadcast_server.transport import proxies
 
 from ..support import TEXT, running_hub
@@ -104,8 +104,12 @@ def test_proxy_that_does_not_lead_on_is_named(
         assert caught.value.status is None
 
 
-def test_proxy_that_cannot_be_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One exception for everything that keeps a client from its server."""
-    monkeypatch.setenv("http_proxy", "http://")
-    with pytest.raises(ConnectFailed, match="names a proxy that is none"):
+@pytest.mark.parametrize("value", ["http://", "http://p:x", "http://[::1", "http://p:99999", ":1"])
+def test_proxy_that_cannot_be_one_is_told(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One exception for everything that keeps a client from its server, and from a request."""
+    monkeypatch.setenv("http_proxy", value)
+    with pytest.raises(ConnectFailed, match=r"the environment names no proxy: http_proxy"):
         BroadcastClient("ws://hub.example/").connect()
+    with pytest.raises(PublishFailed, match="the environment names no proxy") as failed:
+        publish("http://hub.example/", "x")
+    assert not failed.value.maybe_delivered

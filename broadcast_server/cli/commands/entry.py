@@ -14,7 +14,7 @@ from ... import __version__
 from ..io.streams import complain, open_standard_streams, write_stdout
 from ..io.target import is_room
 from ..options import words
-from ..options.parser import Asked, command_first, parse, resolve
+from ..options.parser import Asked, command_first, count_literal, parse, resolve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,8 @@ def _run(argv: Sequence[str]) -> int:
         arguments = command_first(argv)
         command = arguments[0]
         given = parse(arguments, __version__)
-        url = take_url(given)
+        literal = count_literal(argv)
+        url = take_url(given, literal)
         values, sources = resolve(command, given, os.environ)
     except Asked as asked:
         return 0 if write_stdout(asked.text) else 1
@@ -55,7 +56,7 @@ def _run(argv: Sequence[str]) -> int:
     if command == "publish":
         from .publish import publish
 
-        return publish(values, sources, url, given.get("words", []))
+        return publish(values, sources, url, given.get("words", []), literal)
     if command == "listen":
         from .listen import listen
 
@@ -65,8 +66,12 @@ def _run(argv: Sequence[str]) -> int:
     return who(values, sources, url)
 
 
-def take_url(given: dict[str, Any]) -> str | None:
+def take_url(given: dict[str, Any], literal: int = 0) -> str | None:
     """Return the URL among the arguments, None if there is none; what is left of `words` is text.
+
+    Args:
+        given: what the parser has found. The words of a message change.
+        literal: how many words stand behind ``--``.
 
     Raises:
         ValueError: the room is given twice.
@@ -75,9 +80,12 @@ def take_url(given: dict[str, Any]) -> str | None:
     url: str | None = given.get("url")
     # Where there is a text, its first word stands in the place of a URL that is not given.
     has_text = "TEXT" in words.OPERANDS[given["command"]]
-    if url is not None and has_text and (apart or not is_room(url)):
-        given["words"] = [url, *given.get("words", [])]
-        url = None
+    if url is not None and has_text:
+        more = given.get("words", [])
+        is_text = apart or literal > len(more)
+        if is_text or not is_room(url, has_text=bool(more)):
+            given["words"] = [url, *more]
+            url = None
     if url is not None and apart:
         raise ValueError("give a URL or --host, --port and --room, not both")
     return url

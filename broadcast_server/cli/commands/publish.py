@@ -17,6 +17,7 @@ from typing import Any
 from ...client.arguments import checked_name
 from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
+from ...wire import urls
 from ..io import logs, target
 from ..io.streams import Lines, complain, warn
 
@@ -28,7 +29,11 @@ class _Unreadable(Exception):
 
 
 def publish(
-    values: Mapping[str, Any], sources: Mapping[str, str], url: str | None, words: Sequence[str]
+    values: Mapping[str, Any],
+    sources: Mapping[str, str],
+    url: str | None,
+    words: Sequence[str],
+    literal: int = 0,
 ) -> int:
     """Publish the words as one message, or the lines of standard input.
 
@@ -37,6 +42,7 @@ def publish(
         sources: what the user would change to change it: ``--option`` or a variable's name.
         url: the room's address; None to make it of host, port and room.
         words: of the message; ``-`` alone stands for standard input.
+        literal: how many words, the last ones, stand behind ``--``. They are text.
 
     Returns:
         The exit status: 0 the hub has accepted everything; 1 there is no hub, or it has refused a
@@ -45,6 +51,12 @@ def publish(
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure(values["log_level"], values["log_format"])
+    text_hint = target.text_hint(url)
+    try:
+        if url is not None:
+            urls.split(target.completed(url, values["host"]))
+    except UsageError as error:
+        return target.tell("publish", error, text_hint)
     try:
         checked_name(values["name"])
         _check(values, sources, words)
@@ -62,7 +74,7 @@ def publish(
         )
     except target.FAILURES as error:
         return target.tell("publish", error)
-    from_input = list(words) == ["-"]
+    from_input = list(words) == ["-"] and not literal
     key = values["key"] or uuid.uuid4().hex
     number = 0
     try:
@@ -76,9 +88,11 @@ def publish(
     except PublishFailed as error:
         where = f"line {number}: " if from_input else ""
         hint = target.hint(error.status, poster.untrusted)
-        may = "; it may have been published" if poster.lost else ""
+        if error.status is None and number <= 1:
+            hint += text_hint
+        may = "; it may have been published" if error.maybe_delivered else ""
         complain("publish", f"{where}{error}{hint}{may}")
-        return 3 if poster.lost else 1
+        return 3 if error.maybe_delivered else 1
     except _Unreadable as error:
         complain("publish", str(error))
         return 1
@@ -90,8 +104,10 @@ def publish(
 def _check(values: Mapping[str, Any], sources: Mapping[str, str], words: Sequence[str]) -> None:
     """Raise UsageError for what can be seen to be wrong."""
     if not words:
-        raise UsageError("give a text, or - for the lines of standard input; what looks like a URL "
-                         "is taken for one, unless --room is given")  # fmt: skip
+        raise UsageError(
+            "give a text, or - for the lines of standard input; what looks like a URL is taken for "
+            "one, unless --room is given or -- stands before it"
+        )
     if not values["timeout"] > 0:
         raise UsageError(f"{sources['timeout']} must be more than 0")
     key = values["key"]

@@ -7,6 +7,7 @@ them is found here, before anything is tried, and told in the words of the optio
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import re
 import threading
@@ -23,6 +24,7 @@ QUIET_SECONDS = 3.0
 
 TRUST_HINT = " (--ca-file says whom to trust)"
 TOKEN_HINT = " (--token-file says which to show)"
+TEXT_HINT = " (if the first word is text, put -- before it)"
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 # What we say ourselves; anything else there would be another protocol.
@@ -37,6 +39,8 @@ NO_HUB = "plain"
 SUBPROTOCOL = "broadcast.v1.json"
 
 
+# A host name, which may have letters of any language.
+_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?")
 # What stands for an address: a port, mostly with a host, and perhaps a room.
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^]\s/?#:@[]*):[0-9]+(?:[/?].*)?")
 
@@ -175,12 +179,16 @@ def awaited(command: str, url: str, seconds: float) -> Iterator[None]:
         timer.join()  # nothing is written any more
 
 
-def tell(command: str, error: Exception) -> int:
-    """Tell why a command has not come to its target; return its exit status."""
+def tell(command: str, error: Exception, more: str = "") -> int:
+    """Tell why a command has not come to its target; return its exit status.
+
+    Args:
+        more: what to add to the error.
+    """
     if isinstance(error, ConnectFailed):
-        complain(command, f"{error}{hint(error.status, error.untrusted)}")
+        complain(command, f"{error}{hint(error.status, error.untrusted)}{more}")
         return 1
-    complain(command, str(error))
+    complain(command, f"{error}{more}")
     return 2 if isinstance(error, UsageError) else 1
 
 
@@ -194,6 +202,13 @@ def hint(status: int | None, untrusted: bool) -> str:
     return TRUST_HINT if untrusted else TOKEN_HINT if status == 401 else ""
 
 
+def text_hint(url: str | None) -> str:
+    """Return what to add to an error about the first word of a message that was taken for an
+    address: how to make it text. Nobody takes ``ws://`` for text."""
+    is_sure = url is None or url.lower().startswith(("ws://", "wss://"))
+    return "" if is_sure else TEXT_HINT
+
+
 # What `tell` is for.
 FAILURES = (UsageError, AccessError, TlsError, ConnectFailed)
 
@@ -203,16 +218,35 @@ def room_url(host: str, port: int, room: str) -> str:
     return f"ws://{_bracketed(host)}:{port}/{urllib.parse.quote(room.removeprefix('/'))}"
 
 
-def is_room(word: str) -> bool:
-    """Whether the first word of a text is rather the address of a room: one with a scheme, or one
-    without that can be nothing else. ``12:30`` is a time and ``3:1/2:0`` a score."""
+def is_room(word: str, *, has_text: bool) -> bool:
+    """Tell whether the first word of a message is the address of a room instead.
+
+    It is one if it has a scheme. It is also one if it has a host and a port, as in ``hub:8765`` or
+    ``:8765``. ``12:30`` is a time, ``3:1/2:0`` a score and ``v1.2:3`` a version.
+
+    Args:
+        has_text: whether more words follow. One word alone is the message, unless it has a path
+            and its host can be nothing else.
+    """
     if word.lower().startswith(("ws://", "wss://", "http://", "https://")):
         return True
     found = _HOST_AND_PORT.fullmatch(word)
-    if found is None or "/" not in word:
+    if found is None or not _is_host(found["host"]):
         return False
-    host = found["host"]
-    return host in ("", "localhost") or "." in host or host.startswith("[")
+    # A single word before the colon may belong to a message, as in "ratio:3/4".
+    is_plain = found["host"] not in ("", "localhost") and found["host"].isalnum()
+    return has_text or ("/" in word and not is_plain)
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether what stands before a port is a host, and not part of a message."""
+    if text == "" or text.startswith("["):
+        return True
+    try:
+        return bool(ipaddress.IPv4Address(text))
+    except ValueError:
+        last = text.removesuffix(".").rpartition(".")[2]
+        return _NAME.fullmatch(text) is not None and any(map(str.isalpha, last))
 
 
 def completed(url: str, host: str) -> str:

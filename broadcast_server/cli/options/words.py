@@ -47,9 +47,10 @@ OPERANDS: dict[str, dict[str, str]] = {
     "start": {},
     "connect": {"URL": _SHORT_URL},
     "publish": {
-        "URL": f"{_ROOM_URL}; so is that of its web page, and a mere 127.0.0.1:8765/scores",
+        "URL": f"{_SHORT_URL}, before a text",
         "TEXT": "the message, or - for each line of standard input; several words are joined by "
-        "blanks; what looks like a URL is one, unless --host, --port or --room is given",
+        "blanks; a first word that looks like an address is one, unless --host, --port or --room "
+        "is given or -- stands before it",
     },
     "listen": {"URL": _SHORT_URL},
     "who": {
@@ -61,7 +62,7 @@ OPERANDS: dict[str, dict[str, str]] = {
 USAGES = {
     "start": "[options]",
     "connect": "[URL] [options]",
-    "publish": "[URL] [options] (TEXT... | -)",
+    "publish": "[URL] [options] [--] (TEXT... | -)",
     "listen": "[URL] [options]",
     "who": "[URL] [options]",
 }
