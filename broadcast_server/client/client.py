@@ -49,8 +49,9 @@ class BroadcastClient:
     All methods may be called from any thread; of several threads that receive, each message goes to
     one. A context manager: it connects on entering and closes on leaving.
 
-    A proxy that ``http_proxy`` or ``https_proxy`` of the environment names is used, but not to
-    reach this machine or a host in ``no_proxy``.
+    A proxy that ``http_proxy``, ``https_proxy`` or ``all_proxy`` of the environment names is used,
+    but not to reach this machine or a host or network in ``no_proxy``. It must speak HTTP; others,
+    such as SOCKS, are refused.
 
     Where the server does not speak ``broadcast.v1.json`` messages have no sender and no id, the
     time is that of their arrival, nobody tells who is here, and `reconnect` means nothing.

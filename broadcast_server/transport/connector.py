@@ -78,7 +78,7 @@ class Connector:
         """
         if self._was_cut:
             raise _aborted()
-        proxy = proxies.find(self._host, is_tls=self._context is not None)
+        proxy = proxies.find(self._host, self._port, is_tls=self._context is not None)
         if proxy is None:
             sock = self._connect_to(self._host, self._port, deadline)
         else:

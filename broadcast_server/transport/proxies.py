@@ -1,13 +1,16 @@
 """The way to a server through a proxy, where the environment names one.
 
-``http_proxy`` is for plain connections and ``https_proxy`` for those with TLS; ``no_proxy`` lists
-hosts to which the way is open. It is always open to this machine: no proxy could lead there. The
-proxy is asked for a tunnel (CONNECT, RFC 9110 §9.3.6), also for plain connections (RFC 6455 §4.1).
+``http_proxy`` is for plain connections, ``https_proxy`` for those with TLS, and ``all_proxy`` for
+both if the other one is not set. ``no_proxy`` lists hosts and networks that are reached without a
+proxy. So is this machine: no proxy could lead there. The proxy is asked for a tunnel (CONNECT, RFC
+9110 §9.3.6), also for plain connections (RFC 6455 §4.1). Proxies of other kinds, such as SOCKS, are
+refused.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import http
 import ipaddress
 import re
@@ -55,19 +58,25 @@ class Proxy(NamedTuple):
         return f"the proxy {host}:{self.port}"
 
 
-def find(host: str, *, is_tls: bool) -> Proxy | None:
-    """Return the proxy that leads to a host, None if there is none. Any thread.
+def find(host: str, port: int, *, is_tls: bool) -> Proxy | None:
+    """Return the proxy that leads to a host and port, None if there is none. Any thread.
 
     Raises:
         ProxyError: the environment names one that cannot be.
     """
+    found = urllib.request.getproxies()
     kind = "https" if is_tls else "http"
-    value = urllib.request.getproxies().get(kind)
-    if not value or _is_own(host) or urllib.request.proxy_bypass(host):
+    if not found.get(kind):
+        kind = "all"
+    value = found.get(kind, "").strip()
+    if not value or _is_own(host) or _is_excepted(host, port, found.get("no", "")):
+        return None
+    # Where the environment names none the system may have settings of its own (macOS, Windows).
+    if not urllib.request.getproxies_environment() and urllib.request.proxy_bypass(host):
         return None
     try:
         parts = urllib.parse.urlsplit(value if "//" in value else f"//{value}")
-        port = parts.port or DEFAULT_PORT
+        proxy_port = parts.port or DEFAULT_PORT
         if not parts.hostname:
             raise ValueError
     except ValueError:
@@ -75,11 +84,16 @@ def find(host: str, *, is_tls: bool) -> Proxy | None:
         raise ProxyError(
             f"the environment names no proxy: {kind}_proxy is not an address such as {EXAMPLE}"
         ) from None
+    if parts.scheme not in ("", "http"):
+        raise ProxyError(
+            f"{kind}_proxy names a proxy of the kind {parts.scheme}, which is not supported: it "
+            f"must be one such as {EXAMPLE}, or no_proxy must list the host {host}"
+        )
     credentials = None
     if parts.username:
         pair = ":".join(map(urllib.parse.unquote, (parts.username, parts.password or "")))
         credentials = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, port, credentials)
+    return Proxy(parts.hostname, proxy_port, credentials)
 
 
 def tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy, deadline: Deadline) -> None:
@@ -121,9 +135,59 @@ def _named(status: int) -> str:
 
 
 def _is_own(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
+    name = _normal(host)
+    if name == "localhost" or name.endswith(".localhost"):
         return True
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+def _is_excepted(host: str, port: int, listed: str) -> bool:
+    """Tell whether ``no_proxy`` lists a host: by its name, by a domain that it is in, by its
+    address, or by a network that the address is in; each perhaps with a port. No name is looked up.
+    """
+    name = _normal(host)
+    address = _address(name)
+    for entry in re.split(r"[\s,]+", listed):
+        if entry == "*":
+            return True
+        network = _network(entry)
+        if network is None and (found := re.fullmatch("(.+):([0-9]+)", entry)):
+            if int(found[2]) != port:
+                continue
+            entry, network = found[1], _network(found[1])
+        if network is not None:
+            if address is not None and address in network:
+                return True
+            continue
+        domain = _normal(entry.removeprefix("*").removeprefix("."))
+        if address is None and domain and f".{name}".endswith(f".{domain}"):
+            return True
+    return False
+
+
+def _normal(name: str) -> str:
+    """Return a host as it is compared."""
+    name = name.rstrip(".").lower()
+    if not name.isascii():
+        with contextlib.suppress(UnicodeError):
+            return name.encode("idna").decode("ascii")
+    return name
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        found = ipaddress.ip_address(name)
     except ValueError:
-        return False
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Return what an entry of ``no_proxy`` stands for if it is a network, or one address."""
+    if entry.startswith("[") and entry.endswith("]"):
+        entry = entry[1:-1]
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
