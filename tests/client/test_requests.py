@@ -528,7 +528,7 @@ def test_hub_that_has_gone_is_waited_for_as_long_as_there_is_time() -> None:
             server.url, name=None, token=None, headers={}, trust={}, timeout=0.5, reconnect=True
         )
         found.post("1", "a")
-    with pytest.raises(PublishFailed, match="refused|no answer") as failed:
+    with pytest.raises(PublishFailed, match=r"refused|no answer") as failed:
         found.post("2", "b")
     found.close()
     assert not failed.value.maybe_delivered
@@ -541,7 +541,7 @@ def test_message_that_was_sent_once_may_have_been_delivered() -> None:
             server.url, name=None, token=None, headers={}, trust={}, timeout=0.5, reconnect=True
         )
         found.post("1", "a")
-        with pytest.raises(PublishFailed, match="refused|no answer") as failed:
+        with pytest.raises(PublishFailed, match=r"refused|no answer") as failed:
             server.listening.close()
             found.post("2", "b")
     found.close()
