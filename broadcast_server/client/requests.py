@@ -216,7 +216,7 @@ class Poster:
         # last attempt.
         self._was_sent = self._was_answered = False
 
-    def post(self, text: str, key: str) -> str:
+    def post(self, data: str | bytes, key: str) -> str:
         """Publish a message and return its id.
 
         Raises:
@@ -229,7 +229,7 @@ class Poster:
             self._waiting = retries.Waiting(self._wait)
         while True:
             try:
-                found = self._post_once(text, key, deadline)
+                found = self._post_once(data, key, deadline)
                 self._waiting = retries.Waiting(0)  # the hub is there
                 return found
             except PublishFailed as error:
@@ -252,8 +252,8 @@ class Poster:
         """Close the connection."""
         self._exchanger.close()
 
-    def _post_once(self, text: str, key: str, deadline: Deadline) -> str:
-        body, content_type = _encode(text)
+    def _post_once(self, data: str | bytes, key: str, deadline: Deadline) -> str:
+        body, content_type = _encode(data)
         chosen = {name.lower() for name in self._headers}
         headers = {**self._headers, "Idempotency-Key": key}
         if "content-type" not in chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pathlib
 import re
@@ -75,6 +76,10 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
             finally:
                 os.killpg(pipe.pid, signal.SIGTERM)
         reader.type("printf '%s\\n' one two three | broadcast-server publish --room /log -")
+        assert reader.type(next(blocks)) == ""
+        as_text, as_data = [m.data for m in hub.history("/files")]
+        assert as_text == '{"score": "3:1"}\n'
+        assert isinstance(as_data, bytes) and gzip.decompress(as_data).decode() == as_text
 
         assert reader.type(next(blocks).replace(":8765", f":{hub.port}")) == ""
         assert [m.data for m in hub.history("/results")] == ["3:1"]

@@ -83,7 +83,8 @@ def take_url(given: dict[str, Any], literal: int = 0) -> str | None:
     if url is not None and has_text:
         more = given.get("words", [])
         is_text = apart or literal > len(more)
-        if is_text or not is_room(url, has_text=bool(more)):
+        has_message = bool(more) or "file" in given
+        if is_text or not is_room(url, has_text=has_message):
             given["words"] = [url, *more]
             url = None
     if url is not None and apart:

@@ -352,6 +352,19 @@ PUBLISH: dict[str, list[Option]] = {
     "where to publish": _place("room to publish to", "name that others see as the sender"),
     "how": [
         Option(
+            "file FILE",
+            None,
+            "publish this file as one message, or all of standard input if it is -; as text if it "
+            "is UTF-8 without null bytes, else as binary data",
+            shown="none",
+        ),
+        Option(
+            "binary",
+            False,
+            "publish binary messages, whatever is in them; bytes go out as they are",
+            shown="off",
+        ),
+        Option(
             "key KEY",
             None,
             "publish what has this key once, however often the command runs, within ten minutes; "

@@ -27,7 +27,8 @@ DESCRIPTIONS = {
     "in the room, and what they send is drawn above it; /help lists the commands, and /quit, "
     "Ctrl-D or Ctrl-C leaves. Input that is not a terminal is sent line by line, and the command "
     "ends when the hub has accepted all of it. A lost connection is taken up again.",
-    "publish": "Send one message, the words of TEXT, or with - each line of standard input as one. "
+    "publish": "Send one message, the words of TEXT or a file, or with - each line of standard "
+    "input as one. "
     "It succeeds when the hub has accepted all of them, and what it sends twice, because no answer "
     "came, is delivered once.",
     "listen": "Write the messages of a room to standard output, one a line and each at once, or "
@@ -62,7 +63,7 @@ OPERANDS: dict[str, dict[str, str]] = {
 USAGES = {
     "start": "[options]",
     "connect": "[URL] [options]",
-    "publish": "[URL] [options] [--] (TEXT... | -)",
+    "publish": "[URL] [options] ([--] TEXT... | - | --file FILE)",
     "listen": "[URL] [options]",
     "who": "[URL] [options]",
 }
@@ -84,6 +85,7 @@ EXAMPLES = {
         "broadcast-server publish --room /scores 3:1",
         "broadcast-server publish --room /jobs --key backup-$(date +%F) backup done",
         "tail -F app.log | broadcast-server publish --room /log -",
+        "broadcast-server publish --room /log --file app.log",
     ),
     "listen": (
         "broadcast-server listen --room /log --history 20 | grep ERROR",
@@ -97,7 +99,7 @@ EXAMPLES = {
 COMMON = {
     "start": "host port token-file publish-token-file tls-cert tls-key",
     "connect": "host port room name token-file history wait no-reconnect",
-    "publish": "host port room name token-file key timeout wait no-reconnect",
+    "publish": "host port room name token-file file key timeout wait no-reconnect",
     "listen": "host port room token-file format exec count timeout wait since history no-reconnect",
     "who": "host port room token-file",
 }

@@ -51,7 +51,7 @@ function _shtab_broadcast_server_using
 end
 
 set -g _shtab_broadcast_server_commands start connect publish listen who
-set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --wait --write-timeout -H
+set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --file --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --wait --write-timeout -H
 
 complete -c broadcast-server -e
 complete -c broadcast-server -f
@@ -129,6 +129,8 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l port 
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l room -x -d 'room to publish to, such as /scores'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l name -x -d 'name that others see as the sender'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file whose first line is the token to show to the hub'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l file -xka "(__fish_complete_path (commandline -ct))" -d 'publish this file as one message, or all of standard input if it is -'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l binary -d 'publish binary messages, whatever is in them'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l key -x -d 'publish what has this key once, however often the command runs, within ten minutes'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l timeout -x -d 'time for each message, with all that it takes: a hub that is busy is asked again when it wishes, a connection that breaks is made anew'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l wait -x -d 'time to wait for a hub that is not there yet, because it or its machine still starts'
