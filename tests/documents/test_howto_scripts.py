@@ -92,6 +92,7 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
         assert [m.data for m in hub.history("/jobs")] == ["the backup is done"]
         assert reader.type(next(blocks)) == "one\ntwo\nthree\n"
         assert reader.type(next(blocks)) == "somebody: 3:1\nreferee: half-time, still 3:1\n"
+        assert reader.type(next(blocks)) == "/log\n/scores\n"
         assert reader.type(next(blocks)) == "go on: the backup is done\n"
         assert reader.type(next(blocks)) == "four\n"
         assert (tmp_path / "last-id").read_text().strip() == hub.history("/log")[-1].id

@@ -70,21 +70,54 @@ def find(
         command: whose options they are.
         values: the value of each option by its field name.
         sources: what the user would change to change it: ``--option`` or a variable's name.
-        url: the room's address; None to make it of host, port and room.
+        url: the room's address, or its path alone; None to make it of host, port and room.
 
     Raises:
         UsageError: this can never work.
         AccessError: the file with the token, or one with header lines, cannot be read.
     """
-    if url is None:
-        if values["port"] == 0:
-            raise UsageError(f"{sources['port']}: a hub has a port between 1 and 65535")
-        url = room_url(values["host"], values["port"], values["room"] or "")
-        if values["room"] is None:
-            url = url.removesuffix("/")
-    url = completed(url, values["host"])
+    url = _address(values, sources, url)
     headers = read_headers(values.get("header", ()), sources.get("header", ""))
     return Target(url, _token(values), headers, _trust(command, values, sources, url))
+
+
+def find_all(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], urls: Sequence[str]
+) -> list[Target]:
+    """Return where several addresses lead; a path is that of a room of the hub before it.
+
+    Args:
+        urls: without any there is one target, made of host, port and room.
+
+    Raises:
+        UsageError, AccessError: as for `find`.
+    """
+    found: list[Target] = []
+    places: Sequence[str | None] = urls or [None]
+    for url in places:
+        if found and url is not None and url.startswith("/"):
+            parts = urllib.parse.urlsplit(found[-1].url)
+            url = f"{parts.scheme}://{parts.netloc}{url}"
+        address = _address(values, sources, url)
+        # What is said of all of them is read, and warned of, once.
+        alike = [target for target in found if _is_tls(target.url) == _is_tls(address)]
+        if alike:
+            found.append(alike[0]._replace(url=address))
+        else:
+            found.append(find(command, values, sources, address))
+    return found
+
+
+def _address(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> str:
+    """Return the address of a room, complete; the arguments are those of `find`."""
+    if url is not None and not url.startswith("/"):
+        return completed(url, values["host"])
+    if values["port"] == 0:
+        raise UsageError(f"{sources['port']}: a hub has a port between 1 and 65535")
+    if url is not None:
+        return f"ws://{_bracketed(values['host'])}:{values['port']}{url}"
+    url = room_url(values["host"], values["port"], values["room"] or "")
+    return url if values["room"] is not None else url.removesuffix("/")
 
 
 def offer(
@@ -292,7 +325,7 @@ def _trust(
         UsageError: one of them is given for an address without TLS: somebody would feel safe.
     """
     wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
-    if url.partition(":")[0].lower() not in ("wss", "https"):
+    if not _is_tls(url):
         for name in wanted:
             # A variable is there for all addresses.
             if sources[name].startswith("-"):
@@ -306,6 +339,10 @@ def _trust(
         # That was the command's word for it, at a level that cannot be turned off.
         logging.getLogger("broadcast_server.client").addFilter(_is_not_insecure)
     return wanted
+
+
+def _is_tls(url: str) -> bool:
+    return url.partition(":")[0].lower() in ("wss", "https")
 
 
 def _is_not_insecure(record: logging.LogRecord) -> bool:
