@@ -79,10 +79,13 @@ class BroadcastClient:
             asks for one. It may also hold the key.
         key_file: the file with the key of that certificate, without a password.
         ssl_context: for ``wss``: takes the place of the four above. It is used as it is.
-        open_timeout: seconds that connecting may take, and once more the hub's welcome. Of several
-            addresses of the host each is tried within it. Only the lookup of the host's name may
-            take longer: nobody can interrupt it, `close` does not wait for it, and until it has
-            ended a thread stays.
+        wait: seconds for which `connect` tries again while the hub is not there yet: its name is
+            not known, nobody listens, the connection is cut or silent, or the answer is 502, 503
+            or 504. Other refusals, and a certificate that is not valid, are final at once.
+        open_timeout: seconds that each attempt to connect may take, and once more the hub's
+            welcome. Of several addresses of the host each is tried within it. Only the lookup of
+            the host's name may take longer: nobody can interrupt it, `close` does not wait for it,
+            and until it has ended a thread stays.
         close_timeout: seconds without a byte in either direction after which ``close()`` gives up.
         max_message_bytes: the largest message that is taken; a larger one ends the connection with
             close code 1009. So does an event of so many parts that it would become far more in
@@ -129,6 +132,7 @@ class BroadcastClient:
         cert_file: tls.StrPath | None = None,
         key_file: tls.StrPath | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        wait: float = 0.0,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_bytes: int = 16 * 1024 * 1024,
@@ -165,6 +169,7 @@ class BroadcastClient:
                 key_file=key_file,
                 ssl_context=ssl_context,
             ),
+            wait=checked_seconds("wait", wait),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_message_bytes=checked_count("max_message_bytes", max_message_bytes, 1),

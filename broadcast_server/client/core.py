@@ -55,6 +55,7 @@ class ClientCore:
         max_reconnect_delay: float,
         headers: Mapping[str, str],
         context: ssl.SSLContext | None,
+        wait: float,
         open_timeout: float,
         close_timeout: float,
         max_message_bytes: int,
@@ -68,6 +69,7 @@ class ClientCore:
         self.max_delay = max_reconnect_delay
         self.headers = headers
         self.context = context
+        self.wait = wait
         self.open_timeout = open_timeout
         self.close_timeout = close_timeout
         self.max_message_bytes = max_message_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import urllib.parse
@@ -131,7 +132,7 @@ class Dialing:
                 why = f"no answer in {timeout:g} s" if is_late else _why(error, timeout)
             raise ConnectFailed(
                 f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
-            ) from error
+            ) from _plain(error)
         finally:
             connector.close()  # what was not taken
         return sock, chosen
@@ -165,6 +166,15 @@ def _detail(headers: Mapping[str, str], body: bytes | None) -> str:
     if not isinstance(detail, str) or len(detail) > MAX_DETAIL_CHARACTERS:
         return ""
     return f" ({detail})" if detail and detail.isprintable() else ""
+
+
+def _plain(error: Exception) -> Exception:
+    """Return what the library calls a time-out or a cut as the system would call it."""
+    if isinstance(error, websocket.WebSocketTimeoutException):
+        return TimeoutError(str(error))
+    if isinstance(error, websocket.WebSocketConnectionClosedException):
+        return ConnectionAbortedError(errno.ECONNABORTED, str(error))
+    return error
 
 
 def _why(error: Exception, timeout: float) -> str:

@@ -23,7 +23,7 @@ from ..wire.client_events import SUBPROTOCOL, Ack, Renewal, Trouble, Welcome
 from .core import ClientCore
 from .link import Link
 from .queues import Item, held_bytes
-from .retries import back_off
+from .retries import RETURN_CODES, back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
 STABLE_SECONDS = 10.0
@@ -33,8 +33,6 @@ QUIET_SECONDS = 30.0
 # How long a peer that says goodbye may take to end the stream. Who has more patience with one that
 # is silent (`close_timeout`) does not want to come back later for that.
 LEAVE_SECONDS = 5.0
-# Ends of a connection after which the client comes back (docs/reference/protocol.md).
-RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 

@@ -66,6 +66,7 @@ def publish(
     key_file: tls.StrPath | None = None,
     ssl_context: ssl.SSLContext | None = None,
     timeout: float = 10.0,
+    wait: float = 0.0,
 ) -> str:
     """Publish one message to a room and return its id. Any thread; blocks until the hub answers.
 
@@ -85,7 +86,11 @@ def publish(
         key_file: the file with the key of that certificate, without a password.
         ssl_context: for ``https`` and ``wss``: takes the place of the four above. It is used as it
             is.
-        timeout: seconds for all of it; the lookup of a host's name has the system's own limit.
+        timeout: seconds for all of it but `wait`; the lookup of a host's name has the system's own
+            limit.
+        wait: seconds for which it is tried again while the hub is not there yet: its name is not
+            known, nobody listens, the connection is cut or silent, or the answer is 502, 503 or
+            504. `timeout` then counts from the beginning of each attempt.
 
     Raises:
         PublishFailed: the hub has refused the message, or has not answered. If its attribute
@@ -97,10 +102,13 @@ def publish(
     for what, value in (("url", url), ("name", name), ("key", key), ("token", token)):
         if not isinstance(value, str) and (value is not None or what == "url"):
             raise TypeError(f"{what} must be str, not {type(value).__name__}")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    for what, seconds in (("timeout", timeout), ("wait", wait)):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
+    if not wait >= 0:
+        raise UsageError(f"wait must be at least 0, not {wait!r}")
     parts = urls.split(url)
     context = tls.context_for(
         url, ca_file, insecure, cert_file=cert_file, key_file=key_file, ssl_context=ssl_context
@@ -118,12 +126,38 @@ def publish(
     }
     if name is not None:
         parts = urls.with_parameters(parts, {"name": name})
+    waiting = retries.Waiting(wait)
+    was_sent = False
+    while True:
+        try:
+            return _publish_once(parts, headers, body, context, min(timeout, MAX_SECONDS), was_sent)
+        except PublishFailed as error:
+            was_sent = error.maybe_delivered
+            pause = waiting.pause(error)
+            if pause is None:
+                raise
+            logger.info("%s; once more in %.2f s", error, pause)
+            time.sleep(pause)
+
+
+def _publish_once(
+    parts: urllib.parse.SplitResult,
+    headers: dict[str, str],
+    body: bytes,
+    context: ssl.SSLContext | None,
+    timeout: float,
+    was_sent: bool,
+) -> str:
+    """Publish a message and return its id; twice, if the connection breaks.
+
+    Args:
+        was_sent: whether that was tried before, and the message may have been delivered.
+    """
     shown = _shown(parts)
-    timeout = min(timeout, MAX_SECONDS)
     deadline = Deadline(timeout)
     target = urls.target(parts)
     exchanger = Exchanger(parts, context)
-    is_last = was_sent = False
+    is_last = False
     while True:
         try:
             answer = exchanger.exchange("POST", target, headers, body, deadline, MAX_ANSWER_BYTES)
@@ -151,6 +185,7 @@ class Poster:
         headers: more header lines.
         trust: ``ca_file``, ``insecure``, ``cert_file`` and ``key_file``, as for `publish`.
         timeout: seconds for each message.
+        wait: seconds for a hub that is not there yet at the first message, as for `publish`.
         reconnect: make a broken connection anew, as long as there is time.
 
     Raises:
@@ -169,6 +204,7 @@ class Poster:
         headers: Mapping[str, str],
         trust: Mapping[str, Any],
         timeout: float,
+        wait: float = 0.0,
         reconnect: bool,
     ) -> None:
         parts = urls.split(url)
@@ -182,6 +218,8 @@ class Poster:
         self._shown = _shown(parts)
         self._headers = {**bearer(token), **headers}
         self._timeout = timeout
+        self._wait = wait
+        self._waiting: retries.Waiting | None = None  # from the first message on
         self._reconnect = reconnect
         self.untrusted = False
         # Of the last message: sent without an answer that tells what became of it; answered at the
@@ -189,7 +227,7 @@ class Poster:
         self._was_sent = self._was_answered = False
         self._is_refused = False  # for the certificate that we show
 
-    def post(self, text: str, key: str) -> str:
+    def post(self, data: str | bytes, key: str) -> str:
         """Publish a message and return its id.
 
         Raises:
@@ -198,25 +236,35 @@ class Poster:
         deadline = Deadline(self._timeout)
         attempts = 0
         self._was_sent = False
+        if self._waiting is None:
+            self._waiting = retries.Waiting(self._wait)
         while True:
             try:
-                return self._post_once(text, key, deadline)
+                found = self._post_once(data, key, deadline)
+                self._waiting = retries.Waiting(0)  # the hub is there
+                return found
             except PublishFailed as error:
-                pause = self._pause_before_next(error, attempts)
-                left = deadline.left()
-                assert left is not None
-                if pause is None or pause >= left:
-                    raise
+                pause = self._waiting.pause(error)
+                is_awaited = pause is not None
+                if pause is None:
+                    pause = self._pause_before_next(error, attempts)
+                    left = deadline.left()
+                    assert left is not None
+                    if pause is None or pause >= left:
+                        raise
                 logger.info("%s: %s; once more in %.2f s", self._shown, error.detail, pause)
                 time.sleep(pause)
-                attempts += 1
+                if is_awaited:
+                    deadline = Deadline(self._timeout)
+                else:
+                    attempts += 1
 
     def close(self) -> None:
         """Close the connection."""
         self._exchanger.close()
 
-    def _post_once(self, text: str, key: str, deadline: Deadline) -> str:
-        body, content_type = _encode(text)
+    def _post_once(self, data: str | bytes, key: str, deadline: Deadline) -> str:
+        body, content_type = _encode(data)
         chosen = {name.lower() for name in self._headers}
         headers = {**self._headers, "Idempotency-Key": key}
         if "content-type" not in chosen:

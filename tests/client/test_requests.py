@@ -105,6 +105,8 @@ def test_hub_may_have_an_ipv6_address() -> None:
         (("http://hub/", "x"), {"token": b"t"}),
         (("http://hub/", "x"), {"timeout": "5"}),
         (("http://hub/", "x"), {"timeout": None}),
+        (("http://hub/", "x"), {"wait": "5"}),
+        (("http://hub/", "x"), {"wait": None}),
     ],
 )
 def test_argument_of_a_wrong_type_is_a_type_error(
@@ -135,6 +137,8 @@ def test_argument_of_a_wrong_type_is_a_type_error(
         ("http://hub/", {"name": "\ud800"}),
         ("http://hub/", {"timeout": 0}),
         ("http://hub/", {"timeout": float("nan")}),
+        ("http://hub/", {"wait": -1}),
+        ("http://hub/", {"wait": float("nan")}),
     ],
 )
 def test_argument_that_can_never_work_is_a_usage_error(url: str, options: dict[str, Any]) -> None:
@@ -367,6 +371,52 @@ def test_silent_server_has_the_deadline() -> None:
     assert error.detail == "no answer in 0.1 s"
 
 
+ABSENT = [
+    answer("", "502 Bad Gateway"),
+    answer("", "503 Service Unavailable", "Retry-After: 0"),
+    answer("", "504 Gateway Timeout"),
+]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_hub_that_is_not_there_yet_is_waited_for(absent: bytes) -> None:
+    """With the same key: the answer to the first one may have been lost."""
+    with serving(absent, reset, lambda sock: sock.close(), absent, GOOD) as server:
+        assert publish(server.url, "x", wait=SECONDS) == "7-0"
+    assert len(set(server.keys())) == 1
+
+
+def test_hub_that_starts_late_is_waited_for() -> None:
+    """The time-out counts from the beginning of each attempt."""
+    port = lasting_port()
+    publishing = in_thread(
+        lambda: publish(f"http://127.0.0.1:{port}/r", "x", wait=SECONDS, timeout=SECONDS / 2)
+    )
+    with running_hub(port=port) as hub:
+        assert publishing.result(SECONDS) == hub.history("/r")[0].id
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 413, 421, 429, 500])
+def test_refusal_is_not_waited_for(status: int) -> None:
+    """It would be the same later, or the hub is there."""
+    with serving(answer("", f"{status} X")) as server:
+        assert failure(server.url, wait=1000.0).status == status
+
+
+def test_message_that_was_sent_before_may_have_been_delivered() -> None:
+    """Also if it never leaves afterwards."""
+    with serving(reset, reset) as server:
+        publishing = in_thread(failure, server.url, wait=0.5)
+    error = publishing.result(SECONDS)
+    assert error.maybe_delivered and "refused" in error.detail
+
+
+def test_waiting_ends_with_its_time() -> None:
+    """With the last failure."""
+    error = failure(f"http://127.0.0.1:{lasting_port()}/", wait=0.3)
+    assert error.status is None and "refused" in error.detail
+
+
 # -- Many messages -----------------------------------------------------------------------------
 
 
@@ -502,6 +552,29 @@ def test_message_that_was_sent_once_may_have_been_delivered() -> None:
             with posting(server.url) as found, pytest.raises(PublishFailed, match="no") as failed:
                 found.post("1", "a")
             assert failed.value.maybe_delivered and failed.value.status == 403
+
+
+def test_poster_waits_for_a_hub_that_is_not_there_yet() -> None:
+    """At its first message only; the time-out is for a hub that is there."""
+    port = lasting_port()
+    options = {"wait": SECONDS, "timeout": SECONDS / 2, "reconnect": False}
+    with posting(f"http://127.0.0.1:{port}/r", **options) as poster:
+        publishing = in_thread(poster.post, "x", "k")
+        with running_hub(port=port) as hub:
+            assert publishing.result(SECONDS) == hub.history("/r")[0].id
+        with pytest.raises(PublishFailed, match="refused"):
+            poster.post("y", "l")
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_poster_waits_beyond_its_timeout(absent: bytes) -> None:
+    """Also where a proxy is there, and a hub is not."""
+    with (
+        keeping([absent, absent, reset], [GOOD]) as server,
+        posting(server.url, wait=SECONDS, timeout=SECONDS) as poster,
+    ):
+        assert poster.post("x", "k") == "7-0"
+    assert len(set(server.keys())) == 1
 
 
 def test_silence_ends_with_the_time() -> None:

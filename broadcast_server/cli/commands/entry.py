@@ -60,7 +60,7 @@ def _run(argv: Sequence[str]) -> int:
     if command == "listen":
         from .listen import listen
 
-        return listen(values, sources, url)
+        return listen(values, sources, given.get("urls", []))
     from .who import who
 
     return who(values, sources, url)
@@ -83,9 +83,12 @@ def take_url(given: dict[str, Any], literal: int = 0) -> str | None:
     if url is not None and has_text:
         more = given.get("words", [])
         is_text = apart or literal > len(more)
-        if is_text or not is_room(url, has_text=bool(more)):
+        has_message = bool(more) or "file" in given
+        if is_text or not is_room(url, has_text=has_message):
             given["words"] = [url, *more]
             url = None
-    if url is not None and apart:
-        raise ValueError("give a URL or --host, --port and --room, not both")
+    for word in [url] if url is not None else given.get("urls", []):
+        # A path alone needs host and port.
+        if apart and ("room" in given or not word.startswith("/")):
+            raise ValueError("give a URL or --host, --port and --room, not both")
     return url

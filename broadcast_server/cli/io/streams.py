@@ -30,6 +30,11 @@ def hint(command: str, text: str) -> None:
         _tell(command, text)
 
 
+def tell_progress(command: str, text: str) -> None:
+    """Tell in one line on standard error what `command` does, since it takes long."""
+    _tell(command, text)
+
+
 def _tell(command: str, text: str) -> None:
     logs.flush()
     prog = f"broadcast-server {command}".rstrip()

@@ -6,16 +6,21 @@ them is found here, before anything is tried, and told in the words of the optio
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import re
+import threading
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ... import secret_files
 from ...errors import AccessError, ConnectFailed, TlsError, UsageError
-from .streams import complain, warn
+from .streams import complain, tell_progress, warn
+
+# After so long a wait for a hub that is not there yet, whoever looks is told.
+QUIET_SECONDS = 3.0
 
 TRUST_HINT = " (--ca-file says whom to trust)"
 TOKEN_HINT = " (--token-file says which to show)"
@@ -75,21 +80,54 @@ def find(
         command: whose options they are.
         values: the value of each option by its field name.
         sources: what the user would change to change it: ``--option`` or a variable's name.
-        url: the room's address; None to make it of host, port and room.
+        url: the room's address, or its path alone; None to make it of host, port and room.
 
     Raises:
         UsageError: this can never work.
         AccessError: the file with the token, or one with header lines, cannot be read.
     """
-    if url is None:
-        if values["port"] == 0:
-            raise UsageError(f"{sources['port']}: a hub has a port between 1 and 65535")
-        url = room_url(values["host"], values["port"], values["room"] or "")
-        if values["room"] is None:
-            url = url.removesuffix("/")
-    url = completed(url, values["host"])
+    url = _address(values, sources, url)
     headers = read_headers(values.get("header", ()), sources.get("header", ""))
     return Target(url, _token(values), headers, _trust(command, values, sources, url))
+
+
+def find_all(
+    command: str, values: Mapping[str, Any], sources: Mapping[str, str], urls: Sequence[str]
+) -> list[Target]:
+    """Return where several addresses lead; a path is that of a room of the hub before it.
+
+    Args:
+        urls: without any there is one target, made of host, port and room.
+
+    Raises:
+        UsageError, AccessError: as for `find`.
+    """
+    found: list[Target] = []
+    places: Sequence[str | None] = urls or [None]
+    for url in places:
+        if found and url is not None and url.startswith("/"):
+            parts = urllib.parse.urlsplit(found[-1].url)
+            url = f"{parts.scheme}://{parts.netloc}{url}"
+        address = _address(values, sources, url)
+        # What is said of all of them is read, and warned of, once.
+        alike = [target for target in found if _is_tls(target.url) == _is_tls(address)]
+        if alike:
+            found.append(alike[0]._replace(url=address))
+        else:
+            found.append(find(command, values, sources, address))
+    return found
+
+
+def _address(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> str:
+    """Return the address of a room, complete; the arguments are those of `find`."""
+    if url is not None and not url.startswith("/"):
+        return completed(url, values["host"])
+    if values["port"] == 0:
+        raise UsageError(f"{sources['port']}: a hub has a port between 1 and 65535")
+    if url is not None:
+        return f"ws://{_bracketed(values['host'])}:{values['port']}{url}"
+    url = room_url(values["host"], values["port"], values["room"] or "")
+    return url if values["room"] is not None else url.removesuffix("/")
 
 
 def offer(
@@ -146,6 +184,42 @@ def read_headers(given: Sequence[str], source: str) -> dict[str, str]:
             value = f"{before}, {value}"
         found[name.lower()] = (name, value)
     return dict(found.values())
+
+
+def wait_of(values: Mapping[str, Any], sources: Mapping[str, str]) -> float:
+    """Return the seconds to wait for a hub that is not there yet.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    seconds: float = values["wait"]
+    if seconds < 0:
+        raise UsageError(f"{sources['wait']} must be at least 0")
+    return seconds
+
+
+@contextlib.contextmanager
+def awaited(command: str, url: str, seconds: float) -> Iterator[None]:
+    """Say in one line that a hub is waited for if what is done takes long.
+
+    Args:
+        command: which.
+        url: the hub's address.
+        seconds: how long the command waits.
+    """
+    if seconds <= QUIET_SECONDS:
+        yield
+        return
+    shown = url.partition("?")[0]  # a query may have a secret in it
+    text = f"waiting for the hub at {shown}, up to {seconds:g} s"
+    timer = threading.Timer(QUIET_SECONDS, tell_progress, (command, text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # nothing is written any more
 
 
 def tell(command: str, error: Exception, more: str = "") -> int:
@@ -263,7 +337,7 @@ def _trust(
             options do not go together.
     """
     wanted = {name: values[name] for name in TRUST_ARGUMENTS if values[name]}
-    if url.partition(":")[0].lower() not in ("wss", "https"):
+    if not _is_tls(url):
         for name in wanted:
             # A variable is there for all addresses.
             if sources[name].startswith("-"):
@@ -278,6 +352,10 @@ def _trust(
         # That was the command's word for it, at a level that cannot be turned off.
         logging.getLogger("broadcast_server.client").addFilter(_is_not_insecure)
     return {TRUST_ARGUMENTS[name]: value for name, value in wanted.items()}
+
+
+def _is_tls(url: str) -> bool:
+    return url.partition(":")[0].lower() in ("wss", "https")
 
 
 def _is_not_insecure(record: logging.LogRecord) -> bool:

@@ -153,7 +153,7 @@ def build_parser(version: str = "") -> argparse.ArgumentParser:
         sub.command = command
         _add_version(sub, argparse.SUPPRESS, version)
         _add_help_all(sub, "describe every option and exit")
-        _add_operands(sub, words.OPERANDS[command])
+        _add_operands(sub, command)
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
@@ -171,12 +171,13 @@ def _variables(command: str) -> str:
     )
 
 
-def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
-    for name, text in operands.items():
+def _add_operands(parser: argparse.ArgumentParser, command: str) -> None:
+    for name, text in words.OPERANDS[command].items():
         # What is behind a URL. The first of the words may be one: cli/commands/entry.py tells.
-        many = name == "TEXT"
+        is_text = name == "TEXT"
+        many = is_text or command in words.SEVERAL_ROOMS
         parser.add_argument(
-            "words" if many else "url",
+            "words" if is_text else "urls" if many else "url",
             metavar=name,
             nargs="*" if many else "?",
             default=argparse.SUPPRESS,

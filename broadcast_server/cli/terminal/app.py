@@ -25,7 +25,7 @@ from ...messages import Gap, Message, Presence, parse_id
 from ...records import get_logger
 from ...transport.deadlines import Deadline
 from ...wire import urls
-from ..io import logs
+from ..io import logs, target
 from ..io.endings import ending
 from ..io.streams import complain, write_stdout
 from . import commands, signals
@@ -54,7 +54,7 @@ class Terminal:
 
     Args:
         make_client: makes a client that is not connected yet, with presence, of a URL and of what
-            is given besides: ``name``, ``on_state``, ``on_error``.
+            is given besides: ``name``, ``wait``, ``on_state``, ``on_error``.
         fetch_old: gets the last messages of a room: its address, its path, how many; a LookupError
             says why there are none.
         bell: ring when somebody says the user's name.
@@ -105,12 +105,13 @@ class Terminal:
 
     # The main thread.
 
-    def run(self, url: str, name: str | None) -> int:
+    def run(self, url: str, name: str | None, wait: float = 0.0) -> int:
         """Talk until the user or the hub ends it.
 
         Args:
             url: the room's address.
             name: the user's name.
+            wait: seconds to wait for a hub that is not there yet.
 
         Returns:
             The exit status: 0 left; 1 was refused, or has left before the hub had taken all; 3 the
@@ -121,7 +122,8 @@ class Terminal:
             UsageError: the address or the name cannot be one.
         """
         threading.excepthook = self._take_fault
-        self._client = self._connect(url, name)
+        with target.awaited("connect", url, wait):
+            self._client = self._connect(url, name, wait)
         signals.catch(self._screen)
         if self._hint:
             self._transcript.tell(self._hint)
@@ -335,7 +337,7 @@ class Terminal:
 
     # Clients.
 
-    def _connect(self, url: str, name: str | None) -> BroadcastClient:
+    def _connect(self, url: str, name: str | None, wait: float = 0.0) -> BroadcastClient:
         """Return a client that has joined a room.
 
         Raises:
@@ -351,7 +353,9 @@ class Terminal:
                     self._transcript.tell("connection lost, trying again", "warning")
             self._screen.update()
 
-        client = self._make_client(url, name=name, on_state=take_state, on_error=self._take_refusal)
+        client = self._make_client(
+            url, name=name, wait=wait, on_state=take_state, on_error=self._take_refusal
+        )
         with self._lock:
             if self._over:
                 raise ConnectFailed("left")

@@ -60,6 +60,8 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         ({"command": "publish", "url": "ws://h/", "words": ["a"]}, 2, None, ["ws://h/", "a"]),
         ({"command": "publish", "url": "ws://h/"}, 1, None, ["ws://h/"]),
         ({"command": "publish", "url": ":80"}, 0, None, [":80"]),
+        ({"command": "publish", "url": ":80", "file": "f"}, 0, ":80", None),
+        ({"command": "publish", "url": "x", "file": "f"}, 0, None, ["x"]),
         ({"command": "publish", "url": ":80", "words": ["a"], "port": 81}, 0, None, [":80", "a"]),
         ({"command": "publish", "url": "12:30", "words": ["a"]}, 0, None, ["12:30", "a"]),
         ({"command": "publish", "url": "ws://h/", "room": "/x"}, 0, None, ["ws://h/"]),

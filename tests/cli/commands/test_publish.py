@@ -315,6 +315,11 @@ def test_answer_of_somebody_else_is_1() -> None:
         ([], "give a text, or -"),
         (["ws://127.0.0.1:1/"], "give a text, or -"),
         (["x", "--timeout", "0"], "--timeout must be more than 0"),
+        (["x", "--file", "f"], "give a text or --file, not both"),
+        (["-", "--file", "f"], "give a text or --file, not both"),
+        (["ws://127.0.0.1:1/", "x", "--file", "f"], "give a text or --file, not both"),
+        (["x", "--room", "/r", "--file", "f"], "give a text or --file, not both"),
+        (["--file", ""], "--file: it is empty"),
         (["x", "--key", "a b"], "--key must be"),
         (["x", "--key", "k" * 101], "--key must be"),
         (["x", "--name", "n" * 65], "name"),
@@ -343,6 +348,87 @@ def test_header_lines_go_along(tmp_path: pathlib.Path) -> None:
     first, second = (asked.headers for asked in server.asked)
     assert (first["x-a"], first["x-b"]) == ("1", "2")
     assert (second["x-c"], second["x-d"]) == ("3 4", "5")
+
+
+# A file.
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ""),
+        (b"one\ntwo\n", "one\ntwo\n"),
+        ("é\r\n".encode(), "é\r\n"),
+        (b"\xef\xbb\xbf{}", "{}"),
+        (b"a\0b", b"a\0b"),
+        (b"\x89PNG\xff", b"\x89PNG\xff"),
+        ("é\n".encode("latin-1"), "é\n".encode("latin-1")),
+        ("hi\n".encode("utf-16"), "hi\n".encode("utf-16")),
+        ("hi\n".encode("utf-16-be"), "hi\n".encode("utf-16-be")),
+    ],
+)
+@pytest.mark.parametrize("is_input", [False, True])
+def test_file_is_one_message(
+    content: bytes, message: str | bytes, is_input: bool, tmp_path: pathlib.Path
+) -> None:
+    """A text or not, as its content is; so is standard input as a whole."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with running_hub() as hub, path.open("rb") as opened:
+        name = "-" if is_input else str(path)
+        result = run("publish", hub.url, "--file", name, stdin=opened)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert texts(hub) == [message]
+
+
+def test_binary_is_what_is_asked_for(tmp_path: pathlib.Path) -> None:
+    """Whatever is in a file, a text, or the lines of standard input; each byte stays."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbfx\n")
+    with running_hub() as hub:
+        assert run("publish", hub.url, "--file", str(path), "--binary").returncode == 0
+        assert run("publish", hub.url, "--binary", "3:1", "é").returncode == 0
+        assert feed(b"\xff\xfea\nb", hub.url, "--binary").returncode == 0
+        assert texts(hub) == [b"\xef\xbb\xbfx\n", "3:1 é".encode(), b"\xff\xfea", b"b"]
+
+
+def test_file_goes_to_an_address_and_has_the_key(tmp_path: pathlib.Path) -> None:
+    """What is no option can only be the address, in each of its forms; the key is that of the
+    message, since there is only one."""
+    path = tmp_path / "file"
+    path.write_text("x")
+    with running_hub() as hub:
+        for address in ([f":{hub.port}"], [f"127.0.0.1:{hub.port}/"], ["--port", str(hub.port)]):
+            result = run("publish", *address, "--file", str(path), "--key", "k")
+            assert (result.returncode, result.stderr) == (0, "")
+        run("publish", hub.url, variables={"BROADCAST_SERVER_FILE": str(path)})
+        run("publish", hub.url, "y", variables={"BROADCAST_SERVER_FILE": str(path)})
+        assert texts(hub) == ["x", "x", "y"]
+    with keeping([GOOD]) as server:
+        run("publish", server.url, "--file", str(path), "--key", "k")
+    assert server.keys() == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("missing", "No such file"), (".", "Is a directory"), ("/dev/zero", "has more than")],
+)
+def test_file_that_cannot_be_read_is_1(
+    name: str, why: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published."""
+    with running_hub() as hub:
+        result = run("publish", hub.url, "--file", name, cwd=tmp_path)
+        assert_fails(result, 1, "publish: error: ", name, why)
+        assert texts(hub) == []
+
+
+def test_file_that_is_too_large_for_the_hub_is_1(tmp_path: pathlib.Path) -> None:
+    """The hub says so."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1000)
+    with running_hub(max_message_bytes=999) as hub:
+        assert_fails(run("publish", hub.url, "--file", str(path)), 1, "999")
 
 
 def test_full_error_output_is_no_traceback() -> None:

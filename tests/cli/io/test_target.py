@@ -50,6 +50,21 @@ def test_url_takes_the_place_of_host_port_and_room() -> None:
         find(port=0)
 
 
+def test_paths_follow_the_hub_before_them() -> None:
+    """What is said of all of them, such as the token, is read once where it can be."""
+    found = parser.resolve("listen", {"host": "::1", "token_file": None}, {})
+    words = ["/a", "ws://h:1/b?x=1", "/c", "wss://s/d", "/e", ":9"]
+    places = target.find_all("listen", found.values, found.sources, words)
+    assert [place.url for place in places] == [
+        "ws://[::1]:8765/a",
+        "ws://h:1/b?x=1",
+        "ws://h:1/c",
+        "wss://s/d",
+        "wss://s/e",
+        "ws://[::1]:9",
+    ]
+
+
 @pytest.mark.parametrize(
     ("short", "url"),
     [
@@ -60,9 +75,9 @@ def test_url_takes_the_place_of_host_port_and_room() -> None:
         ("[::1]:80/r", "ws://[::1]:80/r"),
         ("http://h/r", "ws://h/r"),
         ("HTTPS://h", "wss://h"),
+        ("/scores?since=1-0", "ws://127.0.0.1:8765/scores?since=1-0"),
         # What is left to be refused.
         ("scores", "scores"),
-        ("/scores", "/scores"),
         ("127.0.0.1", "127.0.0.1"),
         ("user:80@h", "user:80@h"),
         ("::1:80", "::1:80"),

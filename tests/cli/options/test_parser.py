@@ -171,7 +171,7 @@ def test_resolve_takes_secrets_from_the_environment_only() -> None:
         (["--version"], "broadcast-server 1.2\n"),
         (["who", "--version"], "broadcast-server 1.2\n"),
         (["--help"], "usage: broadcast-server COMMAND"),
-        (["listen", "-h"], "usage: broadcast-server listen [URL]"),
+        (["listen", "-h"], "usage: broadcast-server listen [URL...]"),
         (["publish", "--help-all"], "usage: broadcast-server publish [URL]"),
     ],
 )
