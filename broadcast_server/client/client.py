@@ -22,7 +22,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import (
     BroadcastServerError,
@@ -478,6 +478,9 @@ class BroadcastClient:
     ) -> None:
         # Who leaves because of an error does not want to wait for a long queue.
         self.close(timeout=None if kind is None else self._core.close_timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a BroadcastClient cannot be pickled or copied: make a new one")
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)  # there is none if __init__ has failed

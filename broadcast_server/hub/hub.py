@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import exits
 from ..errors import HubStopped, MessageTooBig, UsageError
@@ -321,6 +321,9 @@ class BroadcastHub:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a BroadcastHub cannot be pickled or copied: make a new one")
 
     # -- Messages ------------------------------------------------------------------------------
 
