@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
 
+from ..arguments import FLAG, TEXT, check_callable, check_seconds, check_type, utf8
 from ..errors import (
     BroadcastServerError,
     ConnectionClosed,
@@ -101,6 +102,7 @@ class BroadcastClient:
     Raises:
         TlsError: `ca_file` cannot be used.
         UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
+        TypeError: an argument has a wrong type.
 
     Attributes:
         url: the address, with name, since and history in it, and without a token.
@@ -130,12 +132,17 @@ class BroadcastClient:
         given = {
             "name": checked_name(name),
             "since": checked_id(since),
-            "history": str(checked_count("history", history, 0)) if history else None,
+            "history": str(checked_count("history", history, 0)) if history != 0 else None,
         }
+        for what, flag in (("presence", presence), ("reconnect", reconnect)):
+            check_type(what, flag, FLAG)
+        for what, function in (("on_state", on_state), ("on_error", on_error)):
+            check_callable(what, function)
         parts = urls.split(url, urls.WEBSOCKET)
+        lines = dialer.checked_headers({} if headers is None else headers)
         if token is None:
             token = urls.parameter(parts, "access_token")
-        elif any(key.lower() == "authorization" for key in headers or {}):
+        elif any(key.lower() == "authorization" for key in lines):
             raise UsageError("give a token or an Authorization header, not both")
         shown = {k: v for k, v in given.items() if v is not None}
         parts = urls.with_parameters(parts, {**shown, "access_token": None})
@@ -147,7 +154,7 @@ class BroadcastClient:
             presence=presence,
             reconnect=reconnect,
             max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
-            headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
+            headers={**lines, **bearer(token)},
             context=tls.context_for(self.url, ca_file, insecure),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
@@ -260,14 +267,14 @@ class BroadcastClient:
                 it. 1 to 128 characters.
 
         Raises:
-            TypeError: the data is neither ``str`` nor ``bytes``.
-            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+            TypeError: an argument has a wrong type; data is neither ``str`` nor ``bytes``.
             TimeoutError: there was no room in time; nothing was queued. Also without a timeout, if
                 the queue of what comes is full as well and nobody receives for ``close_timeout``.
-            UsageError: a key for a server that knows none, or a bad one.
+            UsageError: a key for a server that knows none, or a bad one; the text has a lone
+                surrogate, which UTF-8 cannot carry.
             ConnectionClosed: the client is not connected yet, has ended, or `close` was called.
         """
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         item, speaks = self._encode(data, key, wanted=False)
         with self._core.lock:
             self._put_locked(item, speaks, deadline)
@@ -285,11 +292,11 @@ class BroadcastClient:
             SendRefused: the hub does not take the message.
             TimeoutError: no answer in time; the message may be accepted yet.
             ConnectionClosed: the client has ended; the message may have been accepted.
-            TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
-                server acknowledges nothing.
+            TypeError, UsageError: as for `send`; UsageError also where the server acknowledges
+                nothing.
         """
         core = self._core
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         if core.is_own_thread():
             raise UsageError("a callback must not wait for the hub")
         item, speaks = self._encode(data, key, wanted=True)
@@ -320,13 +327,14 @@ class BroadcastClient:
 
         Raises:
             UsageError: the name cannot be one, or the server knows no names.
-            TimeoutError, ConnectionClosed: as for `send`.
+            TimeoutError, ConnectionClosed, TypeError: as for `send`.
         """
         if name == "":
             raise UsageError("a name has at least one character; None takes it away")
         checked_name(name)
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
-            self._await_events_locked(Deadline(timeout))
+            self._await_events_locked(deadline)
             self._core.rename_locked(name)
 
     def who(self, *, timeout: float | None = None) -> None:
@@ -337,10 +345,11 @@ class BroadcastClient:
 
         Raises:
             UsageError: the server does not tell.
-            TimeoutError, ConnectionClosed: as for `send`.
+            TimeoutError, ConnectionClosed, TypeError: as for `send`.
         """
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
-            self._await_events_locked(Deadline(timeout))
+            self._await_events_locked(deadline)
             self._core.ask_locked()
 
     def _put_locked(self, item: Outgoing, speaks: bool, deadline: Deadline) -> None:
@@ -364,7 +373,7 @@ class BroadcastClient:
             if wanted or key is not None:
                 raise UsageError(f"the server does not speak {SUBPROTOCOL}")
             if isinstance(data, str):
-                return Outgoing(frames.TEXT, data.encode("utf-8"), None), speaks
+                return Outgoing(frames.TEXT, utf8("data", data), None), speaks
             return Outgoing(frames.BINARY, data, None), speaks
         ref = None
         # Without either a pipe costs the hub no acknowledgements.
@@ -395,8 +404,9 @@ class BroadcastClient:
             ConnectFailed: as before, because the hub refused to let it come back.
             ProtocolError: as before, because the peer broke the protocol.
             UsageError: a callback of the client asks, and nothing is there.
+            TypeError: the timeout is no number.
         """
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
             while not self._core.inbox:
                 if self._core.ended or self._core.link is None:
@@ -461,8 +471,14 @@ class BroadcastClient:
             if it has not, if a message of `send` was refused, or if there was no connection.
 
         Raises:
-            UsageError: the code must not be sent.
+            UsageError: the code must not be sent, or the reason has a lone surrogate.
+            TypeError: an argument has a wrong type.
         """
+        check_type("code", code, (int,))
+        check_type("reason", reason, TEXT)
+        utf8("reason", reason)
+        check_seconds("timeout", timeout)
+        check_type("keep_reading", keep_reading, FLAG)
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
         return lifecycle.close(self._core, code, reason, timeout, keep_reading=keep_reading)
@@ -486,3 +502,8 @@ class BroadcastClient:
         core = getattr(self, "_core", None)  # there is none if __init__ has failed
         if core is not None:
             lifecycle.drop(core, self)
+
+
+def _checked_deadline(timeout: float | None) -> Deadline:
+    check_seconds("timeout", timeout)
+    return Deadline(timeout)

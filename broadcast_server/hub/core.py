@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import HubBusy, HubStopped
+from ..arguments import utf8
+from ..errors import HubBusy, HubStopped, UsageError
 from ..messages import Id, Member, Message
 from ..records import get_logger
 from ..settings import Settings
@@ -195,6 +196,13 @@ class Core:
             logger.error("the filter returned %s; the message is refused", type(found).__name__)
             self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
+        if found is not data and isinstance(found, str):
+            try:
+                utf8("what the filter returned", found)
+            except UsageError as error:
+                logger.error("%s; the message is refused", error)
+                self.count_refusal("filter")
+                raise Refused("the hub does not let it pass") from None
         return found
 
     def draft(

@@ -14,18 +14,18 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from .. import exits
+from .. import arguments, exits
 from ..errors import HubStopped, MessageTooBig, UsageError
 from ..messages import Member, Message
 from ..records import get_logger
 from ..rules import MAX_SECONDS
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
-from ..wire.frames import is_sendable_close_code
+from . import given
 from .core import Core, Filter
 from .http.access import Authorize, is_loopback
 from .http.keyring import Keyring
@@ -74,7 +74,7 @@ class BroadcastHub:
 
     Raises:
         UsageError: a value can never work.
-        TypeError: there is no setting of that name.
+        TypeError: a value has a wrong type, or there is no setting of that name.
     """
 
     def __init__(
@@ -90,16 +90,19 @@ class BroadcastHub:
         authorize: Authorize | None = None,
         **settings: Any,
     ) -> None:
-        self._sockets = tuple(sockets)
+        given.check_callables(
+            on_message=on_message,
+            on_join=on_join,
+            on_leave=on_leave,
+            filter=filter,
+            authorize=authorize,
+        )
+        self._sockets = given.checked_sockets(sockets)
         if self._sockets:
             self._places = [sock.getsockname()[:2] for sock in self._sockets]
             host, port = [place[0] for place in self._places], self._places[0][1]
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-            raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        self._hosts: tuple[str, ...] = (host,) if isinstance(host, str) else _as_tuple(host)
-        if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
-            raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
-        self._port = port
+        self._port = given.checked_port(port)
+        self._hosts: tuple[str, ...] = given.checked_hosts(host)
         self._callbacks = (on_message, on_join, on_leave, filter)
         try:
             self._settings = Settings(**settings)
@@ -200,6 +203,7 @@ class BroadcastHub:
             timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
                 second.
         """
+        arguments.check_seconds("timeout", timeout)
         timeout = _bounded(self._settings.stop_timeout if timeout is None else timeout)
         self._finish(timeout, lambda run: None, hurry=True)
 
@@ -225,6 +229,8 @@ class BroadcastHub:
             restart: close with 1012 and the reason ``since=<id>``, from where a client goes on,
                 instead of 1001.
         """
+        arguments.check_seconds("timeout", timeout)
+        arguments.check_type("restart", restart, arguments.FLAG)
         settings = self._settings
         delay, seconds = settings.drain_delay, settings.drain_seconds
         usual = delay + seconds + settings.stop_timeout
@@ -343,12 +349,13 @@ class BroadcastHub:
             HubStopped: the hub does not run.
             MessageTooBig: it has more than ``max_message_bytes``.
             InvalidRoom: there can be no such room.
-            TypeError: the data is neither ``str`` nor ``bytes``.
-            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+            TypeError: an argument has a wrong type; data is neither ``str`` nor ``bytes``.
+            UsageError: the text has a lone surrogate, which UTF-8 cannot carry.
         """
-        core, _ = self._running_parts()
+        arguments.check_seconds("timeout", timeout, optional=False)
         draft = Draft(0, self._encode(data))
         check_room(room)
+        core, _ = self._running_parts()
         ids = core.publish_one(room, draft, time.monotonic() + timeout)
         return to_messages(room, [draft], ids)[0]
 
@@ -365,10 +372,12 @@ class BroadcastHub:
 
         Raises:
             HubBusy: the client did not take enough in that time; nothing was sent.
-            HubStopped, MessageTooBig, TypeError, UnicodeEncodeError: as for ``broadcast``.
+            HubStopped, MessageTooBig, TypeError, UsageError: as for ``broadcast``.
         """
-        run = self._serving_run()
+        given.check_client_id(client_id)
+        arguments.check_seconds("timeout", timeout, optional=False)
         frame = self._encode(data)
+        run = self._serving_run()
         return run.send(client_id, frame, time.monotonic() + timeout)
 
     # -- Members -------------------------------------------------------------------------------
@@ -378,7 +387,10 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
+            InvalidRoom: there can be no such room.
+            TypeError: the room is not ``str``.
         """
+        check_room(room)
         core, _ = self._running_parts()
         found = core.rooms.find(room)
         return found.member_list() if found is not None else []
@@ -392,7 +404,12 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
+            InvalidRoom: there can be no such room.
+            UsageError: the count is less than 0.
+            TypeError: an argument has a wrong type.
         """
+        check_room(room)
+        given.check_count(count)
         core, _ = self._running_parts()
         found = core.rooms.find(room)
         if found is None:
@@ -423,11 +440,12 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
-            UsageError: the code may not be sent.
+            UsageError: the code may not be sent, or the reason has a lone surrogate.
+            TypeError: an argument has a wrong type.
         """
+        given.check_client_id(client_id)
+        given.check_close(code, reason)
         core, server = self._running_parts()
-        if not is_sendable_close_code(code):
-            raise UsageError(f"{code} is not a close code that may be sent")
         while (connection := server.find(client_id)) is not None:
             if core.dismiss(connection, code, reason):
                 return True
@@ -506,27 +524,24 @@ class BroadcastHub:
 
     def _serving_run(self) -> Run:
         run = self._run
-        # A forked child has this object, but none of the threads.
-        if run is None or self._pid != os.getpid():
+        if run is None:
             raise HubStopped("the hub does not run")
+        # A forked child has this object, but none of the threads.
+        if self._pid != os.getpid():
+            raise HubStopped("the hub runs in the parent process, not in this one")
         if not run.is_serving:
             raise HubStopped("the hub is stopping")
         return run
 
     def _encode(self, data: Data) -> bytes:
         if isinstance(data, (str, bytes)):
-            size = len(data.encode("utf-8")) if isinstance(data, str) else len(data)
+            size = len(arguments.utf8("data", data) if isinstance(data, str) else data)
             if size > self._settings.max_message_bytes:
                 raise MessageTooBig(
                     f"the message has {size} bytes, more than "
                     f"max_message_bytes ({self._settings.max_message_bytes})"
                 )
         return encode(data)
-
-
-def _as_tuple(given: object) -> tuple[Any, ...]:
-    """Return the elements of a sequence; none if it is no sequence."""
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else ()
 
 
 def _bounded(seconds: float) -> float:

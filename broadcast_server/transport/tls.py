@@ -12,6 +12,7 @@ import os
 import ssl
 import urllib.parse
 
+from ..arguments import FLAG, check_type
 from ..errors import TlsError, UsageError
 from ..records import get_logger
 
@@ -102,7 +103,10 @@ def context_for(
         TlsError: the file cannot be used.
         UsageError: both are given; or one where nobody proves anything, and somebody may believe to
             be safe.
+        TypeError: one of them has a wrong type.
     """
+    check_type("ca_file", ca_file, (str, os.PathLike, None))
+    check_type("insecure", insecure, FLAG)
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("wss", "https"):
         if ca_file is not None or insecure:
