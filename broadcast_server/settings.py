@@ -9,14 +9,59 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import PurePath
+from typing import TypedDict
 
 from .arguments import TEXT_OR_NONE, check_type, kind_of
 from .errors import UsageError
 from .networks import check_host_name, parse_network
 from .rules import MAX_SECONDS
 
+# What a list of texts may be given as: one text alone is a mistake.
+Texts = list[str] | tuple[str, ...] | AbstractSet[str]
+
 _VISIBLE = re.compile("[!-~]+")
+
+
+class HubSettings(TypedDict, total=False):
+    """The arguments of a hub that are settings, for type checkers; a test compares them with those
+    of `Settings`."""
+
+    max_message_bytes: int
+    max_fragments: int
+    history: int
+    room_log_bytes: int
+    total_log_bytes: int
+    max_clients: int
+    max_rooms: int
+    handshake_timeout: float
+    max_header_bytes: int
+    ping_interval: float
+    ping_timeout: float
+    write_timeout: float
+    close_timeout: float
+    max_rate: float
+    stop_timeout: float
+    http_idle_timeout: float
+    allow_origin: Texts
+    switch_interval: float | None
+    max_clients_per_address: int
+    max_handshakes: int
+    max_rooms_per_address: int
+    max_control_rate: float
+    allow_host: Texts
+    trust_proxy: Texts
+    token_file: str | PurePath | None
+    publish_token_file: str | PurePath | None
+    jwt_key_file: str | PurePath | None
+    token: str | None
+    publish_token: str | None
+    jwt_key: str | bytes | None
+    drain_delay: float
+    drain_seconds: float
+    tls_cert: str | PurePath | None
+    tls_key: str | PurePath | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, cast, overload
 
 from ..arguments import FLAG, TEXT, check_callable, check_seconds, check_type, utf8
 from ..errors import (
@@ -32,7 +32,7 @@ from ..errors import (
     SendRefused,
     UsageError,
 )
-from ..messages import Gap, Member
+from ..messages import Gap, Member, Message, Received
 from ..rules import bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
@@ -43,8 +43,22 @@ from .arguments import checked_count, checked_id, checked_key, checked_name, che
 from .core import ClientCore
 from .queues import SEND_AHEAD_BYTES, Outgoing
 
+# Newer than Python 3.10, and there for type checkers only, which bring typing_extensions along.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar, Unpack
 
-class BroadcastClient:
+    from .options import ClientOptions
+
+    Item = TypeVar("Item", bound=Received, default=Message, covariant=True)
+else:
+    from typing import TypeVar
+
+    Item = TypeVar("Item", covariant=True)
+
+Client = TypeVar("Client", bound="BroadcastClient[Any]")
+
+
+class BroadcastClient(Generic[Item]):
     """A member of one room. It is used once: connect, talk, close.
 
     All methods may be called from any thread; of several threads that receive, each message goes to
@@ -65,6 +79,8 @@ class BroadcastClient:
         token: shown to the hub as ``Authorization: Bearer``; so is an ``access_token`` in the URL,
             which is taken out of it.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
+            To a type checker such a client is a ``BroadcastClient[Message | Presence | Gap]``, and
+            ``BroadcastClient`` alone is one that receives only `Message`.
         reconnect: come back after a lost connection, without a message lost or doubled. The hub
             knows a message that is sent again for ten minutes, and until it restarts.
         max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
@@ -107,6 +123,26 @@ class BroadcastClient:
     Attributes:
         url: the address, with name, since and history in it, and without a token.
     """
+
+    url: str
+
+    @overload
+    def __init__(
+        self: BroadcastClient[Message],
+        url: str,
+        *,
+        presence: Literal[False] = False,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: BroadcastClient[Received],
+        url: str,
+        *,
+        presence: bool,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
 
     def __init__(
         self,
@@ -238,7 +274,7 @@ class BroadcastClient:
 
     # Connecting and sending. Any thread.
 
-    def connect(self) -> BroadcastClient:
+    def connect(self: Client) -> Client:
         """Connect and join the room; return the client.
 
         Raises:
@@ -390,7 +426,7 @@ class BroadcastClient:
 
     # Receiving. Any thread.
 
-    def recv(self, timeout: float | None = None) -> Any:
+    def recv(self, timeout: float | None = None) -> Item:
         """Wait for the next message, or with presence for the next `Presence` or `Gap`.
 
         Args:
@@ -419,9 +455,9 @@ class BroadcastClient:
             item = self._core.inbox.get_locked()
         if isinstance(item, Gap) and not self._core.presence:
             raise MessagesLost(item.reason, item.since, item.after)
-        return item
+        return cast(Item, item)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         """Yield what `recv` returns until the client is closed in peace: by us, or with 1000 or
         1001.
 
@@ -483,7 +519,7 @@ class BroadcastClient:
             raise UsageError(f"{code} is no close code that may be sent")
         return lifecycle.close(self._core, code, reason, timeout, keep_reading=keep_reading)
 
-    def __enter__(self) -> BroadcastClient:
+    def __enter__(self: Client) -> Client:
         return self.connect()
 
     def __exit__(

@@ -12,8 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arguments import utf8
-from ..errors import HubBusy, HubStopped, UsageError
+from ..errors import HubBusy, HubStopped
 from ..messages import Id, Member, Message
 from ..records import get_logger
 from ..settings import Settings
@@ -198,9 +197,10 @@ class Core:
             raise Refused("the hub does not let it pass")
         if found is not data and isinstance(found, str):
             try:
-                utf8("what the filter returned", found)
-            except UsageError as error:
-                logger.error("%s; the message is refused", error)
+                found.encode()
+            except UnicodeEncodeError:
+                what = "a text with a lone surrogate"
+                logger.error("the filter returned %s; the message is refused", what)
                 self.count_refusal("filter")
                 raise Refused("the hub does not let it pass") from None
         return found

@@ -16,14 +16,14 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from .. import arguments, exits
 from ..errors import HubStopped, MessageTooBig, UsageError
 from ..messages import Member, Message
 from ..records import get_logger
 from ..rules import MAX_SECONDS
-from ..settings import Settings
+from ..settings import HubSettings, Settings
 from ..transport.tls_stream import Certificate
 from . import given
 from .core import Core, Filter
@@ -33,6 +33,10 @@ from .http.routes import check_room
 from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
 from .server import HubServer
+
+if TYPE_CHECKING:
+    # Newer than Python 3.10, and there for type checkers only, which bring it along.
+    from typing_extensions import Unpack
 
 logger = get_logger("broadcast_server.hub")
 
@@ -88,7 +92,7 @@ class BroadcastHub:
         filter: Filter | None = None,
         sockets: Sequence[socket.socket] = (),
         authorize: Authorize | None = None,
-        **settings: Any,
+        **settings: Unpack[HubSettings],
     ) -> None:
         given.check_callables(
             on_message=on_message,
@@ -105,7 +109,7 @@ class BroadcastHub:
         self._hosts: tuple[str, ...] = given.checked_hosts(host)
         self._callbacks = (on_message, on_join, on_leave, filter)
         try:
-            self._settings = Settings(**settings)
+            self._settings = Settings(**cast(dict[str, Any], settings))
         except TypeError as error:  # an unknown name; that of the class says nothing to the caller
             text = str(error).replace("Settings.__init__()", "BroadcastHub()")
             raise TypeError(text) from None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UsageError
-from ...messages import Message
+from ...messages import Message, Received
 from ...rules import bearer
 from ...transport import tls
 from ...wire import urls
@@ -100,7 +100,7 @@ def _talk(values: Mapping[str, Any], destination: target.Target, headers: Mappin
     token = destination.token or urls.parameter(parts, "access_token")
     asked = values["history"]
 
-    def make_client(url: str, **more: Any) -> BroadcastClient:
+    def make_client(url: str, **more: Any) -> BroadcastClient[Received]:
         return BroadcastClient(
             url,
             **destination.trust,
