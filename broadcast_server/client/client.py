@@ -107,10 +107,21 @@ class BroadcastClient(Generic[Item]):
     not receive or publish.
 
     Close it, best by ``with``. One to which nobody refers any more is closed by a thread of its
-    own, with a ``ResourceWarning``; a callback that refers to it keeps it. At the end of the
-    program all that are left are closed, for which it waits up to 5 s; a warning is logged if
-    something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
-    as the children of ``multiprocessing`` do, sends nothing any more.
+    own, with a ``ResourceWarning``; a callback that refers to it keeps it.
+
+    A program ends when its last ordinary thread has ended, as every program in Python. Then all
+    clients that are left are closed, for which it waits up to 5 s; a warning is logged if something
+    that was sent may be missing then. A thread that waits in `recv` keeps the program running,
+    unless it is a daemon; a thread of an executor is none. `close` ends that wait: put a ``with``
+    for the client around what the main thread does, inside of that for the executor. A program that
+    is killed, or ends by ``os._exit`` as the children of ``multiprocessing`` do, sends nothing any
+    more.
+
+    Example::
+
+        with ThreadPoolExecutor() as executor, BroadcastClient("ws://127.0.0.1:8765/") as client:
+            executor.submit(receive, client)  # for message in client: …
+            input("Enter ends the program")
 
     In a child that the process forks a connected client has ended: the connection stays the
     parent's. One that is not connected yet may be connected there.

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from ..arguments import TEXT, check_callable, check_type, kind_of, utf8
 from ..errors import UsageError
 from ..messages import Member
+from ..rules import MAX_SECONDS
 from ..wire.frames import is_sendable_close_code
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -91,3 +92,8 @@ def check_close(code: int, reason: str) -> None:
     utf8("reason", reason)
     if not is_sendable_close_code(code):
         raise UsageError(f"{code} is not a close code that may be sent")
+
+
+def bounded(seconds: float) -> float:
+    """Return a time-out that the system can wait for."""
+    return min(max(0.0, seconds), MAX_SECONDS)

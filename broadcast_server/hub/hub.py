@@ -9,6 +9,7 @@ hub is started, drained and stopped by any thread, and by more than one of them.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
 import threading
@@ -22,7 +23,6 @@ from .. import arguments, exits
 from ..errors import HubStopped, MessageTooBig, UsageError
 from ..messages import Member, Message
 from ..records import get_logger
-from ..rules import MAX_SECONDS
 from ..settings import HubSettings, Settings
 from ..transport.tls_stream import Certificate
 from . import given
@@ -33,6 +33,7 @@ from .http.routes import check_room
 from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
 from .server import HubServer
+from .signals import Terminated, Terminations, has_interrupted_us, in_thread
 
 if TYPE_CHECKING:
     # Newer than Python 3.10, and there for type checkers only, which bring it along.
@@ -127,6 +128,7 @@ class BroadcastHub:
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._stopper: threading.Thread | None = None  # who is at work in stop()
+        self._ended: queue.SimpleQueue[bool] | None = None  # serve_forever waits for it
         self._stopped = threading.Event()  # set while nothing runs
         self._stopped.set()
 
@@ -162,7 +164,7 @@ class BroadcastHub:
         except BaseException:
             if self._run is run:
                 # Ctrl-C: who does not enter the `with` does not leave it either.
-                self.stop(0.0)
+                self._stop(0.0)
             else:
                 run.abandon()
             raise
@@ -179,17 +181,45 @@ class BroadcastHub:
                 "no access control: anyone who can reach %s may read and write every room", urls
             )
 
-    def serve_forever(self) -> None:
+    def serve_forever(self, *, signals: bool = False) -> None:
         """Start if need be, then block until ``stop()`` is called elsewhere.
+
+        Args:
+            signals: on the main thread: SIGTERM drains the hub, as ``drain`` does, and a second one
+                ends everything at once; then this returns. In the meantime it takes the place of
+                the program's own handler. Ctrl-C is ``KeyboardInterrupt`` as ever.
 
         Raises:
             OSError, AccessError, TlsError: as for ``start``.
+            UsageError: signals are wanted, and this is not the main thread.
         """
+        arguments.check_type("signals", signals, arguments.FLAG)
+        if signals:
+            with Terminations() as terminations:
+                self._serve_until(terminations)
+            return
         if self._run is None or self._pid != os.getpid():
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
             pass
+
+    def _serve_until(self, terminations: Terminations) -> None:
+        """Serve until the hub is stopped, or SIGTERM has ended it. The main thread."""
+        if self._run is None or self._pid != os.getpid():
+            self.start()
+        self._ended = terminations.received
+        while not terminations.await_first():
+            if self._stopped.is_set():
+                return
+        logger.info("SIGTERM: draining")
+        try:
+            terminations.is_ending = True
+            self._drain(None, False)
+            terminations.is_ending = False
+        except Terminated:
+            logger.info("SIGTERM again: stopping at once")
+            self._stop(0.0)
 
     def stop(self, timeout: float | None = None) -> None:
         """Say goodbye and end everything that ``start`` began.
@@ -199,16 +229,22 @@ class BroadcastHub:
         callback's own thread; if another thread is stopping the hub already, it does not wait
         there at all. Does nothing if the hub does not run, or not yet.
 
-        Not for a signal handler, which may have interrupted the very code that holds a lock: set an
-        event there, or use the command. An exception in here, such as a second Ctrl-C, ends
-        everything at once.
+        A signal handler may call it. Where the signal has interrupted a method of the hub, such as
+        ``serve_forever``, it goes on in a thread of its own, and this returns at once: the method
+        may hold a lock. An exception in here, such as a second Ctrl-C, ends everything at once.
 
         Args:
             timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
                 second.
         """
         arguments.check_seconds("timeout", timeout)
-        timeout = _bounded(self._settings.stop_timeout if timeout is None else timeout)
+        if has_interrupted_us(_HARMLESS):
+            in_thread(self._stop, timeout)
+        else:
+            self._stop(timeout)
+
+    def _stop(self, timeout: float | None) -> None:
+        timeout = given.bounded(self._settings.stop_timeout if timeout is None else timeout)
         self._finish(timeout, lambda run: None, hurry=True)
 
     def drain(self, timeout: float | None = None, *, restart: bool = False) -> None:
@@ -224,7 +260,7 @@ class BroadcastHub:
         makes a drain say all its goodbyes at once; a second drain waits for the first. Does nothing
         if the hub does not run.
 
-        Not for a signal handler, as ``stop``; an exception in here ends everything at once.
+        A signal handler may call it, as ``stop``; an exception in here ends everything at once.
 
         Args:
             timeout: seconds for all of it, default ``drain_delay`` + ``drain_seconds`` +
@@ -235,10 +271,16 @@ class BroadcastHub:
         """
         arguments.check_seconds("timeout", timeout)
         arguments.check_type("restart", restart, arguments.FLAG)
+        if has_interrupted_us(_HARMLESS):
+            in_thread(self._drain, timeout, restart)
+        else:
+            self._drain(timeout, restart)
+
+    def _drain(self, timeout: float | None, restart: bool) -> None:
         settings = self._settings
         delay, seconds = settings.drain_delay, settings.drain_seconds
         usual = delay + seconds + settings.stop_timeout
-        timeout = _bounded(usual if timeout is None else timeout)
+        timeout = given.bounded(usual if timeout is None else timeout)
         share = min(1.0, timeout / usual) if usual else 1.0
         # What of its time the first two parts do not need is not the third one's.
         self._finish(
@@ -319,6 +361,8 @@ class BroadcastHub:
                 _running.discard(self)
                 # Under the lock: what starts next must not be taken for stopped.
                 self._stopped.set()
+        if self._ended is not None:
+            self._ended.put(False)
         logger.info("stopped")
 
     def __enter__(self: Hub) -> Hub:
@@ -548,11 +592,6 @@ class BroadcastHub:
         return encode(data)
 
 
-def _bounded(seconds: float) -> float:
-    """Return a time-out that the system can wait for."""
-    return min(max(0.0, seconds), MAX_SECONDS)
-
-
 _running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()
 
 
@@ -560,5 +599,8 @@ def _stop_all() -> None:
     for hub in list(_running):
         hub.stop()
 
+
+# These call it by themselves, and hold no lock.
+_HARMLESS = frozenset({_stop_all.__code__, BroadcastHub.__exit__.__code__})
 
 exits.at_exit(exits.HUBS, _stop_all)
