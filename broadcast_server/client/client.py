@@ -545,10 +545,11 @@ class BroadcastClient(Generic[Item]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a BroadcastClient cannot be pickled or copied: make a new one")
 
-    def __del__(self) -> None:
-        core = getattr(self, "_core", None)  # there is none if __init__ has failed
+    # Bound here: when the interpreter ends the names of this module may be None already.
+    def __del__(self, _drop: Callable[[ClientCore, object], None] = lifecycle.drop) -> None:
+        core = self.__dict__.get("_core")  # there is none if __init__ has failed
         if core is not None:
-            lifecycle.drop(core, self)
+            _drop(core, self)
 
 
 def _checked_deadline(timeout: float | None) -> Deadline:

@@ -60,7 +60,7 @@ def test_what_can_never_work_is_the_callers_mistake(options: dict[str, Any]) -> 
     ],
 )
 def test_wrong_type_is_a_type_error(options: dict[str, Any]) -> None:
-    """As for any argument: tests/test_arguments.py has them all."""
+    """As for any argument: promises/test_arguments.py has them all."""
     with pytest.raises(TypeError, match=next(iter(options))):
         BroadcastClient(URL, **options)
 

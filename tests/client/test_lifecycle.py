@@ -605,3 +605,31 @@ threading.Thread(target=receive, args=(client,)).start()
             finally:
                 process.kill()
         assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize("client", ["connected", "closed", "never connected", "failed"])
+def test_client_that_outlives_the_modules_says_nothing(client: str) -> None:
+    """An object may be found when the names of every module are gone: its finalizer needs none."""
+    program = f"""
+import __main__, sys
+from broadcast_server import BroadcastClient, BroadcastHub
+sys.keeps = __main__  # so the interpreter clears it last
+hub = BroadcastHub(port=0).start()
+kind = {client!r}
+try:
+    client = BroadcastClient(hub.url if kind != "failed" else "ws://127.0.0.1:1/")
+    if kind != "never connected":
+        client.connect()
+except Exception:
+    assert kind == "failed"
+if kind == "closed":
+    client.close()
+"""
+    finished = subprocess.run(
+        [PYTHON, "-W", "error", "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

@@ -49,6 +49,19 @@ def run(*command: str | os.PathLike[str], cwd: pathlib.Path = ROOT) -> str:
     return result.stdout
 
 
+def run_failing(*command: str | os.PathLike[str], cwd: pathlib.Path) -> str:
+    """Run a command that must fail with 1; return its standard error."""
+    result = subprocess.run(
+        [os.fspath(part) for part in command],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    return result.stderr
+
+
 # The package as it imports.
 
 
@@ -396,3 +409,35 @@ with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as one, BroadcastClie
         assert b"broadcast_messages_total 1.0" in answer.read()
 """
     assert run(binaries / "python", "-c", program, cwd=tmp_path) == "hello\n"
+
+
+@pytest.mark.package
+def test_frozen_program_has_all_its_parts(
+    built: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    """PyInstaller finds the page's files, and what is imported when it is needed."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / "bin"
+    run(binaries / "pip", "install", "--quiet", built[".whl"], "pyinstaller>=6", cwd=tmp_path)
+    (tmp_path / "program.py").write_text("""
+import sys
+from urllib.request import Request, urlopen
+from broadcast_server import BroadcastClient, BroadcastHub, publish
+from broadcast_server.cli import main
+if len(sys.argv) > 1:
+    sys.exit(main())
+with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
+    address = hub.url.replace("ws:", "http:")
+    publish(address, "hello")
+    print(client.recv(timeout=10).data)
+    with urlopen(Request(address, headers={"Accept": "text/html"}), timeout=10) as answer:
+        assert b"<html" in answer.read()
+    with urlopen(address + "metrics", timeout=10) as answer:
+        assert b"broadcast_messages_total 1.0" in answer.read()
+""")
+    run(binaries / "pyinstaller", "--noconfirm", "--log-level=ERROR", "program.py", cwd=tmp_path)
+    frozen = tmp_path / "dist" / "program" / "program"
+    assert run(frozen, cwd=tmp_path) == "hello\n"
+    version = f"broadcast-server {broadcast_server.__version__}\n"
+    assert run(frozen, "--version", cwd=tmp_path) == version
+    assert "refused" in run_failing(frozen, "who", "127.0.0.1:1", cwd=tmp_path)

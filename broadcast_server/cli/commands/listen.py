@@ -49,7 +49,7 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | Non
     from ...client.client import BroadcastClient
 
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     deadline = Deadline(values["timeout"])
     try:

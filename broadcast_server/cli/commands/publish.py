@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from ...client.arguments import checked_name
 from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
-from ..io import logs, target
+from ..io import logs, signals, target
 from ..io.streams import Lines, complain, warn
 
 READ_BYTES = 64 * 1024
@@ -43,7 +42,7 @@ def publish(
         message, or standard input cannot be read; 2 a value that cannot be; 3 the hub does not
         answer any more, and nobody knows whether it has the last message.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     try:
         checked_name(values["name"])

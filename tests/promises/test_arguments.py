@@ -24,7 +24,7 @@ from broadcast_server import (
 from broadcast_server.arguments import check_callable, check_seconds, check_type, utf8
 from broadcast_server.settings import Settings
 
-from .support import run_parent
+from ..support import run_parent
 
 URL = "ws://127.0.0.1:1/"
 SURROGATE = "a\ud800"
@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         },
     ),
     "hub.stop": (HUB.stop, {"timeout": 1.0}),
+    "hub.serve_forever": (HUB.serve_forever, {"signals": False}),
     "hub.drain": (HUB.drain, {"timeout": 1.0, "restart": False}),
     "hub.broadcast": (HUB.broadcast, {"data": "x", "room": "/", "timeout": 1.0}),
     "hub.send": (HUB.send, {"client_id": "c1", "data": "x", "timeout": 1.0}),

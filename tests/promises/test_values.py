@@ -39,7 +39,7 @@ from broadcast_server import (
     UsageError,
 )
 
-from .support import run_python
+from ..support import run_python
 
 MEMBER = Member("7", "ann", "/a", "127.0.0.1:5000")
 TIME = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)
@@ -150,7 +150,7 @@ def test_exceptions_come_back_from_a_pool_of_processes() -> None:
     finished = run_python(
         """
 import concurrent.futures, multiprocessing
-from tests.test_values import ERRORS, raise_by_number, same
+from tests.promises.test_values import ERRORS, raise_by_number, same
 spawn = multiprocessing.get_context("spawn")
 with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as executor:
     for number, error in enumerate(ERRORS):
