@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ..arguments import TEXT_OR_NONE, check_seconds, check_type, utf8
 from ..errors import ProtocolError, PublishFailed, UsageError
 from ..messages import Message
 from ..records import get_logger
@@ -99,12 +100,10 @@ def publish(
         TlsError: `ca_file`, `cert_file` or `key_file` cannot be used.
         TypeError: an argument of a wrong type.
     """
-    for what, value in (("url", url), ("name", name), ("key", key), ("token", token)):
-        if not isinstance(value, str) and (value is not None or what == "url"):
-            raise TypeError(f"{what} must be str, not {type(value).__name__}")
-    for what, seconds in (("timeout", timeout), ("wait", wait)):
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
+    for what, value in (("name", name), ("key", key), ("token", token)):
+        check_type(what, value, TEXT_OR_NONE)
+    check_seconds("timeout", timeout, optional=False)
+    check_seconds("wait", wait, optional=False)
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
     if not wait >= 0:
@@ -307,11 +306,8 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
     if isinstance(data, bytes):
         return data, "application/octet-stream"
     if not isinstance(data, str):
-        raise TypeError(f"a message is str or bytes, not {type(data).__name__}")
-    try:
-        return data.encode("utf-8"), "text/plain; charset=utf-8"
-    except UnicodeEncodeError:
-        raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
+        raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+    return utf8("data", data), "text/plain; charset=utf-8"
 
 
 def _read_answer(answer: Answer, shown: str, was_sent: bool) -> str:

@@ -12,6 +12,7 @@ import os
 import ssl
 import urllib.parse
 
+from ..arguments import FLAG, check_type
 from ..errors import TlsError, UsageError
 from ..records import get_logger
 
@@ -144,8 +145,11 @@ def context_for(
         TlsError: a file cannot be used.
         UsageError: two contradict each other; or one is given where nobody proves anything, and
             somebody may believe to be safe.
-        TypeError: the context is none.
+        TypeError: one of them has a wrong type.
     """
+    for what, value in (("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)):
+        check_type(what, value, (str, os.PathLike, None))
+    check_type("insecure", insecure, FLAG)
     others = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
     given = [name for name, value in others.items() if value is not None]
     given += ["insecure"] * insecure

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from ...client.arguments import checked_name
 from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
 from ...wire import urls
-from ..io import logs, target
+from ..io import logs, signals, target
 from ..io.streams import Lines, complain, warn
 
 READ_BYTES = 64 * 1024
@@ -60,7 +59,7 @@ def publish(
         message, or standard input or the file cannot be read; 2 a value that cannot be; 3 the hub
         does not answer any more, and nobody knows whether it has the last message.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     values = _with_cert_key(values)
     text_hint = "" if values["file"] else target.text_hint(url)

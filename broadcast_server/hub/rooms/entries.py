@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ...arguments import utf8
 from ...messages import Id, Member, Message, format_id, time_of
 from ...wire import frames
 
@@ -117,10 +118,10 @@ def encode(data: str | bytes) -> bytes:
 
     Raises:
         TypeError: the data is neither.
-        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+        UsageError: the text has a lone surrogate, which UTF-8 cannot carry.
     """
     if isinstance(data, str):
-        return frames.encode_frame(frames.TEXT, data.encode("utf-8"))
+        return frames.encode_frame(frames.TEXT, utf8("data", data))
     if isinstance(data, bytes):
         return frames.encode_frame(frames.BINARY, data)
     raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
