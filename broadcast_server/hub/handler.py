@@ -339,7 +339,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 # itself, if it was overtaken on its way.
                 core.dismiss(old, 1008, "a newer connection has your session")
             if isinstance(join, Stream):
-                http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
+                first = form.begin(joined.after)
+                http.start_stream(headers, first, core.settings.handshake_timeout)
                 trailing = b""
             else:
                 trailing = http.upgrade(join, core.settings.handshake_timeout)

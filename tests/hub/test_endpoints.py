@@ -588,10 +588,66 @@ def test_stream_after_an_unknown_id_begins_with_a_gap(hub: BroadcastHub) -> None
     message = hub.broadcast("x", "/r")
     for last, reason in (("nonsense", "unknown"), ("1-1", "restarted")):
         with Stream(hub, "/r", f"Last-Event-ID: {last}") as stream:
-            kind, data = stream.event().split("\n")
+            id_line, kind, data = stream.event().split("\n")
             gap = json.loads(data.removeprefix("data: "))
             assert (kind, gap["reason"], gap["since"]) == ("event: gap", reason, last)
+            assert id_line == f"id: {gap['after']}"
             assert stream.event().startswith(f"id: {message.id}\n")
+
+
+def test_stream_begins_with_the_id_after_which_it_begins(hub: BroadcastHub) -> None:
+    """As `after` in ``welcome`` says it: of a new room, of a new reader, before the history, its
+    own id where it resumes. Where a gap is, the gap has it."""
+    with Stream(hub, "/new") as stream:
+        assert stream.after and parse_id(stream.after) <= parse_id(hub.broadcast("x", "/new").id)
+    first, second, third = [hub.broadcast(text, "/r").id for text in "abc"]
+    elsewhere = hub.broadcast("d", "/other").id
+    cases = {
+        "/r": third,
+        "/r?history=2": first,
+        "/r?history=0": third,
+        f"/r?since={second}": second,
+        f"/r?since={second}&history=1": second,
+        # Newer than all that the room has: its own, which is still known when the room is not.
+        f"/r?since={elsewhere}": elsewhere,
+        "/r?since=1-0": "",
+    }
+    for path, after in cases.items():
+        for form in ("", "&format=json" if "?" in path else "?format=json"):
+            with Stream(hub, path + form) as stream:
+                assert stream.after == after, path
+        offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
+        with RawClient.connect(port=hub.port, path=path, headers=offer) as client:
+            welcome = json.loads(client.recv_message())
+            assert after in ("", welcome["after"])
+
+
+@pytest.mark.parametrize("query", ["", "?history=2"])
+def test_stream_that_is_cut_before_its_first_message_loses_nothing(
+    hub: BroadcastHub, query: str
+) -> None:
+    """It comes back with the id with which it began, as an EventSource does, and misses nothing of
+    what came meanwhile; so also if it is cut again between that id and what is replayed."""
+    old = [hub.broadcast(text, "/r").id for text in ("a", "b")]
+    with Stream(hub, f"/r{query}") as stream:
+        last = stream.after
+    missed = [hub.broadcast(text, "/r").id for text in ("c", "d")]
+    for _ in range(2):
+        with Stream(hub, f"/r{query}", f"Last-Event-ID: {last}") as stream:
+            assert stream.after == last
+    with Stream(hub, f"/r{query}", f"Last-Event-ID: {last}") as stream:
+        for id in [*(old if query else []), *missed]:
+            assert stream.event().startswith(f"id: {id}\n")
+
+
+def test_stream_that_is_cut_before_a_gap_is_told_again(hub: BroadcastHub) -> None:
+    """Nothing before the gap sets another id: the reader comes back with its old one."""
+    hub.broadcast("a", "/r")
+    for _ in range(2):
+        with Stream(hub, "/r", "Last-Event-ID: 1-0") as stream:
+            assert stream.after == ""
+    with Stream(hub, "/r", "Last-Event-ID: 1-0") as stream:
+        assert "event: gap" in stream.event()
 
 
 def test_quiet_stream_gets_comments_and_the_last_word_is_retry() -> None:

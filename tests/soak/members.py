@@ -243,10 +243,12 @@ class StreamMember(Member):
         self._as_json = as_json
         self._events = Events()
         self._begun = False
+        self._asked: int | None = None  # after which id it wants to go on
 
     def _request(self) -> bytes:
         self._events = Events()
         self._begun = False
+        self._asked = self.track.last
         query = ["format=json"] if self._as_json else []
         headers = ["Accept: text/event-stream"]
         if self.track.last is not None:
@@ -273,6 +275,9 @@ class StreamMember(Member):
                 if set(fields) != {"retry"}:
                     raise Violation(f"{self} was not told first how long to wait: {fields}")
                 self._begun = True
+            elif set(fields) == {"id"}:
+                if self._asked not in (None, pack_id(fields["id"])):
+                    raise Violation(f"{self} asked for another id than {fields}")
             elif "retry" in fields:
                 self._sent_away()
                 self._told = True
