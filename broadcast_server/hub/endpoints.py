@@ -89,7 +89,8 @@ def respond(
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.draining:
-        return Refusal(503, "the hub is stopping", RETRY, "stopping")
+        headers = getattr(decision, "headers", ())
+        return Refusal(503, "the hub is stopping", (*RETRY, *headers), "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant, sender)
     if isinstance(decision, Recall):

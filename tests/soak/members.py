@@ -192,7 +192,8 @@ class Member(Peer):
 
     def _take_head(self, head: Head) -> bool:
         """Look at the answer; return whether it is let in."""
-        if head.status == 503:
+        # Whoever reads server-sent events is refused for now with 200.
+        if head.status == 503 or (head.status == 200 and "retry-after" in head.headers):
             if "retry-after" not in head.headers:
                 raise Violation(f"{self}: 503 without Retry-After")
             self.driver.counts["503"] += 1
@@ -261,7 +262,7 @@ class StreamMember(Member):
         return http_head(f"GET {self.order.path}?{'&'.join(query)}", headers)
 
     def _take_head(self, head: Head) -> bool:
-        if head.status == 200:
+        if head.status == 200 and "retry-after" not in head.headers:
             if head.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
                 raise Violation(f"{self} got no stream: {head.headers}")
             return True

@@ -62,7 +62,15 @@ class BadRequest(Exception):
 
 class CutShort(BadRequest):
     """The stream ended in the middle of a request: the peer has left, or the hub hears nothing
-    more."""
+    more.
+
+    Attributes:
+        came: what came of its head; empty if that was whole.
+    """
+
+    def __init__(self, refusal: Refusal | None, came: bytes = b"") -> None:
+        super().__init__(refusal)
+        self.came = came
 
 
 class MadeWay(ConnectionAbortedError):
@@ -122,7 +130,7 @@ class HttpConnection:
             return _checked(request)
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_header_bytes)
         self._h11.receive_data(self._trailing)
-        data = self._trailing
+        data = came = self._trailing
         fed = len(data)
         lines, ending = _lines_of_head(b"", data)
         self._trailing = b""
@@ -146,9 +154,10 @@ class HttpConnection:
             if not data:
                 # The peer may still read. Nothing is counted: mostly it has only left.
                 if fed:
-                    raise CutShort(Refusal(400, "the request ends too early"))
+                    raise CutShort(Refusal(400, "the request ends too early"), came)
                 raise BadRequest(None)
             fed += len(data)
+            came += data
             more, ending = _lines_of_head(ending, data)
             lines += more
             self._h11.receive_data(data)
@@ -293,6 +302,7 @@ class HttpConnection:
             and "close" not in request.tokens("connection")
             and not self._unread
             and not self.makes_way
+            and not response.ends
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
@@ -408,6 +418,20 @@ class HttpConnection:
                 left -= len(data)
         except OSError:
             return
+
+
+def head_so_far(data: bytes) -> Request | None:
+    """Return what is known of a request of which only so much has come, or is to be read; None if
+    that is no request, or says too little."""
+    end = _HEAD_END.search(data)
+    lines = data[: end.start() if end else data.rfind(b"\n") + 1]
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(lines.rstrip(b"\r\n") + b"\r\n\r\n")
+    try:
+        event = parser.next_event()
+        return _checked(_convert(event)) if isinstance(event, h11.Request) else None
+    except (h11.RemoteProtocolError, BadRequest):
+        return None
 
 
 def is_ready(sock: ByteStream, event: int, seconds: float = 0.0) -> bool:

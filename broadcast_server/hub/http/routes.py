@@ -174,6 +174,7 @@ def _decide_look(
             since_text,
             checked_word(query, "format", "json"),
             headers,
+            media_types.is_only(request.values("accept"), media_types.EVENTS),
         )
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 import pytest
@@ -357,9 +358,14 @@ def test_program_gets_the_last_messages() -> None:
 def test_event_source_gets_the_stream() -> None:
     """With what the query says of it; from now on if it says nothing."""
     events = "text/event-stream"
-    assert ask(accept=events) == Stream("/scores", None, 0, None, None, False, VARY)
+    assert ask(accept=events) == Stream(
+        "/scores", None, 0, None, None, False, VARY, only_events=True
+    )
     target = "/a?name=ann&history=7&since=12-3&format=json"
-    assert ask("GET", target, accept=events) == Stream("/a", "ann", 7, (12, 3), "12-3", True, VARY)
+    expected = Stream("/a", "ann", 7, (12, 3), "12-3", True, VARY, only_events=True)
+    assert ask("GET", target, accept=events) == expected
+    found = ask("GET", target, accept=f"{events}, */*;q=0.1")
+    assert found == dataclasses.replace(expected, only_events=False)
     assert status(ask("GET", "/a?format=xml", accept=events)) == 400
     assert status(ask("GET", "/a?name=%00", accept=events)) == 400
 
