@@ -88,6 +88,40 @@ def test_post_is_accepted_delivered_and_has_an_id(
     assert hub.history("/scores")[0].id == answer["id"]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"3:1", "3:1"),
+        (b"", ""),
+        ("Grüße 👍\r\n\t\x1b[1m".encode(), "Grüße 👍\r\n\t\x1b[1m"),
+        (b"\xef\xbb\xbfa", "\ufeffa"),
+        (b"a\0b", b"a\0b"),
+        (b"\xff", b"\xff"),
+        (b"caf\xe9", b"caf\xe9"),
+        (b"\xed\xa0\x80", b"\xed\xa0\x80"),  # a surrogate is no character
+        (b"abc\xf0\x9f\x91", b"abc\xf0\x9f\x91"),  # cut off
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, {"Content_Type": ""}])
+def test_body_without_a_type_is_text_if_it_can_be(
+    hub: BroadcastHub,
+    connection: http.client.HTTPConnection,
+    body: bytes,
+    expected: str | bytes,
+    headers: dict[str, str],
+) -> None:
+    """As requests, httpx, Node and ``curl -T`` send texts; a type that is given always counts."""
+    for method in ("POST", "PUT"):
+        assert ask(connection, method, "/r", body, **headers)[0] == 200
+    binary = {"Content_Type": "application/octet-stream"}
+    assert ask(connection, "POST", "/r", body, **binary)[0] == 200
+    chunks = iter([body]) if body else iter(())
+    connection.request("POST", "/r", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    assert connection.getresponse().read()
+    found = [message.data for message in hub.history("/r")]
+    assert found == [expected, expected, body, expected]
+
+
 def test_key_that_comes_again_is_taken_once(
     hub: BroadcastHub, connection: http.client.HTTPConnection
 ) -> None:
@@ -99,7 +133,7 @@ def test_key_that_comes_again_is_taken_once(
         ids.append((answer["id"], answer["duplicate"]))
     assert ids[0][0] == ids[1][0] and [again for _, again in ids] == [False, True]
     assert not ask(connection, "POST", "/s", b"a", Idempotency_Key="k")[1]["duplicate"]
-    assert [message.data for message in hub.history("/r")] == [b"a"]
+    assert [message.data for message in hub.history("/r")] == ["a"]
 
 
 def test_key_of_another_message_is_422(
@@ -107,13 +141,18 @@ def test_key_of_another_message_is_422(
 ) -> None:
     """Nothing is delivered, and whoever publishes is told so, not that it was there before."""
     assert ask(connection, "POST", "/r", b"", Idempotency_Key="k")[0] == 200
-    for kind, body in (("text/plain", b"17 is paid"), ("text/plain", b""), ("x/y", b"17 is paid")):
+    for kind, body in (("text/plain", b"17 is paid"), ("x/y", b""), ("x/y", b"17 is paid")):
         status, answer = ask(connection, "POST", "/r", body, Idempotency_Key="k", Content_Type=kind)
         assert (status, answer["status"]) == (422, 422)
         assert answer["detail"].startswith("key_reused: another message was published with this")
     status, answer = ask(connection, "POST", "/r", b"", Idempotency_Key="k")
     assert (status, answer["duplicate"]) == (200, True)
-    assert [message.data for message in hub.history("/r")] == [b""]
+    # Text as well, whether that is said or seen.
+    status, answer = ask(
+        connection, "POST", "/r", b"", Idempotency_Key="k", Content_Type="text/plain"
+    )
+    assert (status, answer["duplicate"]) == (200, True)
+    assert [message.data for message in hub.history("/r")] == [""]
     with pytest.raises(PublishFailed, match="key_reused") as caught:
         publish(f"{hub.url}r", b"17 is paid", key="k")
     assert caught.value.status == 422

@@ -189,7 +189,7 @@ def test_500_half_open_connections_leave_room_for_others(limit: int) -> None:
                 halves.append(half)
             client = stack.enter_context(RawClient.connect(port=hub.port))
             assert post(hub, "/", b"goal") == 200
-            assert client.recv_message() == b"goal"
+            assert client.recv_message() == "goal"
             page = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
             assert http_request(hub.port, page).startswith(b"HTTP/1.1 200 ")
             client.leave()
@@ -320,7 +320,7 @@ def test_rooms_without_end_cost_only_who_makes_them(caplog: pytest.LogCaptureFix
         assert [hub.history(f"/junk-{n}") != [] for n in range(94, 100)] == [False] + [True] * 5
         assert hub.history("/program")[0].data == "of the program"
         for number in range(3):
-            assert hub.history(f"/honest-{number}")[0].data == b"kept"
+            assert hub.history(f"/honest-{number}")[0].data == "kept"
         assert refused(hub) == {}
         # With somebody in each of them there is nothing that could go.
         with contextlib.ExitStack() as stack:

@@ -180,14 +180,14 @@ class Publish:
         room: the room's path.
         name: what the sender calls itself, or None.
         key: with the same key the message may come again, and is taken once; None for no key.
-        is_text: the body is text and must be UTF-8; else it is binary.
+        is_text: the body is text and must be UTF-8, or it is binary; None if nothing says so.
         headers: belong to the answer.
     """
 
     room: str
     name: str | None
     key: str | None
-    is_text: bool
+    is_text: bool | None
     headers: Headers = ()
 
 

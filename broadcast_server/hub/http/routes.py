@@ -192,7 +192,7 @@ def _decide_publish(request: Request, path: str, headers: Headers) -> Publish | 
         return Refusal(415, "a message must come without Content-Encoding", accepted)
     try:
         content_type = _only_value(request, "content-type")
-        is_text = media_types.is_text(content_type) if content_type else False
+        is_text = media_types.is_text(content_type) if content_type else None
         key = _only_value(request, "idempotency-key")
         if key is not None and not (len(key) <= MAX_KEY_CHARACTERS and _VISIBLE.fullmatch(key)):
             raise ValueError(
