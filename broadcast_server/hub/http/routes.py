@@ -66,6 +66,9 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         max_history: the most messages that ``history=`` can ask for; more is cut to it.
     """
     target = request.target
+    if target == "*" and request.method == "OPTIONS":
+        # RFC 9110 §9.3.7: about the hub as a whole.
+        return cors.decide_options(request, allow_origin, _ROOM_METHODS)
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
         scheme, separator, rest = target.partition("://")
