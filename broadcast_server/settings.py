@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
+from . import origins
 from .errors import UsageError
 from .networks import check_host_name, parse_network
 from .rules import MAX_SECONDS
@@ -65,7 +66,7 @@ class Settings:
     tls_key: str | PurePath | None = None
 
     def __post_init__(self) -> None:
-        self._need_texts("allow_origin", "origins")
+        self._need_texts("allow_origin", "origins", origins.check_allowed)
         self._need_texts("allow_host", "names", check_host_name)
         self._need_texts("trust_proxy", "addresses", parse_network)
         for name in (

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import re
 
-from ... import rules
+from ... import origins, rules
 from ...errors import InvalidRoom
 from ...messages import parse_id
 from . import cors, media_types
@@ -72,7 +72,7 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
         scheme, separator, rest = target.partition("://")
-        if scheme.lower() not in cors.DEFAULT_PORTS or not separator:
+        if scheme.lower() not in origins.DEFAULT_PORTS or not separator:
             return Refusal(400, "the request target must be a path")
         target = _AUTHORITY.sub("", rest, count=1)
     raw_path = target.partition("?")[0]
