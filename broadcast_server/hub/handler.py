@@ -24,7 +24,7 @@ from . import endpoints
 from .core import Core
 from .delivery.connection import Connection
 from .delivery.timers import NEVER
-from .http import host_header, responses
+from .http import host_header, reasons, responses
 from .http.access import OPEN, Grant
 from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay, head_so_far
 from .http.forwarded import Address, client_of, is_in
@@ -172,7 +172,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     return
             if isinstance(answer, Refusal):
                 level = logging.INFO if answer.reason else logging.DEBUG
-                logger.log(level, "%s refused: %s", self.address, answer.text)
+                logger.log(level, "%s refused: %s", self.address, reasons.for_log(answer, request))
                 if answer.reason:
                     self.core.count_refusal(answer.reason)
             if sender is not None and isinstance(answer, Response):

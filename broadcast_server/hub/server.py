@@ -277,7 +277,11 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         with self._registry_lock:
             count = self._crowd.add()
         if count:
-            logger.warning("too many handshakes: %d connections were cut off to make room", count)
+            logger.warning(
+                "too many handshakes: %d connections were cut off to make room; "
+                "see --max-handshakes",
+                count,
+            )
         self.core.count_refusal("handshake_slots")
 
     def process_request(self, request: Wire, client_address: Any) -> None:

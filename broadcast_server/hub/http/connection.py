@@ -349,7 +349,7 @@ class HttpConnection:
         """
         deadline = time.monotonic() + timeout
         if isinstance(response, Refusal):
-            response = responses.problem(response)
+            response = responses.refused(response, request)
         keep = (
             request is not None
             and request.version >= "1.1"

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from ... import origins
 from .models import Headers, Preflight, Refusal, Request
+from .reasons import cut
 
 # What a page of another origin may send along, and for how long its browser need not ask again.
 _CORS_HEADERS = "Content-Type, Broadcast-Name, Idempotency-Key, Last-Event-ID, Authorization"
@@ -75,7 +76,7 @@ def decide_options(
     if not sent or not request.values("access-control-request-method"):
         return Preflight((("Allow", ", ".join((*methods, "OPTIONS"))),))
     if not may_use(request, allow_origin):
-        return foreign()
+        return foreign(request)
     return Preflight(
         (
             ("Access-Control-Allow-Origin", _named(sent, allow_origin)),
@@ -88,9 +89,32 @@ def decide_options(
     )
 
 
-def foreign() -> Refusal:
-    """Return the answer to whoever may not use the hub; it is not for others to be kept."""
-    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),), "origin")
+def foreign(request: Request) -> Refusal:
+    """Return the answer to whoever may not use the hub; it is not for others to be kept.
+
+    It tells the host as well: a proxy that passes another one on makes the hub's own page foreign.
+    """
+    sent, hosts = request.values("origin"), request.values("host")
+    if len(sent) == 1:
+        origin = cut(sent[0])
+        text = (
+            f"the origin {origin} may not use the hub, which was called {_shown(hosts)}: start the "
+            f"hub with --allow-origin {origin}; if it is the hub's own page, the proxy in front "
+            "must pass on the Host"
+        )
+    elif sent:
+        text = "a request has one Origin at most"
+    else:
+        site = _shown(request.values("sec-fetch-site"))
+        text = (
+            f"the browser says that a page of another origin asks (Sec-Fetch-Site: {site}); only "
+            "a request with an Origin can be let in, by --allow-origin"
+        )
+    return Refusal(403, text, (("Vary", "Origin"),), "origin")
+
+
+def _shown(values: list[str]) -> str:
+    return cut(", ".join(values)) or "nothing"
 
 
 def _named(sent: list[str], allow_origin: tuple[str, ...]) -> str:

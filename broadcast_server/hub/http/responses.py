@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import email.utils
+import html
 import http
 import json
 import math
 import random
 
-from .media_types import EVENTS
-from .models import RETRY, Headers, Join, Refusal, Response, Stream
+from ...escapes import printable
+from .media_types import EVENTS, HTML, prefer
+from .models import RETRY, Headers, Join, Refusal, Request, Response, Stream
+from .pages import POLICY
 
 _PROBLEM = "application/problem+json"
+# Nothing is loaded into it, so that it looks the same below any path and for any refusal.
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{status} {phrase}</title>
+<h1>{phrase}</h1>
+<p>The hub answered {status}: {text}.</p>
+</html>
+"""
 # With these the same request may be granted later.
 _FOR_NOW = (429, 503)
 # Those that are turned away together come back at random times within so many more seconds at most.
@@ -33,7 +48,26 @@ _SAFE_HEADERS: Headers = (
 )
 
 
-def problem(refusal: Refusal) -> Response:
+def refused(refusal: Refusal, request: Request | None) -> Response:
+    """Return a refusal as whoever asks can read it: a page for a browser, JSON for a program."""
+    try:
+        is_browser = request is not None and prefer(request.values("accept")) == HTML
+    except ValueError:
+        is_browser = False
+    return _error_page(refusal) if is_browser else _problem(refusal)
+
+
+def _error_page(refusal: Refusal) -> Response:
+    phrase = http.HTTPStatus(refusal.status).phrase
+    body = _PAGE.format(
+        status=refusal.status, phrase=phrase, text=html.escape(printable(refusal.text))
+    )
+    policy = ("Content-Security-Policy", POLICY)
+    headers = (*refusal.headers, policy)
+    return Response(refusal.status, headers, body.encode(), "text/html; charset=utf-8")
+
+
+def _problem(refusal: Refusal) -> Response:
     """Return an error as RFC 9457 wants it; the status says all about its type."""
     problem = {
         "type": "about:blank",

@@ -93,12 +93,12 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         return _wrong_method(_ROOM_METHODS)
     if request.method == "GET" and "websocket" in request.tokens("upgrade"):
         if not cors.may_use(request, allow_origin):
-            return cors.foreign()
+            return cors.foreign(request)
         return _decide_upgrade(request, path, max_history)
     if request.method in ("GET", "HEAD"):
         return _decide_look(request, path, allow_origin, max_history)
     if not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     headers = cors.shared_headers(request, allow_origin)
     return _decide_publish(request, path, headers)
 
@@ -156,7 +156,7 @@ def _decide_look(
         return Refusal(400, f"bad header: Accept: {error}", headers)
     # The page itself tells nothing of the room: everybody may have it.
     if kind != media_types.HTML and not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     if kind is None:
         text = "a room can be had as text/html, application/json or text/event-stream"
         return Refusal(406, text, headers)
@@ -238,7 +238,7 @@ def _decide_reserved(
     if path == "/healthz":
         return Health()
     if not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     if path == "/metrics":
         return Metrics(cors.shared_headers(request, allow_origin, "Accept"))
     headers = cors.shared_headers(request, allow_origin)

@@ -129,6 +129,24 @@ def test_answer_says_on_what_it_depends() -> None:
     assert shared_headers(page, ("*",))[0] == ("Access-Control-Allow-Origin", "*")
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([("origin", PAGE)], [PAGE, "called hub:8765", f"--allow-origin {PAGE}", "proxy"]),
+        ([("origin", "x" * 500)], ["x" * 79 + "…"]),
+        ([("sec-fetch-site", "cross-site")], ["Sec-Fetch-Site: cross-site", "--allow-origin"]),
+        ([("origin", PAGE), ("origin", PAGE)], ["one Origin"]),
+    ],
+)
+def test_refusal_says_what_came_and_what_would_help(
+    lines: list[tuple[str, str]], expected: list[str]
+) -> None:
+    """The one who asked knows it anyway."""
+    refusal = foreign(ask(*lines))
+    assert all(part in refusal.text for part in expected), refusal.text
+    assert len(refusal.text) < 500
+
+
 def test_options_without_a_question_lists_the_methods() -> None:
     """OPTIONS is a preflight only with both headers."""
     plain = Preflight((("Allow", "GET, POST, OPTIONS"),))
@@ -140,7 +158,7 @@ def test_preflight_of_a_foreign_page_is_refused() -> None:
     """No header of the refusal lets its browser go on."""
     request = ask(("origin", PAGE), ("access-control-request-method", "POST"))
     decision = decide_options(request, (), ("GET", "POST"))
-    assert decision == foreign()
+    assert decision == foreign(request)
     assert isinstance(decision, Refusal)
     assert "Access-Control-Allow-Origin" not in dict(decision.headers)
     allowed = decide_options(request, (PAGE,), ("GET", "HEAD", "POST"))

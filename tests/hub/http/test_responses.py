@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from broadcast_server.hub.http import responses
-from broadcast_server.hub.http.models import Join, Refusal, Response, Stream
+from broadcast_server.hub.http.models import Join, Refusal, Request, Response, Stream
+from broadcast_server.hub.http.pages import POLICY
 
 
 def lines_of(head: bytes) -> list[bytes]:
@@ -92,3 +93,25 @@ def test_refused_stream_keeps_a_status_that_lasts(status: int) -> None:
     other = dataclasses.replace(READER, only_events=False)
     full = Refusal(503, "full")
     assert responses.refused_stream(other, full) is full
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 421, 429, 503])
+def test_browser_gets_a_page_for_a_refusal(status: int) -> None:
+    """Readable, with nothing of the refusal as markup, and with the page's policy; what accepts
+    anything gets JSON."""
+    refusal = Refusal(status, "no <script>alert('x')</script>\u202e", (("Retry-After", "5"),))
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for method in ("GET", "POST"):
+        request = Request(method, "/r", "1.1", (("accept", browser),))
+        answer = responses.refused(refusal, request)
+        assert (answer.status, answer.content_type) == (status, "text/html; charset=utf-8")
+        text = answer.body.decode()
+        assert "no &lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;\\u202e" in text
+        assert f"answered {status}" in text and text.count("<script") == 0
+        assert ("Retry-After", "5") in answer.headers
+        policy = dict(answer.headers)["Content-Security-Policy"]
+        assert policy == POLICY and "script-src 'self'" in policy
+    for accept in ("*/*", "application/json", "text/html;q=0.1, */*", "," * 200):
+        request = Request("GET", "/r", "1.1", (("accept", accept),))
+        assert responses.refused(refusal, request).content_type == "application/problem+json"
+    assert responses.refused(refusal, None).content_type == "application/problem+json"
