@@ -353,3 +353,18 @@ def test_page_behind_a_proxy_that_speaks_tls_is_the_hubs_own() -> None:
                 while b"\r\n\r\n" not in client.buffer:
                     client.fill()
                 assert client.buffer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_log_tells_what_came_and_what_would_let_it_in(caplog: pytest.LogCaptureFixture) -> None:
+    """In one line that nothing of the request can forge, and without its query."""
+    caplog.set_level(logging.INFO)
+    raw = upgrade_request(
+        "/r?access_token=secret", ["Origin: https://\xe9vil\t.example"], host="127.0.0.1:1"
+    )
+    with running_hub() as hub:
+        status, _, body = parse(http_request(hub.port, raw, eof=True))
+    assert status == 403 and "--allow-origin" in json.loads(body)["detail"]
+    (line,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    for part in ("vil\\t.example", "Host: 127.0.0.1:1", "GET /r;", "--allow-origin"):
+        assert part in line, line
+    assert "secret" not in line
