@@ -18,7 +18,7 @@ from broadcast_server.hub.rates import Flow
 from broadcast_server.hub.rooms.entries import Draft
 
 from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
-from ..support.inside import core_of, reserved_bytes
+from ..support.inside import core_of, fanout_of, reserved_bytes, sleeps
 from ..support.json_peer import Peer
 
 
@@ -199,11 +199,13 @@ def test_client_that_is_behind_is_not_read_for_a_moment(monkeypatch: pytest.Monk
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/r?echo=1") as client:
         client.sync()
         (connection,) = core_of(hub).rooms.open("/r").members.values()
+        assert wait_until(lambda: connection.plain) and sleeps(fanout_of(hub))
         connection.blocked_since = float("inf")
         connection.lagging = True
         client.send("a")
         assert client.recv_message() == "a"
         assert len(waits) == 2
+        assert wait_until(lambda: connection.plain) and sleeps(fanout_of(hub))
         connection.blocked_since = 0.0
         connection.lagging = True
         client.send("b")

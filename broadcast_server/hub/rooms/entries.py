@@ -105,9 +105,11 @@ class Entry:
         """Return how many bytes the forms have beside the frame."""
         return len(self.json or b"") + len(self.sse or b"") + len(self.sse_json or b"")
 
-    def drop_forms(self) -> None:
-        """Drop the forms; each can be made again."""
-        self.json = self.sse = self.sse_json = None
+    def drop_form(self, slot: str) -> int:
+        """Drop a form, which can be made again; return how many bytes it had."""
+        size = len(getattr(self, slot) or b"")
+        setattr(self, slot, None)
+        return size
 
 
 def encode(data: str | bytes) -> bytes:

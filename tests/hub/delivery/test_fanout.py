@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
+from broadcast_server.hub.delivery import accounts as accounts_module
 from broadcast_server.hub.delivery import fanout as fanout_module
 from broadcast_server.hub.delivery import writer as writer_module
+from broadcast_server.hub.delivery.accounts import HOLDER_SECONDS
 from broadcast_server.hub.delivery.connection import Connection
-from broadcast_server.hub.delivery.fanout import HOLDER_SECONDS, SHARE_BYTES, STALL_SECONDS
+from broadcast_server.hub.delivery.fanout import SHARE_BYTES, STALL_SECONDS
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
 from broadcast_server.hub.delivery.writer import BATCH_BYTES
 from broadcast_server.hub.rooms import encodings
@@ -521,7 +523,7 @@ def rooms_of_readers(bench: Bench, count: int, size: int) -> list[list[socket.so
         drafts = [Draft(0, encode("\n" * size))]
         assert bench.room.reserve(cost_of(drafts), None, lambda: True)
         bench.room.append(drafts, 2, number + 1)
-        make_pass(bench.fanout, bench.room)
+        bench.pass_whole()
         assert held_bytes(bench) <= bench.settings.total_log_bytes
         assert total_cost(bench.fanout) == held_bytes(bench)
         readers.append([peer for _, peer in found])
@@ -568,7 +570,7 @@ def test_form_that_is_sent_in_part_is_not_made_again(bench: Bench) -> None:
         make_pass(bench.fanout, bench.room)
     assert client.rest is not None
     position = client.cursor - 1
-    assert needed_from(bench.fanout, bench.room) == position
+    assert needed_from(bench.fanout, bench.room)[JSON] == position
     assert drop_forms(bench.fanout) is (position > bench.room.base)
     (entry,) = bench.room.entries(position, position + 1)
     assert entry.json is not None and client.rest.obj is entry.json
@@ -593,41 +595,99 @@ def test_form_that_has_gone_from_the_log_keeps_no_others(bench: Bench) -> None:
                 pass
     assert client.final is not None and client.rest is not None and not reader.blocked
     assert bench.room.forms_bytes
-    assert needed_from(bench.fanout, bench.room) == bench.room.offered
+    assert needed_from(bench.fanout, bench.room)[JSON] == bench.room.offered
     assert drop_forms(bench.fanout) and not bench.room.forms_bytes
 
 
 def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A message that is sent in part stays in memory with its form, in each room another one. Who
-    has taken nothing for longest is cut off; who was blocked only now stays."""
-    bench = Bench(max_message_bytes=200_000, room_log_bytes=800_000, total_log_bytes=1_500_000)
+    """A message that is sent in part stays in memory with its form, in each room another one. As
+    much as that is, others wait. Who has taken nothing for a while is cut off; who was blocked only
+    now stays."""
+    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_500_000)
     with contextlib.closing(bench):
         clients = []
-        for number in range(8):
+        for number in range(3):
             bench.room = bench.rooms.open(f"/{number}")
-            client, _ = bench.client(form=encodings.JSON)
+            client, _ = bench.client(form=JSON)
             activate(bench.fanout, client)
-            drafts = [Draft(0, encode("\x01" * 100_000))]
+            clients.append(client)
+            drafts = [Draft(0, encode("\x01" * 60_000))]
             assert bench.room.reserve(cost_of(drafts), None, lambda: True)
             bench.room.append(drafts, 2, number + 1)
+            if number < 2:
+                bench.pass_whole()
+                assert client.blocked and client.rest is not None
+        make_pass(bench.fanout, bench.room)
+        for _ in range(10):
+            turn(bench.fanout)
+        writer = bench.fanout.writer
+        assert writer.encodes[JSON] == 2 and not clients[2].blocked
+        assert total_cost(bench.fanout) == held_bytes(bench) <= 1_500_000
+        clients[0].blocked_since -= HOLDER_SECONDS
+        bench.pass_whole()
+        assert [client.dropped for client in clients] == [True, False, False]
+        assert clients[2].blocked and clients[2].rest is not None and writer.encodes[JSON] == 3
+        assert total_cost(bench.fanout) == held_bytes(bench) <= 1_500_000
+    assert caplog.text.count("the memory of all logs is needed") == 1
+
+
+def test_others_need_not_wait_for_who_holds_most(bench: Bench) -> None:
+    """The memory that one address has taken for forms is no reason to keep another one's small
+    messages."""
+    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_500_000)
+    with contextlib.closing(bench):
+        for number in range(4):
+            bench.room = bench.rooms.open(f"/{number}", "192.0.2.66")
+            client, _ = bench.client(form=JSON)
+            activate(bench.fanout, client)
+            drafts = [Draft(0, encode("\x01" * 60_000))]
+            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
+            bench.room.append(drafts, 2, number + 1)
+            if number < 2:
+                bench.pass_whole()
+            else:
+                make_pass(bench.fanout, bench.room)
+                turn(bench.fanout)
+        writer = bench.fanout.writer
+        assert writer.encodes[JSON] == 2
+        bench.room = bench.rooms.open("/other", "192.0.2.7")
+        client, theirs = bench.client(form=JSON)
+        activate(bench.fanout, client)
+        for _ in range(100):
+            bench.publish(1, 1000)
             make_pass(bench.fanout, bench.room)
-            assert client.blocked and client.rest is not None
+            assert b'"data_base64":"' in theirs.recv(1 << 16)
+        assert writer.encodes[JSON] == 2 + 100
+
+
+def test_message_that_no_log_holds_any_more_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Who has got a part of it keeps it in memory, and nothing else counts it. Above a quarter of
+    the memory of all logs, who takes nothing for longest is cut off."""
+    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_600_000)
+    with contextlib.closing(bench):
+        clients = []
+        for number in range(7):
+            bench.room = bench.rooms.open(f"/{number}")
+            client, _ = bench.client()
+            activate(bench.fanout, client)
             clients.append(client)
-            if number == 1:
-                # Now they wait for longer than a client may then.
-                for waiting in clients:
-                    waiting.blocked_since -= HOLDER_SECONDS
-            assert total_cost(bench.fanout) == held_bytes(bench)
-        assert [client.dropped for client in clients] == [True] * 2 + [False] * 6
-        assert all(room.drop_forms(room.head) for room in bench.rooms.all()[3:])
-    assert caplog.text.count("the memory of all logs is needed") == 2
+            while client.rest is None:
+                bench.publish(1, 95_000)
+                make_pass(bench.fanout, bench.room)
+            while bench.room.base < client.cursor:
+                bench.publish(1, 95_000)
+                make_pass(bench.fanout, bench.room)
+        # Four of them are 380 kB, five would be more than 400.
+        assert [client.dropped for client in clients] == [True] * 3 + [False] * 4
+        assert clients[6].rest is not None
+    assert caplog.text.count("the memory of all logs is needed") == 3
 
 
 def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not all of them again for each that is cut off: the fan-out would stand still for that."""
-    bench = Bench(max_message_bytes=200_000, room_log_bytes=800_000, total_log_bytes=1_700_000)
+    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=3_000_000)
     looks: list[None] = []
     poll = select.poll
 
@@ -635,29 +695,30 @@ def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.Monkey
         looks.append(None)
         return poll()
 
-    monkeypatch.setattr(fanout_module.select, "poll", look)
+    monkeypatch.setattr(accounts_module.select, "poll", look)
     with contextlib.closing(bench):
         clients = []
-        for number in range(3):
+        for number in range(5):
             bench.room = bench.rooms.open(f"/{number}")
             for _ in range(10):
                 client, _ = bench.client(form=JSON)
                 activate(bench.fanout, client)
                 clients.append(client)
-            drafts = [Draft(0, encode("\x01" * 100_000))]
+            drafts = [Draft(0, encode("\x01" * 60_000))]
             assert bench.room.reserve(cost_of(drafts), None, lambda: True)
             bench.room.append(drafts, 2, number + 1)
-            if number == 2:
+            if number == 4:
+                # All forms of four rooms are half of the memory.
                 assert not looks
-                for waiting in clients[:20]:
+                for waiting in clients[:40]:
                     waiting.blocked_since -= 2 * HOLDER_SECONDS
-            while not all(client.blocked for client in bench.room.behind) or not client.rest:
-                make_pass(bench.fanout, bench.room)
+            bench.pass_whole()
         assert len(looks) == 1
         # No more than it takes: all of one room, and none who was blocked only now.
         gone = [client.dropped for client in clients]
-        assert 10 <= sum(gone) < 20 and True in (all(gone[:10]), all(gone[10:20]))
-        assert not any(gone[20:]) and total_cost(bench.fanout) == held_bytes(bench)
+        rooms_gone = [all(gone[first : first + 10]) for first in range(0, 40, 10)]
+        assert sum(gone) < 20 and sum(rooms_gone) == 1
+        assert not any(gone[40:]) and total_cost(bench.fanout) == held_bytes(bench)
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
