@@ -133,7 +133,7 @@ def _decide_upgrade(request: Request, path: str, max_history: int) -> Join | Ref
             checked_count(query, "history", 0, max_history),
             since,
             accept_key(keys[0]),
-            rules.checked_session(query.get("session")),
+            _session(request, query.get("session")),
             SUBPROTOCOL if offered else None,
             since_text,
         )
@@ -289,6 +289,24 @@ def _is_key(key: str) -> bool:
 
 def _since(text: str | None) -> tuple[Id | None, str | None]:
     return (parse_id(text), text) if text is not None else (None, None)
+
+
+def _session(request: Request, in_query: str | None) -> str | None:
+    """Return the session that a client shows, in the query or among the subprotocols.
+
+    Raises:
+        ValueError: it shows two different ones, or one that cannot be read.
+    """
+    found = {
+        rules.decode_offered(offered.removeprefix(rules.SESSION_PROTOCOL))
+        for offered in request.elements("sec-websocket-protocol")
+        if offered.startswith(rules.SESSION_PROTOCOL)
+    }
+    if in_query:
+        found.add(in_query)
+    if len(found) > 1:
+        raise ValueError("there is more than one session")
+    return rules.checked_session(found.pop()) if found else None
 
 
 def _last_event_id(request: Request) -> tuple[Id, str] | None:
