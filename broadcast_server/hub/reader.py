@@ -213,9 +213,12 @@ class Reader:
         self._rest()
         if decoder.failure is not None:
             failure = decoder.failure
-            logger.info("%s broke the protocol: %s", client.member.id, failure)
+            option = ""
             if failure.code == 1009:
                 many = "fragments" in failure.reason
+                option = "; see --max-fragments" if many else "; see --max-message-bytes"
+            logger.info("%s broke the protocol: %s", client.member.id, f"{failure}{option}")
+            if failure.code == 1009:
                 self.core.count_refusal("max_fragments" if many else "too_big")
             self._close(client, failure.code, failure.reason)
 
@@ -225,6 +228,7 @@ class Reader:
         """Let the program's filter decide about a plain client's message, if it may send any."""
         if not self._may_publish:
             # There is no other way to tell a plain client.
+            self._log_not_allowed(client)
             self.core.count_refusal("token")
             self._close(client, 1008, "you may not write to this room")
             return
@@ -236,6 +240,10 @@ class Reader:
             return
         batch.add(encode(found))
 
+    def _log_not_allowed(self, client: Connection) -> None:
+        id, room = client.member.id, client.room.path
+        logger.info("a message of %s was refused: its token may not write to %s", id, room)
+
     def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Intake) -> Intake:
         """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
         try:
@@ -246,6 +254,7 @@ class Reader:
                 return batch
             if isinstance(event, events.Send):
                 if not self._may_publish:
+                    self._log_not_allowed(client)
                     self.core.count_refusal("token")
                     raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
@@ -445,8 +454,11 @@ class Reader:
             return
         if flow not in self._slowed:
             self._slowed = (*self._slowed, flow)
-            what = "messages" if flow is self._flow else "control frames and small fragments"
-            logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
+            what, option = "messages", "--max-rate"
+            if flow is not self._flow:
+                what, option = "control frames and small fragments", "--max-control-rate"
+            id = client.member.id
+            logger.info("%s is slowed down: too many %s in a second; see %s", id, what, option)
         # After the log: who has seen the count finds the line.
         self.core.count_refusal("rate" if flow is self._flow else "control_rate")
         while wait and not client.ended:
