@@ -16,7 +16,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,9 +25,9 @@ from broadcast_server import BroadcastHub
 from ..support import RawClient, lasting_port, needs_module, running_hub, wait_until
 from ..support.chat_page import (
     CONTRASTS,
+    Opener,
     Window,
     connected,
-    hear_troubles,
     here,
     is_sent,
     say,
@@ -38,46 +37,6 @@ from ..support.chat_page import (
 sync_api = needs_module("playwright.sync_api")
 expect = sync_api.expect
 pytestmark = pytest.mark.slow
-
-Opener = Callable[..., Window]
-
-
-@pytest.fixture
-def window(browser: Any) -> Iterator[Opener]:
-    """Open windows, each of a person of its own: ``window(hub, "/room", name="ann")``."""
-    contexts: list[Any] = []
-    troubles: list[str] = []
-
-    def watch(page: Window) -> None:
-        page.set_default_timeout(10_000)
-        hear_troubles(page, troubles)
-
-    def opened(
-        hub: BroadcastHub,
-        path: str = "/",
-        *,
-        name: str | None = None,
-        before: str | None = None,
-        **options: Any,
-    ) -> Window:
-        context = browser.new_context(locale="en-GB", **options)
-        contexts.append(context)
-        context.on("page", watch)
-        if before is not None:
-            context.add_init_script(before)
-        page = context.new_page()
-        page.goto(f"http://127.0.0.1:{hub.port}{path}")
-        connected(page)
-        if name is not None:
-            page.fill("#name", name)
-            page.press("#name", "Enter")
-            expect(page.locator("#member-list li", has_text="(you)")).to_have_text(f"{name} (you)")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert troubles == []
 
 
 def post(hub: BroadcastHub, target: str, body: str) -> None:

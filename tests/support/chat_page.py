@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .libraries import needs_module
@@ -10,6 +11,7 @@ from .libraries import needs_module
 expect = needs_module("playwright.sync_api").expect
 
 Window = Any  # playwright.sync_api.Page
+Opener = Callable[..., Window]
 
 # What browsers themselves write when there is no hub, or one that refuses, or when a test forbids
 # them to remember: nothing that the page could do about it.

@@ -16,6 +16,7 @@ const RETRY_MAX_MS = 30_000;
 const STEADY_MS = 5_000; // a connection that lived as long as this was a good one
 const CONNECT_MS = 15_000; // from the attempt to the welcome
 const SILENT_MS = 20_000; // for an answer that the hub owes
+const QUIET_MS = 45_000; // so long nothing was heard: ask something
 const WATCH_MS = 1_000;
 const KEY_MS = 9.5 * 60_000; // the hub remembers a key for ten minutes
 const SEEN_IDS = 5_000;
@@ -51,6 +52,7 @@ export class Link {
   #welcomed = 0; // when it was welcomed, 0 if it is not yet
   #owed = 0; // since when the hub owes an answer, 0 if it does not
   #heard = 0; // when the last frame came
+  #patience = QUIET_MS * (0.9 + Math.random() / 5); // not all pages of a room at once
   #ref = 0;
 
   // options: history, echo, name, token, and the callbacks event(event), changed() for a new state,
@@ -259,12 +261,15 @@ export class Link {
     this.#options.outboxChanged?.();
   }
 
-  // A connection can die without a word: give it up when an answer is overdue.
+  // A connection can die without a word, and scripts do not see the pings of the hub: ask for an
+  // answer when nothing was heard for a while, and give it up when an answer is overdue.
   #watch() {
     const now = performance.now();
+    const open = this.state.kind === "open";
+    if (open && !this.#owed && now - this.#heard > this.#patience) this.askWho();
     const late =
       (this.state.kind === "connecting" && now - this.#began > CONNECT_MS) ||
-      (this.state.kind === "open" && this.#owed && now - this.#owed > SILENT_MS);
+      (open && this.#owed && now - this.#owed > SILENT_MS);
     if (!late) return;
     this.#drop();
     this.#lost(1006, "");
