@@ -26,7 +26,6 @@ from ..support import RawClient, lasting_port, needs_module, running_hub, wait_u
 from ..support.chat_page import (
     CONTRASTS,
     Opener,
-    Window,
     connected,
     here,
     is_sent,
