@@ -1,14 +1,19 @@
-"""The page's connection in real browsers: lines that die without a word."""
+"""The page's connection in real browsers: lines that die without a word, proxies in front."""
 
 from __future__ import annotations
 
+import pathlib
+import urllib.parse
+from collections.abc import Iterator
+
 import pytest
 
-from broadcast_server import BroadcastHub
+from broadcast_server import AccessRequest, BroadcastHub, Grant
 
-from ..support import needs_module, wait_until
+from ..support import lasting_port, needs_module, running_hub, wait_until
 from ..support.chat_page import Opener, Window, connected, is_sent, say, shows
 from ..support.dead_lines import dead_lines
+from ..support.proxies import nginx_below, proxy
 
 expect = needs_module("playwright.sync_api").expect
 pytestmark = pytest.mark.slow
@@ -78,3 +83,64 @@ def test_quiet_line_that_answers_is_kept(hub: BroadcastHub, window: Opener) -> N
     say(page, "still here")
     is_sent(page)
     shows(page, ["still here"])
+
+
+# A hub behind a proxy.
+
+
+@pytest.fixture
+def below(tmp_path: pathlib.Path) -> Iterator[tuple[BroadcastHub, str]]:
+    """A hub below ``/hub/`` of an nginx, and the address of the nginx."""
+    port = lasting_port()  # a proxy cannot tell which one it has taken
+    with running_hub(trust_proxy=("127.0.0.1",)) as hub:
+        with proxy(nginx_below(tmp_path, port, hub, None), tmp_path, port):
+            yield hub, f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("room", ["/", "/a/b/c", "/%E2%98%95"])
+def test_page_works_below_a_prefix(
+    below: tuple[BroadcastHub, str], window: Opener, room: str
+) -> None:
+    """It finds its files and the hub, and shows the name that the room has there."""
+    hub, site = below
+    page = window(hub, "/hub" + room, site=site, name="ann")
+    say(page, "hello")
+    is_sent(page)
+    shows(page, ["hello"])
+    path = urllib.parse.unquote(room)
+    assert [member.name for member in hub.members(path)] == ["ann"]
+    assert page.locator("h1").inner_text() == page.title() == path
+    assert page.evaluate("getComputedStyle(document.body).display") == "grid"
+    page.reload()
+    connected(page)
+    shows(page, ["hello"])
+    page.context.close()
+
+
+def test_board_works_below_a_prefix(below: tuple[BroadcastHub, str], window: Opener) -> None:
+    """Also at the bare prefix, which nginx leads to the one with a slash."""
+    hub, site = below
+    hub.broadcast("3:1", "/")
+    board = window(hub, "/hub?view=board", site=site)
+    expect(board.locator("#newest")).to_have_text("3:1")
+    board.context.close()
+
+
+def test_tokens_of_two_hubs_of_one_site_are_kept_apart(
+    tmp_path: pathlib.Path, window: Opener
+) -> None:
+    """The token for the hub below a prefix is not shown to the one beside it."""
+    port = lasting_port()
+    asked: list[str | None] = []
+
+    def authorize(request: AccessRequest) -> Grant | None:
+        asked.append(request.token)
+        return Grant() if request.token == "right" else None
+
+    with running_hub(trust_proxy=("127.0.0.1",), authorize=authorize) as hub:
+        with proxy(nginx_below(tmp_path, port, hub, None), tmp_path, port):
+            site = f"http://127.0.0.1:{port}"
+            page = window(hub, "/hub/den?access_token=right", site=site)
+            assert page.evaluate("Object.keys(sessionStorage)") == ["broadcast-server:token:/hub/"]
+            page.context.close()
+    assert set(asked) == {"right"}

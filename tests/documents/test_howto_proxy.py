@@ -2,93 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import os
 import pathlib
-import re
-import shutil
-import signal
-import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from broadcast_server import BroadcastClient, BroadcastHub, publish
 
-from ..support import ROOT, code_blocks, lasting_port, running_hub, wait_until
+from ..support import lasting_port, running_hub
 from ..support.certificates import Certificates
+from ..support.proxies import caddy, nginx, proxy
 
 pytestmark = pytest.mark.slow
 
-
-PAGE = "docs/howto/tls.md"
 SECONDS = 20.0
-# Where they are looked for; `make proxies` puts them into the last two.
-FETCHED = ROOT / "build" / "proxies" / "usr"
-PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", f"{FETCHED}/sbin", f"{FETCHED}/bin"])
-
-
-def nginx(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
-    """Write what nginx reads, the page's block in the middle; return how to run it."""
-    (block,) = code_blocks(PAGE, "nginx")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
-    block = block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
-    block = re.sub(r"/etc/\S*/fullchain\.pem", str(own.cert), block)
-    block = re.sub(r"/etc/\S*/privkey\.pem", str(own.key), block)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    folders = "".join(f"{kind}_temp_path {place / kind};\n" for kind in kinds)
-    file = place / "nginx.conf"
-    file.write_text(
-        f"daemon off; pid {place / 'pid'}; error_log stderr warn;\n"
-        f"events {{}}\nhttp {{ access_log off;\n{folders}{block}}}\n"
-    )
-    return ["nginx", "-e", "stderr", "-p", str(place), "-c", str(file)]
-
-
-def caddy(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
-    """The same for Caddy, which here has a certificate instead of asking an authority for one."""
-    (block,) = code_blocks(PAGE, "caddyfile")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
-    block = block.replace(
-        "hub.example {",
-        f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {own.cert} {own.key}",
-    )
-    file = place / "Caddyfile"
-    settings = "admin off\n\tauto_https disable_redirects"
-    file.write_text(f"{{\n\t{settings}\n}}\n{block}")
-    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(file)]
-
-
-@contextlib.contextmanager
-def proxy(command: list[str], place: pathlib.Path, port: int) -> Iterator[None]:
-    """Run a proxy until it has been used."""
-    log = place / "log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            command,
-            cwd=place,
-            env={**os.environ, "HOME": str(place), "XDG_DATA_HOME": str(place), "PATH": PATH},
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        ) as process,
-    ):
-
-        def answers() -> bool:
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return True
-            return False
-
-        try:
-            assert wait_until(answers, SECONDS), log.read_text()
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("prepare", [nginx, caddy], ids=["nginx", "caddy"])
@@ -98,9 +26,6 @@ def test_proxy_of_the_page_passes_everything_on(
     certificates: Certificates,
 ) -> None:
     """WebSockets both ways, streams at once, publishers; own pages come in, and no others."""
-    if shutil.which(prepare.__name__, path=PATH) is None:
-        pytest.skip(f"{prepare.__name__} is missing (make proxies)")
-    tmp_path.chmod(0o755)  # nginx's worker is another user
     port = lasting_port()  # a proxy cannot tell which one it has taken
     place = f"localhost:{port}"
     with (
