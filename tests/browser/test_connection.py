@@ -93,7 +93,7 @@ def below(tmp_path: pathlib.Path) -> Iterator[tuple[BroadcastHub, str]]:
     """A hub below ``/hub/`` of an nginx, and the address of the nginx."""
     port = lasting_port()  # a proxy cannot tell which one it has taken
     with running_hub(trust_proxy=("127.0.0.1",)) as hub:
-        with proxy(nginx_below(tmp_path, port, hub, None), tmp_path, port):
+        with proxy(nginx_below(tmp_path, port, hub.port, None), tmp_path, port):
             yield hub, f"http://127.0.0.1:{port}"
 
 
@@ -138,7 +138,7 @@ def test_tokens_of_two_hubs_of_one_site_are_kept_apart(
         return Grant() if request.token == "right" else None
 
     with running_hub(trust_proxy=("127.0.0.1",), authorize=authorize) as hub:
-        with proxy(nginx_below(tmp_path, port, hub, None), tmp_path, port):
+        with proxy(nginx_below(tmp_path, port, hub.port, None), tmp_path, port):
             site = f"http://127.0.0.1:{port}"
             page = window(hub, "/hub/den?access_token=right", site=site)
             assert page.evaluate("Object.keys(sessionStorage)") == ["broadcast-server:token:/hub/"]

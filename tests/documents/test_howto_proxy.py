@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import pathlib
+import socket
+import threading
 from collections.abc import Callable
 
 import pytest
 
-from broadcast_server import BroadcastClient, BroadcastHub, publish
+from broadcast_server import BroadcastClient, publish
+from broadcast_server.settings import Settings
 
 from ..support import lasting_port, running_hub
 from ..support.certificates import Certificates
+from ..support.http_server import GOOD, read_request
 from ..support.proxies import caddy, nginx, proxy
 
 pytestmark = pytest.mark.slow
@@ -21,7 +26,7 @@ SECONDS = 20.0
 
 @pytest.mark.parametrize("prepare", [nginx, caddy], ids=["nginx", "caddy"])
 def test_proxy_of_the_page_passes_everything_on(
-    prepare: Callable[[pathlib.Path, int, BroadcastHub, Certificates], list[str]],
+    prepare: Callable[[pathlib.Path, int, int, Certificates], list[str]],
     tmp_path: pathlib.Path,
     certificates: Certificates,
 ) -> None:
@@ -30,7 +35,7 @@ def test_proxy_of_the_page_passes_everything_on(
     place = f"localhost:{port}"
     with (
         running_hub(trust_proxy=("127.0.0.1",)) as hub,
-        proxy(prepare(tmp_path, port, hub, certificates), tmp_path, port),
+        proxy(prepare(tmp_path, port, hub.port, certificates), tmp_path, port),
         BroadcastClient(f"wss://{place}/scores", name="ann", ca_file=certificates.ca) as ann,
     ):
         # The proxy tells whom it calls for; an address without a port is what it has told.
@@ -56,3 +61,59 @@ def test_proxy_of_the_page_passes_everything_on(
             asker.request("POST", "/scores", b"4:1", {"Origin": origin})
             assert asker.getresponse().status == status
             asker.close()
+
+
+class _Upstream:
+    """What a proxy takes for a hub: it answers one POST and keeps the connection."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(SECONDS)
+        self.port: int = self._listener.getsockname()[1]
+        self._sock: socket.socket | None = None
+        self._thread = threading.Thread(target=self._answer)
+
+    def __enter__(self) -> _Upstream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join(SECONDS)
+        if self._sock is not None:
+            self._sock.close()
+
+    def _answer(self) -> None:
+        self._sock, _ = self._listener.accept()
+        with self._sock.makefile("rb") as file:
+            assert read_request(file).first.startswith("POST ")
+        self._sock.sendall(GOOD)
+
+    def ends_first(self, seconds: float) -> bool:
+        """Tell whether the proxy ends the connection within that time."""
+        assert self._sock is not None
+        self._sock.settimeout(seconds)
+        try:
+            return self._sock.recv(1) == b""
+        except TimeoutError:
+            return False
+
+
+def test_proxies_of_the_page_drop_quiet_connections_before_the_hub(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """Else they send a POST on a connection that the hub is closing, and answer 502: they do not
+    repeat a POST."""
+    with contextlib.ExitStack() as stack:
+        upstreams = []
+        for prepare in (nginx, caddy):
+            place, port = tmp_path / prepare.__name__, lasting_port()
+            place.mkdir()
+            upstream = stack.enter_context(_Upstream())
+            stack.enter_context(
+                proxy(prepare(place, port, upstream.port, certificates), place, port)
+            )
+            publish(f"https://localhost:{port}/scores", "3:1", ca_file=certificates.ca)
+            upstreams.append(upstream)
+        for upstream in upstreams:
+            assert upstream.ends_first(Settings().http_idle_timeout)

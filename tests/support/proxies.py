@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +19,6 @@ from .documents import code_blocks
 from .programs import ROOT
 from .waiting import wait_until
 
-if TYPE_CHECKING:
-    from broadcast_server import BroadcastHub
-
 PAGE = "docs/howto/tls.md"
 SECONDS = 20.0
 # Where they are looked for; `make proxies` puts them into the last two.
@@ -30,13 +26,13 @@ FETCHED = ROOT / "build" / "proxies" / "usr"
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", f"{FETCHED}/sbin", f"{FETCHED}/bin"])
 
 
-def nginx(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates | None) -> list[str]:
+def nginx(place: pathlib.Path, port: int, hub_port: int, own: Certificates | None) -> list[str]:
     """Write what nginx reads, the page's block in the middle; return how to run it.
 
     Without certificates it speaks plain HTTP.
     """
     block = _nginx_block("server {")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
+    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub_port}")
     block = block.replace("listen 443 ssl", f"listen 127.0.0.1:{port}" + (" ssl" if own else ""))
     if own is None:
         block = re.sub(r" *ssl_certificate.*\n", "", block)
@@ -47,10 +43,10 @@ def nginx(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates |
 
 
 def nginx_below(
-    place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates | None
+    place: pathlib.Path, port: int, hub_port: int, own: Certificates | None
 ) -> list[str]:
     """The same with the hub below ``/hub/``: the page says which two lines are other ones."""
-    command = nginx(place, port, hub, own)
+    command = nginx(place, port, hub_port, own)
     file = pathlib.Path(command[-1])
     text = file.read_text()
     location, target = _nginx_block("location /hub/").splitlines()
@@ -77,10 +73,10 @@ def _write_nginx(place: pathlib.Path, block: str) -> list[str]:
     return ["nginx", "-e", "stderr", "-p", str(place), "-c", str(file)]
 
 
-def caddy(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
+def caddy(place: pathlib.Path, port: int, hub_port: int, own: Certificates) -> list[str]:
     """The same for Caddy, which here has a certificate instead of asking an authority for one."""
     (block,) = code_blocks(PAGE, "caddyfile")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
+    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub_port}")
     block = block.replace(
         "hub.example {",
         f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {own.cert} {own.key}",
