@@ -16,7 +16,8 @@ Opener = Callable[..., Window]
 # What browsers themselves write when there is no hub, or one that refuses, or when a test forbids
 # them to remember: nothing that the page could do about it.
 EXPECTED = re.compile(
-    r"WebSocket connection to .* failed|status of 40[13]|ERR_CONNECTION_REFUSED"
+    r"WebSocket connection to .* failed|status of (401|403|429|50[0-9])|ERR_CONNECTION_REFUSED"
+    r"|blocked the loading of a resource \(connect-src\) at https://login\.example/"
     r"|Firefox can.t establish a connection"
 )
 

@@ -46,11 +46,16 @@ def nginx_below(
     place: pathlib.Path, port: int, hub_port: int, own: Certificates | None
 ) -> list[str]:
     """The same with the hub below ``/hub/``: the page says which two lines are other ones."""
+    location, target = _nginx_block("location /hub/").splitlines()
     command = nginx(place, port, hub_port, own)
+    return changed(command, ("location / {", location), ("proxy_pass http://hub;", target))
+
+
+def changed(command: list[str], *changes: tuple[str, str]) -> list[str]:
+    """Put other words into the file of a proxy that is to be run with this command."""
     file = pathlib.Path(command[-1])
     text = file.read_text()
-    location, target = _nginx_block("location /hub/").splitlines()
-    for before, after in (("location / {", location), ("proxy_pass http://hub;", target)):
+    for before, after in changes:
         assert text.count(before) == 1
         text = text.replace(before, after)
     file.write_text(text)

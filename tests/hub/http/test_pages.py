@@ -162,7 +162,7 @@ def test_scripts_import_only_what_is_there(name: str) -> None:
         found = asset(module.removeprefix("./"))
         assert found is not None
         for word in names.replace(",", " ").split():
-            assert re.search(rf"^export \w+ {word}\b", found.body.decode(), re.MULTILINE)
+            assert re.search(rf"^export (async )?\w+ {word}\b", found.body.decode(), re.MULTILINE)
     assert text.count("import ") == len(re.findall(r"^import \{", text, re.MULTILINE))
 
 

@@ -59,7 +59,8 @@ function draw() {
   if (link.state.kind === "locked") {
     newest.textContent = link.state.why;
   } else if (message === null && link.id === null) {
-    newest.textContent = "";
+    // Why it does not get in stays there while it tries again.
+    if (link.state.kind !== "connecting") newest.textContent = link.state.why ?? "";
   } else if (message === null) {
     newest.textContent = "Nothing has been said here yet";
   } else if (message.data === undefined) {

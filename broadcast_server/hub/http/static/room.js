@@ -162,7 +162,7 @@ function drawState() {
   banner.hidden = state.kind === "open";
   banner.dataset.kind = state.kind;
   const lost = link.id === null ? "The hub does not answer." : "The connection is lost.";
-  $("banner-text").textContent = { open: "", waiting: lost }[state.kind] ?? state.why;
+  $("banner-text").textContent = state.kind === "open" ? "" : (state.why ?? lost);
   const ways = { closed: "Connect again", locked: "Enter a token" };
   $("retry").textContent = ways[state.kind] ?? "Connect now";
   if (state.kind === "locked") prompt.show(state.why);
