@@ -1,5 +1,5 @@
-"""The page's connection in real browsers: lines that die without a word, proxies in front,
-refusals."""
+"""The page's connection in real browsers: lines that die without a word, proxies in front, who
+refused it, sessions."""
 
 from __future__ import annotations
 
@@ -316,3 +316,52 @@ def test_login_in_front_is_not_the_hubs_token(
         page.locator("#retry").click()
         connected(page)  # with the token that it still has
         page.context.close()
+
+
+# Sessions.
+
+# Notes the sessions that the hub gives, and which one each connection shows.
+NOTES = """{
+  window.given = [];
+  window.shown = [];
+  window.WebSocket = class extends WebSocket {
+    constructor(url, protocols) {
+      super(url, protocols);
+      window.shown.push(new URL(url).searchParams.get("session"));
+      this.addEventListener("message", ({ data }) => {
+        const { type, session } = JSON.parse(data);
+        if (session) window.given.push([type, session]);
+      });
+    }
+  };
+}"""
+
+
+def test_page_comes_back_with_the_session_that_was_renewed(
+    hub: BroadcastHub, window: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that stays open for days is still the same client after a cut and after a reload."""
+    monkeypatch.setattr("broadcast_server.hub.reader.RENEW_SECONDS", 0.0)
+    page = window(hub, "/days", before=NOTES, name="ann")
+    (member,) = hub.members("/days")
+
+    def renewed(text: str) -> str:
+        say(page, text)
+        is_sent(page)  # the new session comes before the ack
+        kind, session = page.evaluate("window.given.at(-1)")
+        assert kind == "session"
+        return str(session)
+
+    newest = renewed("one")
+    assert newest != page.evaluate("window.given[0][1]")
+    assert hub.disconnect(member.id, 1012, "restart")
+    assert wait_until(lambda: page.evaluate("window.shown.length") == 2, 10)
+    assert page.evaluate("window.shown") == [None, newest]
+    connected(page)
+    assert [other.id for other in hub.members("/days")] == [member.id]
+    newest = renewed("two")
+    page.reload()
+    connected(page)
+    assert page.evaluate("window.shown") == [newest]
+    assert [other.id for other in hub.members("/days")] == [member.id]
+    shows(page, ["one", "two"])
