@@ -315,7 +315,7 @@ def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Respon
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
     if isinstance(decision, Page):
-        found: pages.WebFile | None = pages.page(decision.room, decision.board)
+        found: pages.WebFile | None = pages.page(request.target, decision.board)
     else:
         found = pages.asset(decision.name)
     if found is None:
