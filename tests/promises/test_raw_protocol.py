@@ -485,6 +485,15 @@ def test_quiet_client_is_pinged_and_stays_if_it_answers() -> None:
         assert len(hub.members("/raw")) == 1
 
 
+def test_answer_brings_the_next_ping_closer_than_a_long_time_out() -> None:
+    """One that answers is pinged an interval later, however long it might have taken."""
+    with running_hub(ping_interval=0.05, ping_timeout=3600.0) as hub, echo_client(hub) as client:
+        for _ in range(5):
+            fin, opcode, payload = client.recv_frame()
+            assert (fin, opcode) == (True, PING)
+            client.send_frame(PONG, payload)
+
+
 def test_client_that_does_not_answer_is_closed() -> None:
     """Silence for ``ping_interval`` and ``ping_timeout``: 1011, "ping timeout"."""
     left: list[tuple[Member, int, str]] = []
