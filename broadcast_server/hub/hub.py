@@ -26,6 +26,7 @@ from ..rules import MAX_SECONDS
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
 from ..wire.frames import is_sendable_close_code
+from . import system
 from .core import Core, Filter
 from .http.access import Authorize, is_loopback
 from .http.keyring import Keyring
@@ -134,12 +135,13 @@ class BroadcastHub:
             OSError: the address cannot be listened on.
             AccessError: a file of tokens or a key cannot be used.
             TlsError: the certificate or its key cannot be used.
-            UsageError: it runs already.
+            UsageError: it runs already, or gevent or eventlet has replaced threads or sockets.
         """
         if self._pid != os.getpid():
             self._begin_empty()
         if self._run is not None:
             raise UsageError("the hub runs already")
+        system.check()
         # Without the lock, which stop() needs: to look up a name may take long.
         run = self._make_run()
         try:
@@ -176,13 +178,17 @@ class BroadcastHub:
         """Start if need be, then block until ``stop()`` is called elsewhere.
 
         Raises:
-            OSError, AccessError, TlsError: as for ``start``.
+            OSError, AccessError, TlsError, UsageError: as for ``start``.
+            HubStopped: a thread of the hub has died. The log says why.
         """
         if self._run is None or self._pid != os.getpid():
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
-            pass
+            run = self._run
+            if run is not None and run.has_failed:
+                self.stop(0.0)
+                raise HubStopped("the hub has failed, its log says why")
 
     def stop(self, timeout: float | None = None) -> None:
         """Say goodbye and end everything that ``start`` began.

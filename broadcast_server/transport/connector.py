@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from . import proxies
+from . import proxies, waits
 from .deadlines import Deadline
 
 # How long one address is tried alone before the next one is tried beside it.
@@ -117,10 +117,9 @@ class Connector:
         with self._lock:
             self._was_cut = True
             for sock in self._sockets:
-                # Not SSLSocket's own: that one would take the TLS state away from who uses it.
                 # Linux lets one that is not connected yet end by this as well.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    waits.shut_down(sock)
 
     def leave_to_parent(self) -> None:
         """Give the descriptors of a forked child back: they are the parent's, whose thread is not
