@@ -163,6 +163,7 @@ class Run:
         core.leaving = True
         if self._hurried.wait(delay):
             return
+        core.ends_at = time.monotonic() + core.settings.close_timeout
         server.stop_admitting()
         # In this order: what such a publisher was told to be accepted is in the log before anybody
         # gets a goodbye.
@@ -175,6 +176,7 @@ class Run:
             return
         random.shuffle(waiting)
         began = time.monotonic()
+        core.ends_at += seconds
         due = sorted(random.uniform(0.0, seconds) for _ in waiting)
         for at, connection in zip(due, waiting, strict=True):
             while (pause := began + at - time.monotonic()) > TICK_SECONDS:
@@ -213,6 +215,7 @@ class Run:
         core, server = self.core, self.server
         deadline = min(deadline, self._hurry_by)
         core.leaving = True
+        core.ends_at = min(deadline, time.monotonic() + core.settings.close_timeout)
         server.stop_admitting()
         core.stopping = True
         core.backplane.close()

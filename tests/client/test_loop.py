@@ -61,7 +61,7 @@ def test_client_comes_back_where_it_was(end: str | int) -> None:
         server.message(1)
         if isinstance(end, int):
             server.send_close(end, "since=1-0")
-            assert server.recv_close() == (end, "")
+            assert server.recv_close() == (end, "since=1-0")
         elif end == "reset":
             server.ping()
             server.reset()

@@ -91,6 +91,42 @@ def proxy(command: list[str], place: pathlib.Path, port: int) -> Iterator[None]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_nginx_of_the_page_keeps_event_sources_alive_while_the_hub_is_down(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """They get 200 and a time to come back; everybody else gets 502, as before."""
+    if shutil.which("nginx", path=PATH) is None:
+        pytest.skip("nginx is missing (make proxies)")
+    tmp_path.chmod(0o755)
+    port = lasting_port()
+    with running_hub() as hub:
+        command = nginx(tmp_path, port, hub, certificates)
+    with proxy(command, tmp_path, port):
+        times = set()
+        for method, accept, status in (
+            *[("GET", "text/event-stream", 200)] * 20,
+            ("GET", "application/json", 502),
+            ("GET", "text/event-stream, */*", 502),
+            ("POST", "*/*", 502),
+        ):
+            context = certificates.client_context()
+            asker = http.client.HTTPSConnection(
+                f"localhost:{port}", timeout=SECONDS, context=context
+            )
+            body = b"x" if method == "POST" else None
+            asker.request(method, "/scores", body, {"Accept": accept})
+            answer = asker.getresponse()
+            assert answer.status == status, (method, accept)
+            if status == 200:
+                assert answer.headers["Content-Type"] == "text/event-stream"
+                assert answer.headers["Cache-Control"] == "no-store"
+                found = re.fullmatch(rb"retry: (\d+)\n: [ a-z]+\n\n", answer.read())
+                assert found
+                times.add(int(found[1]))
+            asker.close()
+        assert times <= {3000, 5000, 7000, 9000} and len(times) > 1
+
+
 @pytest.mark.parametrize("prepare", [nginx, caddy], ids=["nginx", "caddy"])
 def test_proxy_of_the_page_passes_everything_on(
     prepare: Callable[[pathlib.Path, int, BroadcastHub, Certificates], list[str]],

@@ -368,12 +368,13 @@ def test_close_echo_does_not_overtake_echoes(hub: BroadcastHub, count: int) -> N
     "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999]
 )
 def test_close_is_echoed(code: int) -> None:
-    """RFC 6455 §5.5.1: the peer's code comes back, then the hub ends the TCP stream first."""
+    """RFC 6455 §5.5.1: the peer's code comes back, with its reason, then the hub ends the TCP
+    stream first."""
     left: list[tuple[Member, int, str]] = []
     with running_hub(on_leave=lambda *leave: left.append(leave)) as hub:
         with echo_client(hub) as client:
             client.send_close(code, "weil's endet ✓")
-            assert client.recv_close()[0] == code
+            assert client.recv_close() == (code, "weil's endet ✓")
             client.recv_eof()
             client.close()
             assert wait_until(lambda: len(left) == 1)

@@ -281,7 +281,7 @@ def test_address_of_a_member(
     ):
         (member,) = hub.members()
         http_request(hub.port, request("POST /", header, body=b"x"))
-        assert client.recv_message() == b"x"
+        assert client.recv_message() == "x"
         assert wait_until(lambda: len(published) == 1 and len(joined) == 1)
         sender = published[0].sender
         assert sender is not None

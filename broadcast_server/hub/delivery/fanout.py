@@ -26,7 +26,7 @@ from ...messages import format_id
 from ...records import get_logger
 from ...settings import Settings
 from ...transport import gil
-from ...wire import events, frames
+from ...wire import frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
 from ..rooms.room import Room
@@ -609,8 +609,8 @@ class FanOut:
             assert connection.joined_after is not None
             since = format_id(*connection.joined_after)
             connection.cursor = room.base
-            gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
-            connection.queue_second(connection.form.event(gap, "gap"))
+            after = format_id(*room.id_before(room.base))
+            connection.queue_second(connection.form.gap("trimmed", since, after))
         connection.joined_after = connection.rewelcome = None
         self.writer.attend(connection)
 

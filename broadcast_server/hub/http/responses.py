@@ -5,10 +5,20 @@ from __future__ import annotations
 import email.utils
 import http
 import json
+import math
+import random
 
-from .models import RETRY, Headers, Join, Refusal, Response
+from .media_types import EVENTS
+from .models import RETRY, Headers, Join, Refusal, Response, Stream
 
 _PROBLEM = "application/problem+json"
+# With these the same request may be granted later.
+_FOR_NOW = (429, 503)
+# Those that are turned away together come back at random times within so many more seconds at most.
+_JITTER_SECONDS = 10.0
+
+# Said to a connection for which there is no thread, or no place.
+BUSY = Refusal(503, "the hub has too much to do now", RETRY)
 
 # What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
 # it is a script, load it into a page of another origin without asking (CORS is for those that
@@ -33,6 +43,36 @@ def problem(refusal: Refusal) -> Response:
     }
     body = json.dumps(problem, ensure_ascii=False).encode() + b"\n"
     return Response(refusal.status, refusal.headers, body, _PROBLEM)
+
+
+def refused_stream(asked: Stream, refusal: Refusal, seconds: float = 0.0) -> Refusal | Response:
+    """Return the answer to a reader of server-sent events that is refused.
+
+    Any status but 200 ends an ``EventSource`` for good (WHATWG HTML §9.2.3). So whoever accepts
+    nothing but such a stream and is refused only for now gets one that says when to come back, and
+    ends.
+
+    Args:
+        asked: what it wants.
+        refusal: why it is refused; with a ``Retry-After`` if that is for now.
+        seconds: how long it is expected to take, if that is longer.
+    """
+    if not (asked.only_events and refusal.status in _FOR_NOW):
+        return refusal
+    told = [value for name, value in refusal.headers if name.lower() == "retry-after"]
+    # A program's own refusal may tell a date, or nothing.
+    known = [float(value) for value in told if value.isascii() and value.isdigit()]
+    wait = max(seconds, *(known or [float(RETRY[0][1])]))
+    retry_ms = math.ceil(1000 * random.uniform(wait, wait + min(wait, _JITTER_SECONDS)))
+    headers = tuple(header for header in refusal.headers if header[0].lower() != "retry-after")
+    why = " ".join(refusal.text.split())
+    return Response(
+        200,
+        (*headers, ("Retry-After", str(math.ceil(wait))), ("X-Accel-Buffering", "no")),
+        f"retry: {retry_ms}\n: {why}\n\n".encode(),
+        EVENTS,
+        ends=True,
+    )
 
 
 def head_of(response: Response, *, keep: bool) -> bytes:
@@ -71,7 +111,7 @@ def switching(join: Join) -> bytes:
 def stream_head(headers: Headers) -> bytes:
     """Return the head of a stream of events, with the headers of the decision."""
     own = (
-        ("Content-Type", "text/event-stream"),
+        ("Content-Type", EVENTS),
         # The body has no length and no chunks: it ends with the connection.
         ("Connection", "close"),
         # nginx would keep events until its buffer is full.

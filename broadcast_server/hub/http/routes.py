@@ -66,6 +66,9 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         max_history: the most messages that ``history=`` can ask for; more is cut to it.
     """
     target = request.target
+    if target == "*" and request.method == "OPTIONS":
+        # RFC 9110 §9.3.7: about the hub as a whole.
+        return cors.decide_options(request, allow_origin, _ROOM_METHODS)
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
         scheme, separator, rest = target.partition("://")
@@ -174,6 +177,7 @@ def _decide_look(
             since_text,
             checked_word(query, "format", "json"),
             headers,
+            media_types.is_only(request.values("accept"), media_types.EVENTS),
         )
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
@@ -191,7 +195,7 @@ def _decide_publish(request: Request, path: str, headers: Headers) -> Publish | 
         return Refusal(415, "a message must come without Content-Encoding", accepted)
     try:
         content_type = _only_value(request, "content-type")
-        is_text = media_types.is_text(content_type) if content_type else False
+        is_text = media_types.is_text(content_type) if content_type else None
         key = _only_value(request, "idempotency-key")
         if key is not None and not (len(key) <= MAX_KEY_CHARACTERS and _VISIBLE.fullmatch(key)):
             raise ValueError(
