@@ -28,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # before a command has taken the signals over
         status = 130
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        complain("", "the system gives this process no more threads (ulimit -u, pids.max)")
+        status = 1
     return status if write_stdout() else status or 1
 
 

@@ -74,7 +74,6 @@ class BackgroundHandler(logging.Handler):
     """
 
     def __init__(self, descriptor: int, limit: int = MAX_WAITING) -> None:
-        super().__init__()
         self._descriptor = descriptor
         self.instead: Callable[[str], object] | None = None
         self._waiting: queue.Queue[bytes | threading.Event | None] = queue.Queue(limit)
@@ -82,6 +81,8 @@ class BackgroundHandler(logging.Handler):
         self._lost = 0
         self._thread = threading.Thread(target=self._write_all, name="broadcast-log", daemon=True)
         self._thread.start()
+        # Last: at the end of the process logging closes each handler that there is.
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put a record behind the others."""

@@ -11,13 +11,22 @@ import resource
 import signal
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from broadcast_server.cli.commands.start import OWN_DESCRIPTORS
+from broadcast_server.cli.io.capacity import OWN_DESCRIPTORS
 
-from ...support import PYTHON, RawClient, http_request, wait_until
-from ...support.command import SECONDS, assert_fails, environment, hub_command, run
+from ...support import PYTHON, HandshakeRefused, RawClient, http_request, wait_until
+from ...support.command import (
+    SECONDS,
+    Running,
+    assert_fails,
+    environment,
+    hub_command,
+    hub_program,
+    run,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +115,130 @@ def test_descriptor_limit_bounds_the_clients() -> None:
     expected = 100 - OWN_DESCRIPTORS - 25
     assert f"max-clients is {expected} instead of 10000" in log
     assert "max-handshakes is 25 instead of 1000" in log
+
+
+# As root: the hub becomes somebody else once all is imported, since RLIMIT_NPROC is not root's.
+AS_SOMEBODY = """
+import resource, os, sys
+from broadcast_server import BroadcastHub
+from broadcast_server.cli.commands import entry, start
+from broadcast_server.hub import endpoints, metrics
+import encodings.idna, prometheus_client.exposition, prometheus_client.process_collector
+uid = os.getuid() or 54_321
+used = 0
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    except OSError:
+        continue  # it has just ended
+    if status["Uid"].split()[0] == str(uid):
+        used += int(status["Threads"])
+resource.setrlimit(resource.RLIMIT_NPROC, (used + int(sys.argv[1]),) * 2)
+os.setuid(uid)
+if len(sys.argv) > 2:
+    # What a limit that nobody knew of does.
+    start.capacity.tightest = lambda: None
+sys.exit(entry.main(["start", "--port", "0"]))
+"""
+
+
+def answers_of_a_crowd(port: int, count: int) -> tuple[list[int], list[RawClient]]:
+    """Connect that many clients; return their answers, and those that got 101."""
+    statuses, joined = [], []
+    for _ in range(count):
+        try:
+            joined.append(RawClient.connect(port=port, path="/r"))
+            statuses.append(101)
+        except HandshakeRefused as error:
+            statuses.append(error.status)
+            assert "\r\nRetry-After: " in error.head
+    return statuses, joined
+
+
+def refused_for_threads(port: int) -> int:
+    """Return how many connections the hub has counted that got no thread."""
+    head = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    answer = http_request(port, head).decode()
+    found = re.search(r'broadcast_refusals_total{reason="no_thread"} (\d+)', answer)
+    assert found, answer
+    return int(found[1])
+
+
+@contextlib.contextmanager
+def group_of(tasks: int) -> Iterator[Callable[[], None]]:
+    """A control group that may have so many tasks; gives what puts a new process into it."""
+    group = pathlib.Path("/sys/fs/cgroup/pids", f"broadcast-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        (group / "pids.max").write_text(f"{tasks}\n")
+
+        def enter() -> None:
+            (group / "cgroup.procs").write_text("0")
+
+        yield enter
+        assert wait_until(lambda: (group / "cgroup.procs").read_text() == "")
+    finally:
+        group.rmdir()
+
+
+may_make_groups = os.access("/sys/fs/cgroup/pids", os.W_OK)
+
+
+def check_threads_bound(hub: Running, limit: str) -> None:
+    """More clients come than there are threads: each of them gets an answer, and the log has said
+    at the start how many there may be."""
+    statuses, joined = answers_of_a_crowd(hub.port, 80)
+    assert set(statuses) == {101, 503}
+    for client in joined:
+        client.sync()
+        client.close()
+    assert wait_until(lambda: refused_for_threads(hub.port) == 0)
+    status, _, log = hub.end()
+    found = re.search(rf"max-clients is (\d+) instead of 10000: {limit} allows no more", log)
+    assert found and int(found[1]) == len(joined), log
+    assert status == 0 and "Traceback" not in log
+
+
+@pytest.mark.skipif(not may_make_groups, reason="no control group can be made here")
+def test_threads_of_the_group_bound_the_clients() -> None:
+    """As in a container: a full hub says so, whoever is refused gets 503."""
+    with group_of(60) as enter, hub_command("start", "--port", "0", preexec_fn=enter) as hub:
+        limit = r"the limit of 60 threads of its control group \(pids.max\)"
+        check_threads_bound(hub, limit)
+
+
+def test_threads_of_the_user_bound_the_clients() -> None:
+    """The same for a user who may have only so many."""
+    with hub_program([PYTHON, "-c", AS_SOMEBODY, "60"]) as hub:
+        check_threads_bound(hub, r"the limit of \d+ threads of its user \(RLIMIT_NPROC\)")
+
+
+def test_connections_without_a_thread_get_an_answer_and_are_counted() -> None:
+    """Where the limit is one that the hub does not know, or others have used it up since."""
+    with hub_program([PYTHON, "-c", AS_SOMEBODY, "40", "unknown"]) as hub:
+        statuses, joined = answers_of_a_crowd(hub.port, 80)
+        assert set(statuses) == {101, 503}
+        for client in joined:
+            client.sync()
+            client.close()
+        assert wait_until(lambda: http_request(hub.port, b"").startswith(b"HTTP/1.1 4"))
+        assert refused_for_threads(hub.port) >= statuses.count(503)
+        status, _, log = hub.end()
+        assert status == 0 and "Traceback" not in log
+        assert "connections got no thread and were refused" in log
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_start_without_threads_fails_in_one_line(threads: int) -> None:
+    """Whichever of the hub's own threads it is that is not to be had."""
+    result = subprocess.run(
+        [PYTHON, "-c", AS_SOMEBODY, str(threads)],
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert_fails(result, 1, "no more threads", "ulimit -u")
 
 
 def test_hosts_are_listened_on_with_one_port() -> None:
