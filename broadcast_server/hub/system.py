@@ -1,4 +1,4 @@
-"""What a hub needs of the process that it runs in: threads and sockets of the system's own.
+"""What a hub needs of the process that it runs in: a POSIX system, and its threads and sockets.
 
 gevent and eventlet put their own in the place of the standard library's. A hub with those would
 have one thread in all, and wait in calls that they do not know. Clients and ``publish`` work there.
@@ -6,6 +6,8 @@ have one thread in all, and wait in calls that they do not know. Clients and ``p
 
 from __future__ import annotations
 
+import select
+import socket
 import sys
 from collections.abc import Callable
 
@@ -31,3 +33,7 @@ def check() -> None:
                 f"a hub needs real threads and sockets, and {library} has replaced them: run the "
                 "hub in a process of its own; clients and publish() work here"
             )
+    if not (hasattr(socket, "MSG_DONTWAIT") and hasattr(select, "poll")):
+        raise UsageError(
+            "a hub needs Linux, macOS or another POSIX system; clients and publish() work here"
+        )

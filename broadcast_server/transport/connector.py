@@ -27,6 +27,8 @@ from .deadlines import Deadline
 
 # How long one address is tried alone before the next one is tried beside it.
 NEXT_ADDRESS_SECONDS = 0.25
+# How often who waits for a connection looks whether it was cut off.
+LOOK_SECONDS = 0.1
 # A server that speaks no events is asked by nobody else whether it is still there.
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
@@ -117,7 +119,8 @@ class Connector:
         with self._lock:
             self._was_cut = True
             for sock in self._sockets:
-                # Linux lets one that is not connected yet end by this as well.
+                # Linux lets one that is not connected yet end by this as well; others say that it
+                # is not connected, and `connect` looks.
                 with contextlib.suppress(OSError):
                     waits.shut_down(sock)
 
@@ -155,7 +158,7 @@ class Connector:
                 left = deadline.left_or_late()
                 if untried:
                     left = min(left, alone.left() or 0.0)
-                for key, _ in selector.select(left):
+                for key, _ in selector.select(min(left, LOOK_SECONDS)):
                     sock: socket.socket = key.data
                     selector.unregister(sock)
                     pending.discard(sock)

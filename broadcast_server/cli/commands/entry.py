@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
+    if os.name != "posix":
+        complain("", "the command needs Linux, macOS or another POSIX system")
+        return 1
     open_standard_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
