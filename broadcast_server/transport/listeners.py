@@ -90,7 +90,7 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
     # An IPv6 socket for all addresses takes IPv4's, too, unless it is told not to.
     both = {family for family, _ in places} >= {socket.AF_INET, socket.AF_INET6}
     opened: list[socket.socket] = []
-    missing: OSError | None = None
+    missing: list[OSError] = []
     try:
         for family, address in places:
             try:
@@ -99,16 +99,18 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
                 error.filename = address[0]
                 if error.errno not in _NO_FAMILY or (family, address) not in optional:
                     raise
-                logger.info("not listening on %s: %s", address[0], error.strerror)
-                missing = error
+                missing.append(error)
                 continue
             port = opened[-1].getsockname()[1]
-        if not opened and missing is not None:
-            raise missing
+        if not opened and missing:
+            raise missing[-1]
     except BaseException:
         for sock in opened:
             sock.close()
         raise
+    # Not before: a start that fails has one line to say.
+    for reason in missing:
+        logger.info("not listening on %s: %s", reason.filename, reason.strerror)
     return opened
 
 

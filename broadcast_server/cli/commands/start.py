@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import AccessError, TlsError, UsageError
@@ -43,68 +43,56 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     except systemd.WrongSockets as error:
         complain("start", str(error))
         return 1
-    told = _make_room(settings)
-    try:
-        hub = BroadcastHub(**settings, sockets=sockets)
-    except UsageError as error:
-        complain("start", _in_the_users_words(str(error), sources))
-        return 2
-    try:
-        hub.start()
-    except (AccessError, TlsError) as error:
-        complain("start", str(error))
-        return 1
-    # socket has its own words for names that cannot be names: UnicodeError.
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        where = getattr(error, "filename", None) or " ".join(values["host"])
-        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
-        return 1
-    for tell in told:
-        tell()
+    with logs.held() as write_log:
+        _make_room(settings)
+        try:
+            hub = BroadcastHub(**settings, sockets=sockets)
+        except UsageError as error:
+            complain("start", _in_the_users_words(str(error), sources))
+            return 2
+        try:
+            hub.start()
+        except (AccessError, TlsError) as error:
+            complain("start", str(error))
+            return 1
+        # socket has its own words for names that cannot be names: UnicodeError.
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            where = getattr(error, "filename", None) or " ".join(values["host"])
+            complain("start", f"cannot listen on {where} port {values['port']}: {why}")
+            return 1
+        write_log()
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
     return service.serve(hub, signals, notifier, restart)
 
 
-def _make_room(settings: dict[str, Any]) -> list[Callable[[], None]]:
+def _make_room(settings: dict[str, Any]) -> None:
     """Raise the limits of this process as far as we may, and let the settings ask for no more
     clients, and connections that are no clients, than they allow.
 
     A hub that ran out of descriptors would leave clients waiting for an answer; a full hub gives
     one.
-
-    Returns:
-        What to call once the hub has started, so that the log tells of it.
     """
     limit = capacity.tightest()
     if limit is None:
-        return []
+        return
     clients, handshakes = settings["max_clients"], settings["max_handshakes"]
     # Without these, a full hub could not even say so: at most a quarter of all.
     spare = min(handshakes, max(1, limit.most // 4))
     room = max(1, limit.room - spare)
-    told: list[Callable[[], None]] = []
     if spare < handshakes:
         settings["max_handshakes"] = spare
-        told.append(
-            lambda: logger.warning(
-                "max-handshakes is %d instead of %d: a quarter of %s",
-                spare,
-                handshakes,
-                limit.name,
-            )
+        logger.warning(
+            "max-handshakes is %d instead of %d: a quarter of %s", spare, handshakes, limit.name
         )
     if room < clients:
         settings["max_clients"] = room
-        told.append(
-            lambda: logger.warning(
-                "max-clients is %d instead of %d: %s allows no more", room, clients, limit.name
-            )
+        logger.warning(
+            "max-clients is %d instead of %d: %s allows no more", room, clients, limit.name
         )
     else:
-        told.append(lambda: logger.info("max-clients is %d; %s allows it", clients, limit.name))
-    return told
+        logger.info("max-clients is %d; %s allows it", clients, limit.name)
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

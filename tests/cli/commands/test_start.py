@@ -284,7 +284,7 @@ def test_allowed_names_and_proxies_are_options() -> None:
 )
 def test_limit_that_cannot_be_is_one_line(option: str, value: str, why: str) -> None:
     """The user is told which option, and what would do."""
-    result = run("start", "--port", "0", f"--{option}={value}", "--log-level", "error")
+    result = run("start", "--port", "0", f"--{option}={value}", "--log-level", "debug")
     assert_fails(result, 2, f"--{option}")
     assert re.search(why, result.stderr)
 
@@ -293,14 +293,36 @@ def test_port_in_use_is_one_line() -> None:
     """The user is told which address is taken."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = run("start", "--port", port, "--log-level", "error")
+        result = run("start", "--port", port, "--log-level", "debug")
         assert_fails(result, 1, "cannot listen on 127.0.0.1", port, "in use")
+
+
+def test_nothing_is_logged_before_a_start_that_fails(tmp_path: pathlib.Path) -> None:
+    """Neither what is well nor what may not be wanted: limits, a file that others can read, an
+    address that this machine has not. A start that succeeds tells of it."""
+    token = tmp_path / "token"
+    token.write_text("t")
+    token.chmod(0o644)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    arguments = ["start", "--token-file", str(token), "--log-level", "debug"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run(*arguments, "--port", port, preexec_fn=limit)
+        assert_fails(result, 1, "cannot listen on 127.0.0.1", port, "in use")
+        result = run(*arguments, "--max-clients", "0", preexec_fn=limit)
+        assert_fails(result, 2, "--max-clients must be at least 1")
+    with hub_command(*arguments, "--port", "0", preexec_fn=limit) as hub:
+        _, _, log = hub.end()
+    assert "max-clients is" in log and "max-handshakes is" in log and "can read" in log
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "256.1.1.1", "x" * 70, "192.0.2.1"])
 def test_bad_host_is_one_line(host: str) -> None:
     """An address that is not this machine's, or no address at all."""
-    result = run("start", "--host", host, "--port", "0", "--log-level", "error")
+    result = run("start", "--host", host, "--port", "0", "--log-level", "debug")
     assert_fails(result, 1, f"cannot listen on {host} port 0: ")
 
 
@@ -317,7 +339,7 @@ def test_file_of_secrets_that_cannot_be_used_is_one_line(
     option: str, tmp_path: pathlib.Path
 ) -> None:
     """No hub runs without the control that it was told to have."""
-    quiet = ["start", "--port", "0", "--log-level", "error", option]
+    quiet = ["start", "--port", "0", "--log-level", "debug", option]
     path = tmp_path / "token"
     assert_fails(run(*quiet, str(path)), 1, f"cannot read {path}: No such file")
     path.write_text("\n")
@@ -327,7 +349,7 @@ def test_file_of_secrets_that_cannot_be_used_is_one_line(
 def test_bad_token_in_a_variable_names_the_variable() -> None:
     """And does not repeat it."""
     variables = {"BROADCAST_SERVER_PUBLISH_TOKEN": "s3cret word"}
-    result = run("start", "--port", "0", "--log-level", "error", variables=variables)
+    result = run("start", "--port", "0", "--log-level", "debug", variables=variables)
     assert_fails(result, 2, "BROADCAST_SERVER_PUBLISH_TOKEN must consist of visible ASCII")
     assert "s3cret" not in result.stderr
 
@@ -344,7 +366,7 @@ def test_open_hub_on_a_network_says_so() -> None:
 
 def test_value_that_cannot_be_names_its_source() -> None:
     """A limit that makes no sense is told in the words in which it was given."""
-    quiet = ["start", "--port", "0", "--log-level", "error"]
+    quiet = ["start", "--port", "0", "--log-level", "debug"]
     assert_fails(run(*quiet, "--max-rooms", "0"), 2, "--max-rooms must be at least 1")
     result = run(*quiet, variables={"BROADCAST_SERVER_ROOM_LOG_BYTES": "5"})
     assert_fails(result, 2, "BROADCAST_SERVER_ROOM_LOG_BYTES (5) must be", "--max-message-bytes")
