@@ -217,7 +217,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         if client.ended or client.form.is_stream:
             # Who is cut off but sends all the time would be read on: a socket that is shut down
             # says so only when it has nothing more.
-            self.keep_alive = self._reader.discard(len(data)) and not client.dropped
+            self.keep_alive = self._reader.discard(data) and not client.dropped
         else:
             self._reader.take(data)
 

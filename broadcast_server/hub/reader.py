@@ -149,6 +149,7 @@ class Reader:
         client = self._client
         # The fan-out ends the connection then, and may be a moment late.
         if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._look_for_close(data)
             self._close(client, 1008, "token expired")
             return
         # Of a silent client the pongs come by here.
@@ -200,6 +201,7 @@ class Reader:
                 if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
                     self.core.fanout.attend(client)
             elif opcode == frames.CLOSE:
+                client.peer_closed = True
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._owed += owed
@@ -220,6 +222,7 @@ class Reader:
             logger.info("%s broke the protocol: %s", client.member.id, f"{failure}{option}")
             if failure.code == 1009:
                 self.core.count_refusal("max_fragments" if many else "too_big")
+            self._look_for_close(b"")
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(
@@ -338,12 +341,25 @@ class Reader:
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
     ) -> None:
         """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
-        self.core.dismiss(client, code, reason, echo_code)
+        if not self.core.dismiss(client, code, reason, echo_code) and client.peer_closed:
+            self.core.fanout.attend(client)  # it ends already, and need not wait for an answer
 
-    def discard(self, size: int) -> bool:
+    def _look_for_close(self, data: bytes) -> None:
+        """Note whether the peer's Close is in what nobody reads any more."""
+        client = self._client
+        if client.peer_closed or client.form.is_stream:
+            return
+        if self._decoder is None:
+            self._decoder = FrameDecoder(0, 0)
+        if self._decoder.skip(data):
+            client.peer_closed = True
+            self.core.fanout.attend(client)
+
+    def discard(self, data: bytes) -> bool:
         """Throw away what comes after Close; return False, and cut the client off, if that is too
         much."""
-        self._discarded += size
+        self._look_for_close(data)
+        self._discarded += len(data)
         if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
             self._client.abort()
             return False

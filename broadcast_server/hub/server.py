@@ -302,6 +302,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
                     client_address[0],
                     error,
                 )
+            self.core.count_refusal("no_thread")
             self._turn_away(request)
             self.shutdown_request(request)
 

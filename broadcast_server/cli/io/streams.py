@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import sys
 from typing import TextIO
 
 from ...escapes import printable
+from ...transport import waits
 from . import logs
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -90,9 +90,7 @@ def write_bytes(data: bytes) -> bool | None:
             try:
                 view = view[os.write(descriptor, view) :]
             except BlockingIOError:
-                poller = select.poll()
-                poller.register(descriptor, select.POLLOUT)
-                poller.poll()
+                waits.is_ready(descriptor, waits.WRITE, None)
     except OSError as error:
         _give_up(error)
         return None if isinstance(error, BrokenPipeError) else False
