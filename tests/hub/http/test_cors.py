@@ -82,7 +82,7 @@ def test_request_without_origin_is_judged_by_its_site(
         ("app://desk", "hub:8765", ("app://desk",), True),
         ("app://desk/", "hub:8765", ("app://desk",), False),
         ("chrome-extension://abc", "hub:8765", ("chrome-extension://abc",), True),
-        ("chrome-extension://abd", "hub:8765", ("chrome-extension://abc",), False),
+        ("chrome-extension://xyz", "hub:8765", ("chrome-extension://abc",), False),
         ("ftp://hub", "hub", (), False),
         ("null", "null", (), False),
         ("http://", "", (), False),
