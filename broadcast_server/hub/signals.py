@@ -24,7 +24,7 @@ SAME_SECONDS = 0.2
 
 _PACKAGE = __name__.partition(".")[0] + "."
 # What calls the hub on the main thread and holds no lock of it.
-_CALLERS = (_PACKAGE + "cli.", _PACKAGE + "exits", _PACKAGE + "__main__")
+_CALLERS = (_PACKAGE + "cli.", _PACKAGE + "exits.")
 
 
 class Terminated(BaseException):
@@ -94,7 +94,7 @@ def has_interrupted_us(harmless: frozenset[CodeType]) -> bool:
         return False
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
+        name = frame.f_globals.get("__name__", "") + "."
         ours = name.startswith(_PACKAGE) and not name.startswith(_CALLERS)
         if ours and frame.f_code not in harmless:
             return True

@@ -412,6 +412,7 @@ with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as one, BroadcastClie
 
 
 @pytest.mark.package
+@pytest.mark.timeout(900)
 def test_frozen_program_has_all_its_parts(
     built: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:

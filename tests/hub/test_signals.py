@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubStopped, UsageError
+from broadcast_server.hub.signals import has_interrupted_us
 
 from ..support import PYTHON, RawClient, python_environment, running_hub, wait_until
 from ..support.beside import in_thread
@@ -252,3 +253,32 @@ def test_handler_that_interrupted_nothing_of_ours_does_the_work() -> None:
         finally:
             signal.signal(signal.SIGTERM, previous)
         assert "hub-end" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    ("module", "ours"),
+    [
+        ("broadcast_server.hub.core", True),
+        ("broadcast_server.client.client", True),
+        ("broadcast_server.wire.frames", True),
+        # These call the hub on the main thread, and hold no lock.
+        ("broadcast_server.cli", False),
+        ("broadcast_server.cli.commands.service", False),
+        ("broadcast_server.exits", False),
+        ("broadcast_serverless", False),
+        ("__main__", False),
+    ],
+)
+def test_code_of_ours_is_told_from_others(module: str, ours: bool) -> None:
+    """By the module of each function on the stack, on the main thread."""
+    names: dict[str, Any] = {"__name__": module}
+    exec("def run(function): return function()", names)
+
+    def method() -> bool:
+        return has_interrupted_us(frozenset())
+
+    def handler() -> bool:
+        return method()
+
+    assert names["run"](handler) is ours
+    assert in_thread(names["run"], handler).result(10) is False
