@@ -5,9 +5,12 @@ Every ``checked`` function raises ``ValueError`` with a text for the one who sen
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import unicodedata
 
+from .arguments import TEXT_OR_NONE, check_type
 from .errors import UsageError
 
 MAX_NAME_CHARACTERS = 64
@@ -15,6 +18,10 @@ MAX_SESSION_CHARACTERS = 256
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
 # wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
 MAX_SECONDS = 1_000_000
+
+# A client that comes back offers this subprotocol, too, with its session in base64url (RFC 4648 §5)
+# behind it: an address would be in the logs of proxies. It is never the one that is chosen.
+SESSION_PROTOCOL = "broadcast.session."
 
 # RFC 6750 §2.1 allows less; what others give out as tokens is seen in this range.
 _TOKEN = re.compile("[!-~]+")
@@ -40,6 +47,25 @@ def checked_session(token: str | None) -> str | None:
     return token
 
 
+def encode_offered(text: str) -> str:
+    """Return a secret as it stands behind the name of a subprotocol: its UTF-8 in base64url without
+    padding."""
+    return base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii").rstrip("=")
+
+
+def decode_offered(text: str) -> str:
+    """Return what `encode_offered` was given.
+
+    Raises:
+        ValueError: this is no such text.
+    """
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        raise ValueError("a secret among the subprotocols is not base64url") from None
+
+
 def has_control(text: str) -> bool:
     """Tell whether a text has characters that are not to be seen, or end a line."""
     # Zl and Zp are U+2028 and U+2029, which end a line as control characters do.
@@ -51,9 +77,11 @@ def bearer(token: str | None) -> dict[str, str]:
 
     Raises:
         UsageError: it is no token.
+        TypeError: it is no text.
     """
     if token is None:
         return {}
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+    check_type("token", token, TEXT_OR_NONE)
+    if not _TOKEN.fullmatch(token):
         raise UsageError("token must be visible ASCII characters")
     return {"Authorization": f"Bearer {token}"}

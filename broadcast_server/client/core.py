@@ -55,6 +55,7 @@ class ClientCore:
         max_reconnect_delay: float,
         headers: Mapping[str, str],
         context: ssl.SSLContext | None,
+        wait: float,
         open_timeout: float,
         close_timeout: float,
         max_message_bytes: int,
@@ -68,6 +69,7 @@ class ClientCore:
         self.max_delay = max_reconnect_delay
         self.headers = headers
         self.context = context
+        self.wait = wait
         self.open_timeout = open_timeout
         self.close_timeout = close_timeout
         self.max_message_bytes = max_message_bytes
@@ -133,13 +135,14 @@ class ClientCore:
                 self.reconnect = False
                 self.end_locked(frames.ABNORMAL, "the connection is that of the parent process")
 
-    def dial(self, url: str) -> dialer.Dialing:
-        """Return an attempt to connect, not begun yet."""
+    def dial(self, url: str, session: str | None = None) -> dialer.Dialing:
+        """Return an attempt to connect, not begun yet; with a session, to come back with it."""
         return dialer.Dialing(
             url,
             self.headers,
             client_events.SUBPROTOCOL,
             self.open_timeout,
+            session=session,
             shown=self.url,
             context=self.context,
         )

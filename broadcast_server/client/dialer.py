@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import socket
 import ssl
 import urllib.parse
@@ -9,11 +11,14 @@ from collections.abc import Mapping
 
 import websocket
 
+from .. import rules
+from ..arguments import TEXT, check_type, utf8
 from ..errors import ConnectFailed, UsageError
 from ..rules import MAX_SECONDS
 from ..transport import tls
 from ..transport.connector import Connector
 from ..transport.deadlines import Deadline
+from ..transport.proxies import ProxyError
 from ..wire import json_bounds
 from . import retries
 from .handshake import HandshakeSocket
@@ -23,14 +28,24 @@ MAX_DETAIL_CHARACTERS = 200
 PROTOCOL_HEADER = "sec-websocket-protocol"
 COOKIE_HEADER = "cookie"
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of header lines.
 
     Raises:
-        UsageError: one of them would be more than one line (RFC 9110 §5.5).
+        UsageError: one of them has no name that can be one, or would be more than one line
+            (RFC 9110 §5.1, §5.5).
+        TypeError: they are no mapping of texts.
     """
+    check_type("headers", headers, (Mapping,))
     for key, value in headers.items():
+        check_type("the name of a header", key, TEXT)
+        check_type(f"header {key!r}", value, TEXT)
+        utf8(f"header {key!r}", key + value)
+        if not _NAME.fullmatch(key):
+            raise UsageError(f"{key!r} is not the name of a header")
         if any(ord(c) < 32 or ord(c) == 127 for c in key + value):
             raise UsageError(f"header {key!r} has a control character")
     return dict(headers)
@@ -46,6 +61,7 @@ class Dialing:
             one offers nothing.
         timeout: seconds for all of it; what is longer than the system can wait counts as
             ``MAX_SECONDS``. Only the lookup of the host's name may take longer.
+        session: what to come back with; None for nothing. It goes with the subprotocol.
         shown: what errors call the address, which may have a secret in it.
         context: what TLS handshakes are made with; None where there are none.
     """
@@ -57,6 +73,7 @@ class Dialing:
         subprotocol: str,
         timeout: float,
         *,
+        session: str | None = None,
         shown: str,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -70,7 +87,9 @@ class Dialing:
         special = (PROTOCOL_HEADER, COOKIE_HEADER)
         self._headers = {k: v for k, v in headers.items() if k.lower() not in special}
         if offered:
-            self._headers["Sec-WebSocket-Protocol"] = offered
+            secret = rules.encode_offered(session) if session else ""
+            more = f", {rules.SESSION_PROTOCOL}{secret}" if secret else ""
+            self._headers["Sec-WebSocket-Protocol"] = offered + more
         self._offered = [name.strip() for name in offered.split(",")]
         self._timeout = min(timeout, MAX_SECONDS)
         parts = urllib.parse.urlsplit(url)
@@ -126,12 +145,11 @@ class Dialing:
             elif status is not None:
                 why = f"the answer is HTTP status {status}"
             else:
-                why = (
-                    f"no answer in {timeout:g} s" if deadline.left() == 0 else _why(error, timeout)
-                )
+                is_late = deadline.left() == 0 and not isinstance(error, ProxyError)
+                why = f"no answer in {timeout:g} s" if is_late else _why(error, timeout)
             raise ConnectFailed(
                 f"cannot connect to {url}: {why}", status, untrusted=tls.is_untrusted(error)
-            ) from error
+            ) from _plain(error)
         finally:
             connector.close()  # what was not taken
         return sock, chosen
@@ -165,6 +183,15 @@ def _detail(headers: Mapping[str, str], body: bytes | None) -> str:
     if not isinstance(detail, str) or len(detail) > MAX_DETAIL_CHARACTERS:
         return ""
     return f" ({detail})" if detail and detail.isprintable() else ""
+
+
+def _plain(error: Exception) -> Exception:
+    """Return what the library calls a time-out or a cut as the system would call it."""
+    if isinstance(error, websocket.WebSocketTimeoutException):
+        return TimeoutError(str(error))
+    if isinstance(error, websocket.WebSocketConnectionClosedException):
+        return ConnectionAbortedError(errno.ECONNABORTED, str(error))
+    return error
 
 
 def _why(error: Exception, timeout: float) -> str:

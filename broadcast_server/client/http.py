@@ -32,6 +32,10 @@ _PIECE_BYTES = 64 * 1024
 _BROKEN = (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead)
 
 
+class NotSent(ConnectionError):
+    """The connection broke before any of the request was sent; the text says how."""
+
+
 # Of the objects that hubs answer: an id, a sentence, or some messages.
 ANSWER = json_bounds.EVENT._replace(bytes=64 * 1024 * 1024)
 
@@ -103,6 +107,7 @@ class Exchanger:
 
     Attributes:
         connected: whether there has been a connection.
+        was_sent: whether a part of the last request may have reached the server.
         is_fresh: whether the last request was the first one of its connection. If not, the hub may
             have closed it at the very moment, which says nothing about the hub.
     """
@@ -114,6 +119,7 @@ class Exchanger:
         self._context = context
         self._connection: _Connection | None = None
         self.connected = False
+        self.was_sent = False
         self.is_fresh = True
 
     def exchange(
@@ -127,6 +133,7 @@ class Exchanger:
     ) -> Answer:
         """Make one request and return its answer; the arguments and what is raised are those of
         the function `exchange`."""
+        self.was_sent = False
         if self._connection is not None and self._connection.is_over():
             self.close()
         self.is_fresh = self._connection is None
@@ -143,20 +150,24 @@ class Exchanger:
             length = {} if body is None else {"Content-Length": str(len(body))}
             for key, value in {**headers, **length}.items():
                 connection.putheader(key, value)
-            was_sent = True
+            is_whole = self.was_sent = True
             try:
                 connection.endheaders(body)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLEOFError):
                 # A hub that does not want the message answers before it has read all of it.
-                was_sent = False
-            response = connection.getresponse()
+                is_whole = False
+            try:
+                response = connection.getresponse()
+            except ssl.SSLError as error:
+                self.was_sent = not tls.is_refused(error)  # TLS 1.3 tells it that late
+                raise
             answer = response.read(max_answer_bytes)
             if response.length and len(answer) < max_answer_bytes:
                 raise http.client.IncompleteRead(answer)
             # A head that is cut off has no length either.
             if response.status == 200 and not answer:
                 raise http.client.IncompleteRead(answer)
-            kept = was_sent and response.isclosed() and not response.will_close
+            kept = is_whole and response.isclosed() and not response.will_close
             return Answer(response.status, response.reason, response.headers, answer)
         finally:
             if not kept:
@@ -178,6 +189,8 @@ def why(error: Exception, timeout: float) -> str:
     """Return in a few words why there is no answer."""
     if isinstance(error, TimeoutError):
         return f"no answer in {timeout:g} s"
+    if isinstance(error, NotSent):
+        return str(error)
     if is_broken(error):
         return "the connection broke before the answer"
     if isinstance(error, ssl.SSLError):
@@ -218,12 +231,23 @@ class _Connection(http.client.HTTPConnection):
             return bool(selector.select(0))
 
     def connect(self) -> None:
-        """Connect to the first of the host's addresses that answers, perhaps through a proxy."""
+        """Connect to the first of the host's addresses that answers, perhaps through a proxy.
+
+        Raises:
+            OSError: there is no connection: NotSent if it broke, ProxyError if a proxy is the
+                reason.
+        """
         context = (self._context or tls.client_context()) if self._is_tls else None
         connector = Connector(self.host, self.port, context)
         try:
             sock = connector.connect(self._deadline)
             connector.take(sock)
+        except (ConnectionError, ssl.SSLEOFError) as error:
+            if not is_broken(error):
+                raise
+            if isinstance(error, ssl.SSLError):
+                raise NotSent(tls.reason(error)) from error
+            raise NotSent(error.strerror or str(error)) from error
         finally:
             connector.close()  # what was not taken
         self._socket = sock

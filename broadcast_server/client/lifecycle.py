@@ -2,8 +2,9 @@
 
 **Connecting** runs on the user's thread that calls ``connect()``: it dials, starts the client's two
 threads and waits for the hub's welcome. It may fail or be interrupted at any point. Then nothing is
-left, no thread and no descriptor, and the client may try again. If another thread closes the client
-in the meantime, the close wins.
+left, no thread and no descriptor, and the client may try again; it does so itself as long as it is
+to wait for a hub that is not there yet. If another thread closes the client in the meantime, the
+close wins.
 
 **The end** comes with ``close()``, with the last reference to the client, or with the program. What
 is queued goes out first, then Close; then the client's own thread ends, and with it everything that
@@ -23,6 +24,7 @@ import contextlib
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 
 from .. import exits
 from ..errors import ConnectFailed, UsageError
@@ -32,6 +34,7 @@ from ..wire import frames
 from .core import LOOK_SECONDS, ClientCore, all_clients
 from .link import Link
 from .loop import ClientLife
+from .retries import Waiting
 
 # What was cut off ends at once, but for a callback of the user's that takes its time.
 CUT_SECONDS = 1.0
@@ -47,7 +50,7 @@ logger = get_logger("broadcast_server.client")
 
 
 def connect(core: ClientCore) -> None:
-    """Connect and join the room.
+    """Connect and join the room; wait for a hub that is not there yet.
 
     Raises:
         ConnectFailed: there is no connection.
@@ -58,6 +61,42 @@ def connect(core: ClientCore) -> None:
             raise UsageError("a client connects once; make a new one")
         core.connecting = True
         core.state = "connecting"
+    waiting = Waiting(core.wait)
+    while True:
+        try:
+            return _connect_once(core)
+        except ConnectFailed as error:
+            pause = waiting.pause(error)
+            if pause is None or not _pause(core, pause, error):
+                raise
+
+
+def _pause(core: ClientCore, seconds: float, error: ConnectFailed) -> bool:
+    """Wait before the next attempt; return False if there can be none.
+
+    Raises:
+        ConnectFailed: the client was closed.
+    """
+    deadline = Deadline(seconds)
+    with core.lock:
+        if core.left is None and core.connecting:
+            return False  # a callback holds the client's thread, or another thread has connected
+        logger.info("%s; once more in %.2f s", error, seconds)
+        core.connecting, core.state = True, "connecting"
+        is_wanted = False
+        try:
+            while core.left is None and (left := deadline.left()):
+                core.changed.wait(left)
+            is_wanted = core.left is None
+        finally:  # Ctrl-C, too
+            if not is_wanted:
+                core.connecting, core.state = False, "closed"
+        if not is_wanted:
+            raise _closed_meanwhile(core) from error
+    return True
+
+
+def _connect_once(core: ClientCore) -> None:
     link = _dial(core)
     try:
         _start(core, link)
@@ -114,11 +153,10 @@ def _await_welcome(core: ClientCore, link: Link) -> None:
             core.changed.wait(LOOK_SECONDS)  # which the client's own thread lets end in time
         if link.welcomed:
             return
-        failure = core.failure
-        why = failure or core.closed_locked()
+        why = core.failure or core.closed_locked()
     core.await_thread(Deadline(core.close_timeout))  # a callback may hold it
     shown = core.url.partition("?")[0]
-    raise ConnectFailed(f"cannot connect to {shown}: {why}") from failure
+    raise ConnectFailed(f"cannot connect to {shown}: {why}") from why
 
 
 def _undo(core: ClientCore, link: Link) -> None:
@@ -164,14 +202,17 @@ def close(
         return core.accepted_locked()
 
 
-def drop(core: ClientCore, client: object) -> None:
+def drop(
+    core: ClientCore, client: object, _is_finalizing: Callable[[], bool] = sys.is_finalizing
+) -> None:
     """Close a client to which nobody refers any more. Its finalizer, on any thread.
 
     Args:
         core: what its threads share.
         client: itself, for the warning.
     """
-    if core.left is not None or core.ended or not core.is_living or sys.is_finalizing():
+    # Bound above: when the interpreter ends the names of this module may be None already.
+    if _is_finalizing() or core.left is not None or core.ended or not core.is_living:
         return
     closer = threading.Thread(
         target=close,
@@ -211,6 +252,7 @@ def _begin(core: ClientCore, code: int, reason: str, *, keep_reading: bool) -> b
         if link is None:
             core.ended = True
             core.state = "closed"
+            core.changed.notify_all()
         else:
             if not keep_reading:
                 core.inbox.discard_locked()

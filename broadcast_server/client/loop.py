@@ -16,13 +16,14 @@ from typing import Any
 from ..errors import ConnectFailed, ProtocolError, SendRefused
 from ..messages import Gap, Message, Presence
 from ..records import get_logger
+from ..transport import tls
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL, Ack, Renewal, Trouble, Welcome
 from .core import ClientCore
 from .link import Link
 from .queues import Item, held_bytes
-from .retries import back_off
+from .retries import RETURN_CODES, back_off
 
 # A connection that has lasted so long was a good one: the pauses begin anew.
 STABLE_SECONDS = 10.0
@@ -32,8 +33,6 @@ QUIET_SECONDS = 30.0
 # How long a peer that says goodbye may take to end the stream. Who has more patience with one that
 # is silent (`close_timeout`) does not want to come back later for that.
 LEAVE_SECONDS = 5.0
-# Ends of a connection after which the client comes back (docs/reference/protocol.md).
-RETURN_CODES = frozenset({1001, frames.ABNORMAL, 1011, 1012, 1013})
 # Refusals that will not change by asking again.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 410, 421})
 
@@ -82,7 +81,7 @@ class ClientLife:
                 if not self._core.may_return_locked():
                     continue
                 url = self._return_url_locked()
-                dialing = self._core.dialing = self._core.dial(url)
+                dialing = self._core.dialing = self._core.dial(url, self._core.membership.token)
                 self._core.state = "connecting"
             self._tell_state()
             link = None
@@ -108,7 +107,8 @@ class ClientLife:
         with self._core.lock:
             if isinstance(error, ConnectFailed):
                 self._wished_pause = error.retry_after or 0.0
-                if error.untrusted or error.status in FINAL_STATUSES:
+                is_refused = tls.is_refused(error.__cause__)
+                if error.untrusted or is_refused or error.status in FINAL_STATUSES:
                     self._core.end_locked(frames.ABNORMAL, str(error), error)
             if not self._core.ended:
                 self._core.state = "waiting"
@@ -149,7 +149,7 @@ class ClientLife:
 
     def _return_url_locked(self) -> str:
         membership = self._core.membership
-        wanted = {"history": None, "since": membership.resume, "session": membership.token}
+        wanted = {"history": None, "since": membership.resume, "session": None}
         if self._core.new_name is not None:
             wanted["name"] = self._core.new_name[0]
         return urls.with_parameters(urls.split(self._core.url), wanted).geturl()

@@ -41,6 +41,14 @@ MAX_WAITING_BYTES = 256 * 1024
 LISTED_FOR_ONE = 10
 # So many errors without a good frame between them end a connection.
 MAX_ERRORS = 10
+# Where the rate is limited, a reader takes what came in pieces of so many bytes, and rests for a
+# moment after messages of so much weight: those of a second may come at once, and several readers
+# that never wait would leave the interpreter to the others for the switch interval only, each time.
+PIECE_BYTES = 8 * 1024
+REST_WEIGHT = 128
+REST_SECONDS = 0.0001
+# What an event or a control frame weighs; a plain message weighs 1.
+EVENT_WEIGHT = 8
 
 
 class Intake:
@@ -96,6 +104,7 @@ class Reader:
         "_sender",
         "_session",
         "_slowed",
+        "_weight",
         "core",
     )
 
@@ -125,13 +134,22 @@ class Reader:
         self._owed = 0.0  # what it has sent and not paid for yet, in messages
         self._slowed: tuple[Flow, ...] = ()  # what it was slowed down for already
         self._discarded = 0
+        self._weight = 0  # of what it has taken since it rested
 
     def take(self, data: bytes) -> None:
         """Decode what arrived, publish the messages in batches, serve control frames in their
         place."""
+        if len(data) <= PIECE_BYTES or not self.core.settings.max_rate:
+            self._take(data)
+            return
+        for start in range(0, len(data), PIECE_BYTES):
+            self._take(data[start : start + PIECE_BYTES])
+
+    def _take(self, data: bytes) -> None:
         client = self._client
         # The fan-out ends the connection then, and may be a moment late.
         if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._look_for_close(data)
             self._close(client, 1008, "token expired")
             return
         # Of a silent client the pongs come by here.
@@ -159,40 +177,52 @@ class Reader:
                 if is_json:
                     self._owed += owed
                     owed = 0.0
+                    self._weight += EVENT_WEIGHT
                     batch = self._take_event(client, opcode, payload, batch)
                 elif filtered:
                     self._take_filtered(client, opcode, payload, batch)
                 else:
                     batch.add(frames.encode_frame(opcode, payload))
-                if batch.cost >= BATCH_BYTES:
+                if batch.cost >= BATCH_BYTES or self._weight >= REST_WEIGHT:
                     self._owed += owed
                     owed = 0.0
                     batch = self._publish(client, batch)
+                    self._rest()
                 continue
             # What came before a control frame is in the log before it is answered.
             self._owed += owed
             owed = 0.0
             batch = self._publish(client, batch)
             if opcode != frames.CLOSE:
+                self._weight += EVENT_WEIGHT
                 self._pay_for_control(client, 1)
+                self._rest()
             if opcode == frames.PING:
                 if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
                     self.core.fanout.attend(client)
             elif opcode == frames.CLOSE:
+                client.peer_closed = True
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._owed += owed
+        self._weight += int(owed)
         self._publish(client, batch)
         self._pay(client)
         if decoder.crumbs:
             crumbs, decoder.crumbs = decoder.crumbs, 0
+            self._weight += crumbs
             self._pay_for_control(client, crumbs)
+        self._rest()
         if decoder.failure is not None:
             failure = decoder.failure
-            logger.info("%s broke the protocol: %s", client.member.id, failure)
+            option = ""
             if failure.code == 1009:
                 many = "fragments" in failure.reason
+                option = "; see --max-fragments" if many else "; see --max-message-bytes"
+            logger.info("%s broke the protocol: %s", client.member.id, f"{failure}{option}")
+            if failure.code == 1009:
                 self.core.count_refusal("max_fragments" if many else "too_big")
+            self._look_for_close(b"")
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(
@@ -201,6 +231,7 @@ class Reader:
         """Let the program's filter decide about a plain client's message, if it may send any."""
         if not self._may_publish:
             # There is no other way to tell a plain client.
+            self._log_not_allowed(client)
             self.core.count_refusal("token")
             self._close(client, 1008, "you may not write to this room")
             return
@@ -212,6 +243,10 @@ class Reader:
             return
         batch.add(encode(found))
 
+    def _log_not_allowed(self, client: Connection) -> None:
+        id, room = client.member.id, client.room.path
+        logger.info("a message of %s was refused: its token may not write to %s", id, room)
+
     def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Intake) -> Intake:
         """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
         try:
@@ -222,6 +257,7 @@ class Reader:
                 return batch
             if isinstance(event, events.Send):
                 if not self._may_publish:
+                    self._log_not_allowed(client)
                     self.core.count_refusal("token")
                     raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
@@ -305,12 +341,25 @@ class Reader:
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
     ) -> None:
         """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
-        self.core.dismiss(client, code, reason, echo_code)
+        if not self.core.dismiss(client, code, reason, echo_code) and client.peer_closed:
+            self.core.fanout.attend(client)  # it ends already, and need not wait for an answer
 
-    def discard(self, size: int) -> bool:
+    def _look_for_close(self, data: bytes) -> None:
+        """Note whether the peer's Close is in what nobody reads any more."""
+        client = self._client
+        if client.peer_closed or client.form.is_stream:
+            return
+        if self._decoder is None:
+            self._decoder = FrameDecoder(0, 0)
+        if self._decoder.skip(data):
+            client.peer_closed = True
+            self.core.fanout.attend(client)
+
+    def discard(self, data: bytes) -> bool:
         """Throw away what comes after Close; return False, and cut the client off, if that is too
         much."""
-        self._discarded += size
+        self._look_for_close(data)
+        self._discarded += len(data)
         if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
             self._client.abort()
             return False
@@ -382,6 +431,13 @@ class Reader:
         if owed and self._flow is not None:
             self._wait_for_rate(client, self._flow, self._flow.take(owed))
 
+    def _rest(self) -> None:
+        """Leave the interpreter to others for a moment, after much work."""
+        if self._weight >= REST_WEIGHT:
+            self._weight = 0
+            if self.core.settings.max_rate:
+                time.sleep(REST_SECONDS)
+
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""
         flow = self._control_flow
@@ -414,8 +470,11 @@ class Reader:
             return
         if flow not in self._slowed:
             self._slowed = (*self._slowed, flow)
-            what = "messages" if flow is self._flow else "control frames and small fragments"
-            logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
+            what, option = "messages", "--max-rate"
+            if flow is not self._flow:
+                what, option = "control frames and small fragments", "--max-control-rate"
+            id = client.member.id
+            logger.info("%s is slowed down: too many %s in a second; see %s", id, what, option)
         # After the log: who has seen the count finds the line.
         self.core.count_refusal("rate" if flow is self._flow else "control_rate")
         while wait and not client.ended:

@@ -22,11 +22,13 @@ import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from . import proxies
+from . import proxies, waits
 from .deadlines import Deadline
 
 # How long one address is tried alone before the next one is tried beside it.
 NEXT_ADDRESS_SECONDS = 0.25
+# How often who waits for a connection looks whether it was cut off.
+LOOK_SECONDS = 0.1
 # A server that speaks no events is asked by nobody else whether it is still there.
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
@@ -73,17 +75,16 @@ class Connector:
 
         Raises:
             OSError: there is no connection: TimeoutError if the deadline has passed,
-                ConnectionAbortedError if it was cut off.
-            ValueError: the host cannot be a name, or the environment's proxy none.
+                ConnectionAbortedError if it was cut off, ProxyError if a proxy is the reason.
+            ValueError: the host cannot be a name.
         """
         if self._was_cut:
             raise _aborted()
-        proxy = proxies.find(self._host, is_tls=self._context is not None)
-        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock = self._connect_first(found, deadline)
-        if proxy is not None:
-            proxies.tunnel(sock, self._host, self._port, proxy, deadline)
+        proxy = proxies.find(self._host, self._port, is_tls=self._context is not None)
+        if proxy is None:
+            sock = self._connect_to(self._host, self._port, deadline)
+        else:
+            sock = self._connect_through(proxy, deadline)
         if self._context is not None:
             sock.settimeout(deadline.left_or_late())
             # The descriptor moves on to the new object.
@@ -117,10 +118,10 @@ class Connector:
         with self._lock:
             self._was_cut = True
             for sock in self._sockets:
-                # Not SSLSocket's own: that one would take the TLS state away from who uses it.
-                # Linux lets one that is not connected yet end by this as well.
+                # Linux lets one that is not connected yet end by this as well; others say that it
+                # is not connected, and `connect` looks.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    waits.shut_down(sock)
 
     def leave_to_parent(self) -> None:
         """Give the descriptors of a forked child back: they are the parent's, whose thread is not
@@ -130,6 +131,32 @@ class Connector:
         self.close()
 
     # The thread that connects.
+
+    def _connect_through(self, proxy: proxies.Proxy, deadline: Deadline) -> socket.socket:
+        """Return a socket that a proxy has connected to the host.
+
+        Raises:
+            ProxyError: there is none.
+            ConnectionAbortedError: it was cut off.
+        """
+        try:
+            sock = self._connect_to(proxy.host, proxy.port, deadline)
+            proxies.tunnel(sock, self._host, self._port, proxy, deadline)
+        except (OSError, ValueError) as error:
+            if self._was_cut:
+                raise _aborted() from error
+            if isinstance(error, proxies.ProxyError):
+                raise
+            if isinstance(error, TimeoutError):
+                why = "no answer in time"
+            else:
+                why = getattr(error, "strerror", None) or str(error)
+            raise proxies.ProxyError(f"{proxy.shown} cannot be used: {why}") from error
+        return sock
+
+    def _connect_to(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        return self._connect_first(found, deadline)
 
     def _connect_first(self, found: Iterable[tuple[Any, ...]], deadline: Deadline) -> socket.socket:
         """Return a socket that is connected to one of the addresses."""
@@ -156,7 +183,7 @@ class Connector:
                 left = deadline.left_or_late()
                 if untried:
                     left = min(left, alone.left() or 0.0)
-                for key, _ in selector.select(left):
+                for key, _ in selector.select(min(left, LOOK_SECONDS)):
                     sock: socket.socket = key.data
                     selector.unregister(sock)
                     pending.discard(sock)

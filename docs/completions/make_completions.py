@@ -56,7 +56,7 @@ def _tell(action: argparse.Action) -> None:
     """Add to an option what a shell can offer for it."""
     if action.help != argparse.SUPPRESS:
         action.help = (action.help or "").partition(";")[0].partition(" (default")[0]
-    if action.dest in ("url", "words"):
+    if action.dest in ("url", "urls", "words"):
         # Nothing can be offered. zsh would say so, and wait for a second TAB.
         action.complete = {"zsh": "( )"}  # type: ignore[attr-defined]
     if action.metavar == "FILE":

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,9 +24,9 @@ from broadcast_server import (
 )
 from broadcast_server.client import dialer
 
-from ..support import PYTHON, python_environment, running_hub, wait_until
+from ..support import PYTHON, lasting_port, python_environment, running_hub, wait_until
 from ..support.beside import in_thread
-from ..support.inside import client_core_of, link_of, lock_of
+from ..support.inside import client_core_of, link_of, lock_of, waiters_of
 from ..support.raw_server import (
     SECONDS,
     SUBPROTOCOL,
@@ -62,6 +63,147 @@ def test_ctrl_c_before_the_welcome_leaves_nothing() -> None:
         assert client.state == "open"
         again.result(SECONDS).sock.close()
         client.close(timeout=0)
+
+
+def break_off(listening: Listener) -> None:
+    listening.read_head()[0].close()
+
+
+def refuse_503(listening: Listener) -> None:
+    listening.refuse(503, "0")
+
+
+def refuse_502(listening: Listener) -> None:
+    listening.refuse(502)
+
+
+def refuse_504(listening: Listener) -> None:
+    listening.refuse(504)
+
+
+def end_before_the_welcome(listening: Listener) -> None:
+    listening.accept(SUBPROTOCOL).sock.close()
+
+
+def go_away_before_the_welcome(listening: Listener) -> None:
+    with listening.accept(SUBPROTOCOL).sock as sock:
+        sock.sendall(b"\x88\x02" + (1001).to_bytes(2, "big"))
+        assert sock.recv(100)  # the answer
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        break_off,
+        refuse_502,
+        refuse_503,
+        refuse_504,
+        end_before_the_welcome,
+        go_away_before_the_welcome,
+    ],
+)
+def test_a_hub_that_is_not_there_yet_is_waited_for(act: Callable[[Listener], None]) -> None:
+    """Each time something else is in the way, in front of the hub or the hub itself."""
+    with listener() as listening:
+        client = BroadcastClient(listening.url, wait=SECONDS)
+        connecting = in_thread(client.connect)
+        act(listening)
+        act(listening)
+        server = listening.accept_events()
+        assert connecting.result(SECONDS) is client
+        assert client.state == "open"
+        server.sock.close()
+        client.close(timeout=0)
+
+
+def test_a_hub_that_starts_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at first."""
+    port = lasting_port()
+    url = f"ws://127.0.0.1:{port}/r"
+    with pytest.raises(ConnectFailed, match="refused"):
+        BroadcastClient(url).connect()
+    client = BroadcastClient(url, wait=SECONDS)
+    core = client_core_of(client)
+    real = core.dial
+    attempts = threading.Semaphore(0)
+
+    def dial(to: str) -> dialer.Dialing:
+        attempts.release()
+        return real(to)
+
+    monkeypatch.setattr(core, "dial", dial)
+    connecting = in_thread(client.connect)
+    for _ in range(2):
+        assert attempts.acquire(timeout=SECONDS)
+    with running_hub(port=port) as hub:
+        connecting.result(SECONDS)
+        assert [member.id for member in hub.members("/r")] == [client.id]
+        client.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 421, 429, 500])
+def test_a_refusal_is_not_waited_for(status: int) -> None:
+    """A hub that is there has said what it thinks."""
+    with listener() as listening:
+        client = BroadcastClient(listening.url, wait=1000.0)
+        connecting = in_thread(client.connect)
+        listening.refuse(status)
+        with pytest.raises(ConnectFailed) as failed:
+            connecting.result(SECONDS)
+        assert failed.value.status == status
+        assert (client.state, client.closed) == ("closed", False)
+
+
+def test_waiting_ends_with_its_time_and_the_last_failure() -> None:
+    """And the client may try again later."""
+    client = BroadcastClient(f"ws://127.0.0.1:{lasting_port()}/", wait=0.3)
+    with pytest.raises(ConnectFailed, match="refused"):
+        client.connect()
+    assert (client.state, client.closed) == ("closed", False)
+
+
+def wait_for_nobody(client: BroadcastClient) -> concurrent.futures.Future[Any]:
+    """Have a client wait for a hub that does not come; return when it is between two attempts."""
+    connecting = in_thread(client.connect)
+    core = client_core_of(client)
+
+    def pauses() -> bool:
+        with core.lock:
+            return bool(waiters_of(core.changed))
+
+    assert wait_until(pauses)
+    assert client.state == "connecting"
+    with pytest.raises(UsageError):
+        client.connect()  # somebody does so already
+    return connecting
+
+
+def test_close_ends_the_wait() -> None:
+    """Between two attempts as during one."""
+    client = BroadcastClient(f"ws://127.0.0.1:{lasting_port()}/", wait=1000.0)
+    connecting = wait_for_nobody(client)
+    assert client.close() is False
+    with pytest.raises(ConnectFailed, match="closed while"):
+        connecting.result(SECONDS)
+    assert (client.state, client.closed) == ("closed", True)
+
+
+def test_ctrl_c_ends_the_wait() -> None:
+    """And the client may try again later."""
+    main = threading.main_thread().ident
+    assert main is not None
+    client = BroadcastClient(f"ws://127.0.0.1:{lasting_port()}/", wait=1000.0)
+    core = client_core_of(client)
+
+    def interrupt() -> None:
+        assert wait_until(lambda: bool(waiters_of(core.changed)))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.connect()
+    interrupting.result(SECONDS)
+    assert (client.state, client.closed) == ("closed", False)
 
 
 def test_close_cuts_off_an_attempt_that_gets_no_answer() -> None:
@@ -491,3 +633,145 @@ client.close()
     with running_hub() as hub:
         finished = run(program, hub.url)
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+# What a thread of the program does: ends when the client is closed.
+RECEIVER = """
+import concurrent.futures, sys, threading
+from broadcast_server import BroadcastClient, BroadcastHub
+hub = BroadcastHub(port=0).start()
+seen = []
+got_one = threading.Event()
+def receive(client):
+    for message in client:
+        seen.append(message.data)
+        got_one.set()
+def ready(client):
+    hub.broadcast("x")
+    assert got_one.wait(20)
+"""
+ENDS = {
+    "daemon thread, never closed": """
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(client,), daemon=True).start()
+ready(client)
+""",
+    "ordinary thread, closed": """
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(client,)).start()
+ready(client)
+client.close()
+""",
+    "ordinary thread, with": """
+with BroadcastClient(hub.url) as client:
+    threading.Thread(target=receive, args=(client,)).start()
+    ready(client)
+""",
+    "executor around the client": """
+with concurrent.futures.ThreadPoolExecutor() as executor, BroadcastClient(hub.url) as client:
+    executor.submit(receive, client)
+    ready(client)
+""",
+    "executor of the module": """
+executor = concurrent.futures.ThreadPoolExecutor()
+with BroadcastClient(hub.url) as client:
+    executor.submit(receive, client)
+    ready(client)
+""",
+    "executor, many wait": """
+with concurrent.futures.ThreadPoolExecutor(4) as executor, BroadcastClient(hub.url) as client:
+    for _ in range(4):
+        executor.submit(receive, client)
+    ready(client)
+""",
+    "client that is dropped by nobody": """
+class Owner:
+    client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(Owner.client,), daemon=True).start()
+ready(Owner.client)
+""",
+    # The program goes on without its main thread, and ends with its last ordinary one.
+    "ordinary thread, closes itself": """
+def bot(client):
+    main.join()
+    hub.broadcast("y", timeout=20)
+    assert client.recv(20).data == "y"
+    client.close()
+main = threading.main_thread()
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=bot, args=(client,)).start()
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_program_with_a_thread_that_waits_ends_as_documented(end: str) -> None:
+    """With no warning, no exception on any thread and nothing on standard error."""
+    finished = subprocess.run(
+        [PYTHON, "-W", "error", "-c", RECEIVER + ENDS[end]],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_waiting_thread_keeps_the_program_until_the_hub_says_goodbye() -> None:
+    """One that is ordinary, and has a client that nobody closes."""
+    program = """
+import sys, threading
+from broadcast_server import BroadcastClient
+def receive(client):
+    for message in client:
+        print(message.data, flush=True)
+client = BroadcastClient(sys.argv[1], reconnect=False).connect()
+threading.Thread(target=receive, args=(client,)).start()
+"""
+    with running_hub() as hub:
+        with subprocess.Popen(
+            [PYTHON, "-W", "error", "-c", program, hub.url],
+            env=python_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert wait_until(lambda: bool(hub.members()))
+                assert process.stdout is not None
+                for text in "a", "b":
+                    hub.broadcast(text)
+                    assert process.stdout.readline() == f"{text}\n"
+                hub.stop()
+                out, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize("client", ["connected", "closed", "never connected", "failed"])
+def test_client_that_outlives_the_modules_says_nothing(client: str) -> None:
+    """An object may be found when the names of every module are gone: its finalizer needs none."""
+    program = f"""
+import __main__, sys
+from broadcast_server import BroadcastClient, BroadcastHub
+sys.keeps = __main__  # so the interpreter clears it last
+hub = BroadcastHub(port=0).start()
+kind = {client!r}
+try:
+    client = BroadcastClient(hub.url if kind != "failed" else "ws://127.0.0.1:1/")
+    if kind != "never connected":
+        client.connect()
+except Exception:
+    assert kind == "failed"
+if kind == "closed":
+    client.close()
+"""
+    finished = subprocess.run(
+        [PYTHON, "-W", "error", "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

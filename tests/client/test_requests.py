@@ -24,6 +24,7 @@ from broadcast_server.client.http import Answer
 from broadcast_server.client.requests import Poster, fetch_last
 
 from ..support import lasting_port, running_hub
+from ..support.beside import in_thread
 from ..support.http_server import GOOD, SECONDS, Act, answer, keeping, reset, serving
 from ..support.raw_server import listener
 
@@ -104,6 +105,8 @@ def test_hub_may_have_an_ipv6_address() -> None:
         (("http://hub/", "x"), {"token": b"t"}),
         (("http://hub/", "x"), {"timeout": "5"}),
         (("http://hub/", "x"), {"timeout": None}),
+        (("http://hub/", "x"), {"wait": "5"}),
+        (("http://hub/", "x"), {"wait": None}),
     ],
 )
 def test_argument_of_a_wrong_type_is_a_type_error(
@@ -134,6 +137,8 @@ def test_argument_of_a_wrong_type_is_a_type_error(
         ("http://hub/", {"name": "\ud800"}),
         ("http://hub/", {"timeout": 0}),
         ("http://hub/", {"timeout": float("nan")}),
+        ("http://hub/", {"wait": -1}),
+        ("http://hub/", {"wait": float("nan")}),
     ],
 )
 def test_argument_that_can_never_work_is_a_usage_error(url: str, options: dict[str, Any]) -> None:
@@ -223,8 +228,40 @@ def test_connection_that_breaks_twice_is_a_failure() -> None:
     """Nobody knows then whether the message was taken."""
     with serving(b"", reset) as server:
         error = failure(server.url)
-    assert error.status is None
+    assert error.status is None and error.maybe_delivered
     assert error.detail == "the connection broke before the answer"
+
+
+def test_message_that_was_sent_twice_may_have_been_delivered() -> None:
+    """Whatever the second attempt comes to."""
+    with serving(b"", answer('{"detail": "full"}', "503 x")) as server:
+        error = failure(server.url)
+    assert error.status == 503 and error.detail == "full" and error.maybe_delivered
+
+
+@pytest.mark.parametrize(
+    ("status", "maybe"), [("502 x", True), ("504 x", True), ("503 x", False), ("404 x", False)]
+)
+def test_gateway_may_have_passed_the_message_on(status: str, maybe: bool) -> None:
+    """It has lost its connection to the hub; a hub that refuses has not delivered."""
+    with serving(answer("", status)) as server:
+        assert failure(server.url).maybe_delivered is maybe
+
+
+@pytest.mark.parametrize("end", [reset, lambda _: None])
+def test_tls_that_breaks_is_told_as_such(end: Act) -> None:
+    """The request has not left, so that it was certainly not delivered; it is tried once more."""
+    with listener() as listening:
+        publishing = in_thread(failure, f"https://127.0.0.1:{listening.port}/")
+        for _ in range(2):
+            sock, _ = listening.sock.accept()
+            with sock:
+                sock.recv(10_000)
+                assert callable(end)
+                end(sock)
+        error = publishing.result(SECONDS)
+    assert error.status is None and not error.maybe_delivered
+    assert "TLS" in error.detail or "reset" in error.detail
 
 
 def test_no_http_is_a_failure() -> None:
@@ -237,6 +274,7 @@ def test_refused_connection_is_a_failure() -> None:
     """Nobody listens: the system's words."""
     error = failure(f"http://127.0.0.1:{lasting_port()}/")
     assert error.status is None and error.detail == "Connection refused"
+    assert not error.maybe_delivered
 
 
 def test_tls_with_a_server_that_has_none_is_a_failure() -> None:
@@ -333,6 +371,52 @@ def test_silent_server_has_the_deadline() -> None:
     assert error.detail == "no answer in 0.1 s"
 
 
+ABSENT = [
+    answer("", "502 Bad Gateway"),
+    answer("", "503 Service Unavailable", "Retry-After: 0"),
+    answer("", "504 Gateway Timeout"),
+]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_hub_that_is_not_there_yet_is_waited_for(absent: bytes) -> None:
+    """With the same key: the answer to the first one may have been lost."""
+    with serving(absent, reset, lambda sock: sock.close(), absent, GOOD) as server:
+        assert publish(server.url, "x", wait=SECONDS) == "7-0"
+    assert len(set(server.keys())) == 1
+
+
+def test_hub_that_starts_late_is_waited_for() -> None:
+    """The time-out counts from the beginning of each attempt."""
+    port = lasting_port()
+    publishing = in_thread(
+        lambda: publish(f"http://127.0.0.1:{port}/r", "x", wait=SECONDS, timeout=SECONDS / 2)
+    )
+    with running_hub(port=port) as hub:
+        assert publishing.result(SECONDS) == hub.history("/r")[0].id
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 413, 421, 429, 500])
+def test_refusal_is_not_waited_for(status: int) -> None:
+    """It would be the same later, or the hub is there."""
+    with serving(answer("", f"{status} X")) as server:
+        assert failure(server.url, wait=1000.0).status == status
+
+
+def test_message_that_was_sent_before_may_have_been_delivered() -> None:
+    """Also if it never leaves afterwards."""
+    with serving(reset, reset) as server:
+        publishing = in_thread(failure, server.url, wait=0.5)
+    error = publishing.result(SECONDS)
+    assert error.maybe_delivered and "refused" in error.detail
+
+
+def test_waiting_ends_with_its_time() -> None:
+    """With the last failure."""
+    error = failure(f"http://127.0.0.1:{lasting_port()}/", wait=0.3)
+    assert error.status is None and "refused" in error.detail
+
+
 # -- Many messages -----------------------------------------------------------------------------
 
 
@@ -379,7 +463,6 @@ def test_connection_that_was_closed_meanwhile_is_made_anew() -> None:
     with keeping([GOOD], [GOOD]) as server, posting(server.url, reconnect=False) as found:
         found.post("1", "a")
         found.post("2", "b")
-        assert not found.lost
     assert server.bodies() == [[b"1"], [b"2"]]
 
 
@@ -398,7 +481,7 @@ def test_broken_connection_may_be_the_end() -> None:
     with keeping([reset]) as server, posting(server.url, reconnect=False) as found:
         with pytest.raises(PublishFailed, match="the connection broke") as failed:
             found.post("1", "a")
-        assert found.lost and failed.value.status is None
+        assert failed.value.maybe_delivered and failed.value.status is None
 
 
 @pytest.mark.parametrize("busy", [BUSY, STOPPING, answer("", "502 Bad Gateway")])
@@ -410,12 +493,12 @@ def test_hub_that_is_busy_is_asked_again(busy: bytes) -> None:
 
 
 def test_wish_that_is_longer_than_there_is_time_for_is_the_end() -> None:
-    """Nobody waits in vain; the message was refused, and is not lost."""
+    """Nobody waits in vain; the message was refused, and so it was not delivered."""
     slow = answer('{"detail": "busy"}', "429 x", "Retry-After: 3600")
     with keeping([slow]) as server, posting(server.url) as found:
         with pytest.raises(PublishFailed, match="busy") as failed:
             found.post("1", "a")
-        assert not found.lost and failed.value.retry_after == 3600
+        assert not failed.value.maybe_delivered and failed.value.retry_after == 3600
 
 
 @pytest.mark.parametrize("status", ["400 x", "401 x", "403 x", "404 x", "413 x", "415 x", "302 x"])
@@ -423,9 +506,9 @@ def test_refusal_is_the_end(status: str) -> None:
     """Asking again would change nothing; the hub's words are told."""
     with keeping([answer('{"detail": "not here"}', status)]) as server:
         with posting(server.url) as found:
-            with pytest.raises(PublishFailed, match="/scores: not here"):
+            with pytest.raises(PublishFailed, match="/scores: not here") as failed:
                 found.post("1", "a")
-            assert not found.lost
+            assert not failed.value.maybe_delivered
 
 
 def test_no_hub_at_first_is_the_end() -> None:
@@ -433,22 +516,65 @@ def test_no_hub_at_first_is_the_end() -> None:
     with socket.socket() as bound:  # bound and not listening: nobody else can take it
         bound.bind(("127.0.0.1", 0))
         with posting(f"ws://127.0.0.1:{bound.getsockname()[1]}/") as found:
-            with pytest.raises(PublishFailed, match="refused"):
+            with pytest.raises(PublishFailed, match="refused") as failed:
                 found.post("1", "a")
-            assert not found.lost
+            assert not failed.value.maybe_delivered
 
 
 def test_hub_that_has_gone_is_waited_for_as_long_as_there_is_time() -> None:
-    """Then the message counts as lost."""
+    """A message that never left was certainly not delivered."""
     with keeping([GOOD]) as server:
         found = Poster(
             server.url, name=None, token=None, headers={}, trust={}, timeout=0.5, reconnect=True
         )
         found.post("1", "a")
-    with pytest.raises(PublishFailed, match=r"refused|no answer"):
+    with pytest.raises(PublishFailed, match=r"refused|no answer") as failed:
         found.post("2", "b")
     found.close()
-    assert found.lost
+    assert not failed.value.maybe_delivered
+
+
+def test_message_that_was_sent_once_may_have_been_delivered() -> None:
+    """Also if later attempts do not get that far, or are refused."""
+    with keeping([GOOD, b""]) as server:
+        found = Poster(
+            server.url, name=None, token=None, headers={}, trust={}, timeout=0.5, reconnect=True
+        )
+        found.post("1", "a")
+        with pytest.raises(PublishFailed, match=r"refused|broke|no answer") as failed:
+            server.listening.close()
+            found.post("2", "b")
+    found.close()
+    assert failed.value.maybe_delivered
+    refusal = answer('{"detail": "no more"}', "403 x")
+    with keeping([b""], [refusal], [answer("", "502 x"), refusal]) as server:
+        for _ in range(2):
+            with posting(server.url) as found, pytest.raises(PublishFailed, match="no") as failed:
+                found.post("1", "a")
+            assert failed.value.maybe_delivered and failed.value.status == 403
+
+
+def test_poster_waits_for_a_hub_that_is_not_there_yet() -> None:
+    """At its first message only; the time-out is for a hub that is there."""
+    port = lasting_port()
+    options = {"wait": SECONDS, "timeout": SECONDS / 2, "reconnect": False}
+    with posting(f"http://127.0.0.1:{port}/r", **options) as poster:
+        publishing = in_thread(poster.post, "x", "k")
+        with running_hub(port=port) as hub:
+            assert publishing.result(SECONDS) == hub.history("/r")[0].id
+        with pytest.raises(PublishFailed, match="refused"):
+            poster.post("y", "l")
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_poster_waits_beyond_its_timeout(absent: bytes) -> None:
+    """Also where a proxy is there, and a hub is not."""
+    with (
+        keeping([absent, absent, reset], [GOOD]) as server,
+        posting(server.url, wait=SECONDS, timeout=SECONDS) as poster,
+    ):
+        assert poster.post("x", "k") == "7-0"
+    assert len(set(server.keys())) == 1
 
 
 def test_silence_ends_with_the_time() -> None:
@@ -456,9 +582,9 @@ def test_silence_ends_with_the_time() -> None:
     done = threading.Event()
     with keeping([lambda sock: bool(done.wait(SECONDS)) and None]) as server:
         with posting(server.url, timeout=0.2) as found:
-            with pytest.raises(PublishFailed, match=re.escape("no answer in 0.2 s")):
+            with pytest.raises(PublishFailed, match=re.escape("no answer in 0.2 s")) as failed:
                 found.post("1", "a")
-            assert found.lost
+            assert failed.value.maybe_delivered
             done.set()
 
 

@@ -5,23 +5,59 @@ from __future__ import annotations
 import contextlib
 import http.client
 import pathlib
+import re
 import socket
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from broadcast_server import BroadcastClient, publish
+from broadcast_server import BroadcastClient, PublishFailed, publish
 from broadcast_server.settings import Settings
 
 from ..support import lasting_port, running_hub
 from ..support.certificates import Certificates
+from ..support.command import run
 from ..support.http_server import GOOD, read_request
-from ..support.proxies import caddy, nginx, proxy
+from ..support.programs import ROOT
+from ..support.proxies import PAGE, caddy, nginx, proxy
 
 pytestmark = pytest.mark.slow
 
 SECONDS = 20.0
+
+
+def test_nginx_of_the_page_keeps_event_sources_alive_while_the_hub_is_down(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """They get 200 and a time to come back; everybody else gets 502, as before."""
+    port = lasting_port()
+    with running_hub() as hub:
+        command = nginx(tmp_path, port, hub.port, certificates)
+    with proxy(command, tmp_path, port):
+        times = set()
+        for method, accept, status in (
+            *[("GET", "text/event-stream", 200)] * 20,
+            ("GET", "application/json", 502),
+            ("GET", "text/event-stream, */*", 502),
+            ("POST", "*/*", 502),
+        ):
+            context = certificates.client_context()
+            asker = http.client.HTTPSConnection(
+                f"localhost:{port}", timeout=SECONDS, context=context
+            )
+            body = b"x" if method == "POST" else None
+            asker.request(method, "/scores", body, {"Accept": accept})
+            answer = asker.getresponse()
+            assert answer.status == status, (method, accept)
+            if status == 200:
+                assert answer.headers["Content-Type"] == "text/event-stream"
+                assert answer.headers["Cache-Control"] == "no-store"
+                found = re.fullmatch(rb"retry: (\d+)\n: [ a-z]+\n\n", answer.read())
+                assert found
+                times.add(int(found[1]))
+            asker.close()
+        assert times <= {3000, 5000, 7000, 9000} and len(times) > 1
 
 
 @pytest.mark.parametrize("prepare", [nginx, caddy], ids=["nginx", "caddy"])
@@ -61,6 +97,34 @@ def test_proxy_of_the_page_passes_everything_on(
             asker.request("POST", "/scores", b"4:1", {"Origin": origin})
             assert asker.getresponse().status == status
             asker.close()
+
+
+def test_nginx_that_asks_for_certificates_gets_them(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """With the two lines of the page; who shows none is refused, in a sentence."""
+    port = lasting_port()
+    lines = re.findall(r"^    (ssl_(?:client|verify).*;)$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    cert, key = certificates.issue("ann.example")
+    shown = {"ca_file": certificates.ca, "cert_file": cert, "key_file": key}
+    with running_hub(trust_proxy=("127.0.0.1",)) as hub:
+        command = nginx(tmp_path, port, hub.port, certificates)
+        file = tmp_path / "nginx.conf"
+        asks = re.sub(r"/etc/\S*\.pem", str(certificates.ca), "\n".join(lines))
+        file.write_text(file.read_text().replace("    location / {", f"{asks}\n    location / {{"))
+        with proxy(command, tmp_path, port):
+            url = f"wss://localhost:{port}/scores"
+            with BroadcastClient(url, **shown) as client:
+                assert publish(url, "3:1", **shown)
+                assert client.recv(timeout=SECONDS).data == "3:1"
+            options = ("--ca-file", str(certificates.ca), "--cert", str(cert))
+            for keys in (("--key", str(key)), ("--cert-key", str(key))):
+                assert run("publish", url, *options, *keys, "4:1").returncode == 0
+            with pytest.raises(PublishFailed) as failed:
+                publish(url, "x", ca_file=certificates.ca)
+            assert failed.value.status == 400
+        assert [message.data for message in hub.history("/scores")] == ["3:1", "4:1", "4:1"]
 
 
 class _Upstream:

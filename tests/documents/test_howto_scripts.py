@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pathlib
 import re
@@ -49,6 +50,8 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
         reader = Reader(tmp_path, hub.port)
         assert next(blocks) == "broadcast-server start --port 8765\n"
         assert "CONNECT_PORT=8765" in next(blocks)
+        assert reader.type(next(blocks)) == ""
+        assert [m.data for m in hub.history("/boot")] == ["the machine is up"]
 
         assert reader.type(next(blocks)) == ""
         assert [m.data for m in hub.history("/scores")] == ["3:1", "half-time, still 3:1"]
@@ -73,11 +76,23 @@ def test_page_does_what_it_says(tmp_path: pathlib.Path) -> None:
             finally:
                 os.killpg(pipe.pid, signal.SIGTERM)
         reader.type("printf '%s\\n' one two three | broadcast-server publish --room /log -")
+        assert reader.type(next(blocks)) == ""
+        as_text, as_data = [m.data for m in hub.history("/files")]
+        assert as_text == '{"score": "3:1"}\n'
+        assert isinstance(as_data, bytes) and gzip.decompress(as_data).decode() == as_text
+
+        assert reader.type(next(blocks).replace(":8765", f":{hub.port}")) == ""
+        assert [m.data for m in hub.history("/results")] == ["3:1"]
+        assert reader.type(next(blocks)) == ""
+        last = hub.history("/")[-1]
+        assert last.data == "hub.example:8765 is down"
+        assert last.sender is not None and last.sender.name == "cron"
 
         assert reader.type(next(blocks)) == ""
         assert [m.data for m in hub.history("/jobs")] == ["the backup is done"]
         assert reader.type(next(blocks)) == "one\ntwo\nthree\n"
         assert reader.type(next(blocks)) == "somebody: 3:1\nreferee: half-time, still 3:1\n"
+        assert reader.type(next(blocks)) == "/log\n/scores\n"
         assert reader.type(next(blocks)) == "go on: the backup is done\n"
         assert reader.type(next(blocks)) == "four\n"
         assert (tmp_path / "last-id").read_text().strip() == hub.history("/log")[-1].id

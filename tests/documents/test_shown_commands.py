@@ -145,8 +145,9 @@ class Desk:
 
 def room_of(line: str) -> str:
     """Return the room that a line is about."""
-    found = re.search(r"--room (\S+)", line) or re.search(r"\w+://[^/\s]+(/\S*)", line)
-    return found[1] if found else "/"
+    patterns = (r"--room (\S+)", r"listen (/\S*)", r"\w+://[^/\s]+(/\S*)")
+    found = [match[1] for match in (re.search(pattern, line) for pattern in patterns) if match]
+    return found[0] if found else "/"
 
 
 def try_out(desk: Desk, line: str) -> None:

@@ -17,7 +17,9 @@ import pytest
 
 from broadcast_server import BroadcastHub, Message
 from broadcast_server.hub import server as server_module
+from broadcast_server.hub.handler import YIELD_SECONDS
 from broadcast_server.hub.http.connection import HttpConnection, is_ready
+from broadcast_server.hub.reader import REST_SECONDS
 from broadcast_server.hub.server import HubServer
 from broadcast_server.transport.tls_stream import TlsStream
 
@@ -189,7 +191,7 @@ def test_stop_shuts_sessions_down_while_none_can_be_closed() -> None:
 def test_client_without_a_thread_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its connection is closed, one line a second says so, and the next client comes in."""
+    """It gets 503, one line a second says so, and the next client comes in."""
     start = threading.Thread.start
     monkeypatch.setattr(server_module, "CROWD_SECONDS", 1000.0)
 
@@ -200,17 +202,15 @@ def test_client_without_a_thread_leaves_nothing_behind(
         server = server_of(hub)
         monkeypatch.setattr(threading.Thread, "start", fail)
         for _ in range(3):
-            with RawClient.open(port=hub.port) as client:
-                client.recv_eof()
+            assert http_request(hub.port, b"").startswith(b"HTTP/1.1 503 ")
         (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert record.getMessage() == (
-            "1 connections got no thread and were closed, now that of 127.0.0.1: "
+            "1 connections got no thread and were refused, now that of 127.0.0.1: "
             "can't start new thread"
         )
         assert record.exc_info is None
         monkeypatch.setattr(server_module, "CROWD_SECONDS", 0.0)
-        with RawClient.open(port=hub.port) as client:
-            client.recv_eof()
+        assert http_request(hub.port, b"").startswith(b"HTTP/1.1 503 ")
         assert caplog.records[-1].getMessage().startswith("3 connections got no thread")
         monkeypatch.setattr(threading.Thread, "start", start)
         assert not sessions_of(server)
@@ -360,11 +360,17 @@ def test_publisher_that_waits_for_the_fan_out_makes_way() -> None:
 def test_who_asks_without_a_pause_rests_while_others_want_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After each answer, if the next request is here already; then it may be cut off."""
-    rests: list[bool] = []
-    monkeypatch.setattr(HttpConnection, "rest", lambda http, seconds: rests.append(http.makes_way))
+    """After each answer, if the next request is here already; then it may be cut off. While nobody
+    wants the place, only for a moment, which leaves the interpreter to others."""
+    rests: list[float] = []
+
+    def rest(http: HttpConnection, seconds: float) -> None:
+        assert not http.makes_way
+        rests.append(seconds)
+
+    monkeypatch.setattr(HttpConnection, "rest", rest)
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    for limit, expected in ((1, [False] * 4), (2, [])):
+    for limit, expected in ((1, [YIELD_SECONDS] * 4), (2, [REST_SECONDS] * 4)):
         rests.clear()
         with (
             running_hub(max_handshakes=limit) as hub,

@@ -6,13 +6,12 @@ main thread.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UsageError
-from ...messages import Message
+from ...messages import Message, Received
 from ...rules import bearer
 from ...transport import tls
 from ...wire import urls
@@ -39,18 +38,19 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         an address that cannot be one.
     """
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     try:
         if values["history"] is not None and values["history"] < 0:
             raise UsageError(f"{sources['history']} must be at least 0")
         if values["linger"] < 0:
             raise UsageError(f"{sources['linger']} must be at least 0")
+        wait = target.wait_of(values, sources)
         destination = target.find("connect", values, sources, url)
         headers = target.offer(destination.headers, values, sources)
         if sys.stdin.isatty() and sys.stdout.isatty():
-            return _talk(values, destination, headers)
-        return _pass_lines(values, destination, headers)
+            return _talk(values, destination, headers, wait)
+        return _pass_lines(values, destination, headers, wait)
     except target.FAILURES as error:
         return target.tell("connect", error)
     except Exception as error:
@@ -61,7 +61,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
 
 
 def _pass_lines(
-    values: Mapping[str, Any], destination: target.Target, headers: Mapping[str, str]
+    values: Mapping[str, Any], destination: target.Target, headers: Mapping[str, str], wait: float
 ) -> int:
     from ...client.client import BroadcastClient
     from .pipe import SILENCE_SECONDS, Pipe
@@ -76,11 +76,13 @@ def _pass_lines(
         presence=True,
         history=_history(destination.url, values["history"] or 0),
         reconnect=not values["no_reconnect"],
+        wait=wait,
         close_timeout=SILENCE_SECONDS,
         on_state=pipe.take_state,
         on_error=pipe.refuse,
     )
-    client.connect()
+    with target.awaited("connect", destination.url, wait):
+        client.connect()
     return pipe.run(client, signals.descriptor())
 
 
@@ -90,7 +92,9 @@ def _history(url: str, count: int) -> int:
     return 0 if any(urls.parameter(parts, key) for key in ("since", "history")) else count
 
 
-def _talk(values: Mapping[str, Any], destination: target.Target, headers: Mapping[str, str]) -> int:
+def _talk(
+    values: Mapping[str, Any], destination: target.Target, headers: Mapping[str, str], wait: float
+) -> int:
     from ...client.client import BroadcastClient
     from ...client.requests import fetch_last
     from ..terminal.app import Terminal
@@ -100,7 +104,7 @@ def _talk(values: Mapping[str, Any], destination: target.Target, headers: Mappin
     token = destination.token or urls.parameter(parts, "access_token")
     asked = values["history"]
 
-    def make_client(url: str, **more: Any) -> BroadcastClient:
+    def make_client(url: str, **more: Any) -> BroadcastClient[Received]:
         return BroadcastClient(
             url,
             **destination.trust,
@@ -118,5 +122,5 @@ def _talk(values: Mapping[str, Any], destination: target.Target, headers: Mappin
         return fetch_last(url, room, count, {**destination.headers, **bearer(token)}, context)
 
     return Terminal(make_client, fetch_old=fetch_old, bell=values["bell"]).run(
-        destination.url, values["name"]
+        destination.url, values["name"], wait
     )

@@ -15,16 +15,19 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ...errors import BroadcastServerError, MessagesLost, UsageError
+from ...errors import BroadcastServerError, ConnectFailed, MessagesLost, UsageError
 from ...messages import Message
 from ...transport.deadlines import Deadline
 from ..io import formats, logs, signals, target
 from ..io.endings import ending
 from ..io.streams import complain, hint, warn, write_bytes
 from .runner import Runner
+
+if TYPE_CHECKING:
+    from ...client.client import BroadcastClient
 
 # How long each step may take when it is to end: saying goodbye, the user's command, what hangs.
 LEAVE_SECONDS = 1.0
@@ -33,64 +36,99 @@ WRITE_BYTES = 64 * 1024
 OUTPUT_CLOSED, TIME_OVER = "output closed", "time over"
 
 
-def listen(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) -> int:
-    """Write the messages of a room until there is an end.
+def listen(values: Mapping[str, Any], sources: Mapping[str, str], urls: Sequence[str]) -> int:
+    """Write the messages of a room, or of several, until there is an end.
 
     Args:
         values: the value of each option by its field name.
         sources: what the user would change to change it: ``--option`` or a variable's name.
-        url: the room's address; None to make it of host, port and room.
+        urls: the rooms' addresses, or their paths; without any it is made of host, port and room.
 
     Returns:
         The exit status: 0 done; 1 no connection, or it was refused, too few messages in time, or a
         command or standard output has failed; 2 a value that cannot be; 3 the connection was lost
         for good.
     """
-    from ...client.client import BroadcastClient
-
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
-    deadline = Deadline(values["timeout"])
     try:
         _check(values, sources)
-        destination = target.find("listen", values, sources, url)
-        timeout = values["timeout"]
-        client = BroadcastClient(
-            destination.url,
-            **destination.trust,
-            name=values["name"],
-            token=destination.token,
-            headers=target.offer(destination.headers, values, sources),
-            since=values["since"],
-            history=values["history"],
-            reconnect=not values["no_reconnect"],
-            on_state=_StateTeller().take,
-            open_timeout=10.0 if timeout is None else min(10.0, timeout),
-        )
-        client.connect()
+        wait = target.wait_of(values, sources)
+        destinations = target.find_all("listen", values, sources, urls)
+        several = len(destinations) > 1
+        clients = [_make(place, values, sources, wait, several) for place in destinations]
+        with target.awaited("listen", destinations[0].url, wait):
+            _connect(clients)
     except target.FAILURES as error:
         return target.tell("listen", error)
-    return Listener(client, values, deadline).run(signals.descriptor())
+    from .several import SeveralRooms
+
+    room: Any = SeveralRooms(clients) if several else clients[0]
+    deadline = Deadline(values["timeout"])
+    return Listener(room, values, deadline, several=several).run(signals.descriptor())
+
+
+def _make(
+    place: target.Target,
+    values: Mapping[str, Any],
+    sources: Mapping[str, str],
+    wait: float,
+    several: bool,
+) -> BroadcastClient:
+    """Return a client for a room, not connected yet."""
+    from ...client.client import BroadcastClient
+
+    return BroadcastClient(
+        place.url,
+        **place.trust,
+        name=values["name"],
+        token=place.token,
+        headers=target.offer(place.headers, values, sources),
+        since=values["since"],
+        history=values["history"],
+        reconnect=not values["no_reconnect"],
+        on_state=_StateTeller(place.url.partition("?")[0] if several else "").take,
+        wait=wait,
+    )
+
+
+def _connect(clients: Sequence[BroadcastClient]) -> None:
+    """Connect all of them, or none.
+
+    Raises:
+        ConnectFailed: one of them cannot.
+    """
+    for number, client in enumerate(clients):
+        try:
+            client.connect()
+        except ConnectFailed:
+            for connected in clients[:number]:
+                connected.close(timeout=LEAVE_SECONDS)
+            raise
 
 
 class _StateTeller:
     """Tells a user at a terminal that the connection is lost, and that it is there again.
 
     Its method runs on the client's own thread.
+
+    Args:
+        where: which connection, if there are several.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = "") -> None:
+        self._where = f"{where}: " if where else ""
         self._lost = False
 
     def take(self, state: str) -> None:
         """Take note of the client's state; another attempt that has failed is no news."""
         if state == "waiting" and not self._lost:
             self._lost = True
-            hint("listen", "the connection is lost, trying again")
+            hint("listen", f"{self._where}the connection is lost, trying again")
         elif state == "open" and self._lost:
             self._lost = False
-            hint("listen", "connected again")
+            hint("listen", f"{self._where}connected again")
 
 
 def _check(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
@@ -110,10 +148,14 @@ class Listener:
         client: it is closed in the end.
         values: the value of each option by its field name.
         deadline: when to end.
+        several: the client is `SeveralRooms`, and what is told has to say of which.
     """
 
-    def __init__(self, client: Any, values: Mapping[str, Any], deadline: Deadline) -> None:
+    def __init__(
+        self, client: Any, values: Mapping[str, Any], deadline: Deadline, *, several: bool = False
+    ) -> None:
         self._client = client
+        self._several = several
         self._deadline = deadline
         self._timeout: float | None = values["timeout"]
         self._wanted: int | None = values["count"]
@@ -153,7 +195,7 @@ class Listener:
                 else:
                     self._execute(self._runner, message)
             except MessagesLost as error:
-                warn("listen", str(error))
+                warn("listen", f"{self._where()}{error}")
             except BroadcastServerError as error:
                 return error
         return None
@@ -203,9 +245,13 @@ class Listener:
         elif failure is not None:
             text, status = ending(failure)
             if status or self._wanted is not None:
-                complain("listen", text)
+                complain("listen", f"{self._where()}{text}")
                 return status or 3
         return 1 if failures else 0
+
+    def _where(self) -> str:
+        """Return what to put before a text about what was just received."""
+        return f"{self._client.room}: " if self._several else ""
 
     # The watcher.
 
@@ -248,7 +294,10 @@ class Listener:
                 return None
             if caught in ready:
                 return os.read(caught, 1)[0]
-            if output in ready:
+            if ready.get(output, 0) & (select.POLLERR | select.POLLHUP):
                 return OUTPUT_CLOSED
+            if output in ready:  # what macOS says of a device: it cannot be watched
+                poller.unregister(output)
+                output = -1
             if deadline.left() == 0:
                 return TIME_OVER

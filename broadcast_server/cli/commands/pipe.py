@@ -30,7 +30,8 @@ from collections.abc import Iterator
 from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectionClosed, MessagesLost, SendRefused, UsageError
 from ...escapes import printable
-from ...messages import Gap, Member, Message, Presence
+from ...messages import Gap, Member, Message, Presence, Received
+from ...transport import waits
 from ...transport.deadlines import Deadline
 from ..io.endings import ending
 from ..io.streams import Lines, complain, warn, write_stdout
@@ -58,7 +59,7 @@ class Pipe:
 
     def __init__(self, linger: float = 0.0) -> None:
         self._linger = linger
-        self._client: BroadcastClient
+        self._client: BroadcastClient[Received]
         self._signals: int
         self._typed = sys.stdin.isatty()
         self._shown = sys.stdout.isatty()
@@ -96,7 +97,7 @@ class Pipe:
             self._was_lost = False
             self._hint("connected again")
 
-    def run(self, client: BroadcastClient, signals: int) -> int:
+    def run(self, client: BroadcastClient[Received], signals: int) -> int:
         """Pass lines both ways until the user, the input, the hub or the output ends it.
 
         Args:
@@ -191,11 +192,8 @@ class Pipe:
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines of standard input until it ends, cannot be read, or we are woken."""
         descriptor = sys.stdin.fileno()
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        poller.register(self._wake_reader, select.POLLIN)
         lines = Lines()
-        while self._wake_reader not in dict(poller.poll()):
+        while self._wake_reader not in waits.await_readable(descriptor, self._wake_reader):
             try:
                 data = os.read(descriptor, READ_BYTES)
             except BlockingIOError:

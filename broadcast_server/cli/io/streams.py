@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import sys
 from typing import TextIO
 
 from ...escapes import printable
+from ...transport import waits
 from . import logs
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -28,6 +28,11 @@ def hint(command: str, text: str) -> None:
     """Tell who sits at a terminal in one line what is no error; a script is told nothing."""
     if sys.stderr.isatty():
         _tell(command, text)
+
+
+def tell_progress(command: str, text: str) -> None:
+    """Tell in one line on standard error what `command` does, since it takes long."""
+    _tell(command, text)
 
 
 def _tell(command: str, text: str) -> None:
@@ -85,9 +90,7 @@ def write_bytes(data: bytes) -> bool | None:
             try:
                 view = view[os.write(descriptor, view) :]
             except BlockingIOError:
-                poller = select.poll()
-                poller.register(descriptor, select.POLLOUT)
-                poller.poll()
+                waits.is_ready(descriptor, waits.WRITE, None)
     except OSError as error:
         _give_up(error)
         return None if isinstance(error, BrokenPipeError) else False

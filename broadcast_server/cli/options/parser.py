@@ -153,7 +153,7 @@ def build_parser(version: str = "") -> argparse.ArgumentParser:
         sub.command = command
         _add_version(sub, argparse.SUPPRESS, version)
         _add_help_all(sub, "describe every option and exit")
-        _add_operands(sub, words.OPERANDS[command])
+        _add_operands(sub, command)
         for title, options in groups.items():
             group = sub.add_argument_group(title)
             for option in options:
@@ -171,12 +171,13 @@ def _variables(command: str) -> str:
     )
 
 
-def _add_operands(parser: argparse.ArgumentParser, operands: Mapping[str, str]) -> None:
-    for name, text in operands.items():
+def _add_operands(parser: argparse.ArgumentParser, command: str) -> None:
+    for name, text in words.OPERANDS[command].items():
         # What is behind a URL. The first of the words may be one: cli/commands/entry.py tells.
-        many = name == "TEXT"
+        is_text = name == "TEXT"
+        many = is_text or command in words.SEVERAL_ROOMS
         parser.add_argument(
-            "words" if many else "url",
+            "words" if is_text else "urls" if many else "url",
             metavar=name,
             nargs="*" if many else "?",
             default=argparse.SUPPRESS,
@@ -210,31 +211,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no command, or more than one.
     """
-    valued = {
-        flag
-        for groups in OPTIONS.values()
-        for group in groups.values()
-        for option in group
-        if option.metavar
-        for flag in option.flags
-    }
-    commands: list[str] = []
-    options: list[str] = []
-    operands: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in ("--start", "--connect"):
-            commands.append(argument.lstrip("-"))
-        elif argument in OPTIONS and commands != ["publish"]:
-            commands.append(argument)
-        elif argument == "--":
-            operands.extend(rest)
-        elif argument.startswith("-") and argument != "-":
-            options.append(argument)
-            if argument in valued:  # its value may read like a command: --name start
-                options.extend(value for value in [next(rest, None)] if value is not None)
-        else:
-            operands.append(argument)
+    commands, options, operands, texts = _sorted(arguments)
+    operands = operands + texts
     if not commands:
         for argument in options:
             if argument in ("-h", "--help", "--help-all", "--version"):
@@ -246,6 +224,48 @@ def command_first(arguments: Sequence[str]) -> list[str]:
             f"give one command: {', '.join(others)} or {last} (or --start, --connect){meant}"
         )
     return [*commands, *options, *(["--", *operands] if operands else [])]
+
+
+def count_literal(arguments: Sequence[str]) -> int:
+    """Return how many words stand behind ``--``: of a message they are text, whatever they look
+    like."""
+    return len(_sorted(arguments).texts)
+
+
+class _Sorted(NamedTuple):
+    """The arguments by what they are, each kind in its order."""
+
+    commands: list[str]
+    options: list[str]
+    operands: list[str]
+    texts: list[str]  # the operands behind --
+
+
+def _sorted(arguments: Sequence[str]) -> _Sorted:
+    found = commands, options, operands, texts = _Sorted([], [], [], [])
+    valued = {
+        flag
+        for groups in OPTIONS.values()
+        for group in groups.values()
+        for option in group
+        if option.metavar
+        for flag in option.flags
+    }
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--start", "--connect"):
+            commands.append(argument.lstrip("-"))
+        elif argument in OPTIONS and commands != ["publish"]:
+            commands.append(argument)
+        elif argument == "--":
+            texts.extend(rest)
+        elif argument.startswith("-") and argument != "-":
+            options.append(argument)
+            if argument in valued:  # its value may read like a command: --name start
+                options.extend(value for value in [next(rest, None)] if value is not None)
+        else:
+            operands.append(argument)
+    return found
 
 
 def parse(arguments: Sequence[str], version: str) -> dict[str, Any]:

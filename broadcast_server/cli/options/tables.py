@@ -242,7 +242,21 @@ TRUST = [
         "read and change everything",
         shown="off",
     ),
+    Option(
+        "cert FILE",
+        None,
+        "for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks "
+        "for one; the file may also hold the key",
+        shown="none",
+    ),
 ]
+CERT_KEY = Option(
+    "cert-key FILE",
+    None,
+    "file with the private key of that certificate, in PEM form and without a password",
+    shown="the file of --cert",
+    alias="key",
+)
 
 TOKEN_OPTION = Option(
     "token-file FILE",
@@ -285,6 +299,15 @@ OTHERS = [
 ]
 
 
+WAIT = Option(
+    "wait SECONDS",
+    0,
+    "time to wait for a hub that is not there yet, because it or its machine still starts; while "
+    "its name is not known, nobody listens, the connection is cut or silent, or the answer is 502, "
+    "503 or 504, it is tried again",
+)
+
+
 def _place(room: str, name: str = "name that the hub shows for this client") -> list[Option]:
     """Return the options that say where a room is and who is there; the texts tell of two of
     them."""
@@ -306,6 +329,7 @@ CONNECT: dict[str, list[Option]] = {
             "old messages of the room to show first, as far as the hub keeps them",
             shown="20 at a terminal, else 0",
         ),
+        WAIT,
         Option(
             "no-reconnect",
             False,
@@ -325,7 +349,7 @@ CONNECT: dict[str, list[Option]] = {
             shown="off",
         ),
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
     "other servers": OTHERS,
     "logging": [
         Option(
@@ -342,6 +366,19 @@ PUBLISH: dict[str, list[Option]] = {
     "where to publish": _place("room to publish to", "name that others see as the sender"),
     "how": [
         Option(
+            "file FILE",
+            None,
+            "publish this file as one message, or all of standard input if it is -; as text if it "
+            "is UTF-8 without null bytes, else as binary data",
+            shown="none",
+        ),
+        Option(
+            "binary",
+            False,
+            "publish binary messages, whatever is in them; bytes go out as they are",
+            shown="off",
+        ),
+        Option(
             "key KEY",
             None,
             "publish what has this key once, however often the command runs, within ten minutes; "
@@ -352,8 +389,9 @@ PUBLISH: dict[str, list[Option]] = {
             "timeout SECONDS",
             30,
             "time for each message, with all that it takes: a hub that is busy is asked again when "
-            "it wishes, a connection that breaks is made anew",
+            "it wishes, a connection that breaks is made anew; --wait comes before it",
         ),
+        WAIT,
         Option(
             "no-reconnect",
             False,
@@ -361,7 +399,14 @@ PUBLISH: dict[str, list[Option]] = {
             shown="off",
         ),
     ],
-    "encryption": TRUST,
+    "encryption": [
+        *TRUST,
+        # --key is the key of the message.
+        CERT_KEY._replace(
+            help=f"{CERT_KEY.help}; --key may name it as well, if the file has a private key in it",
+            alias="",
+        ),
+    ],
     "other servers": [HEADER],
     "logging": logging_options("warning"),
 }
@@ -388,14 +433,15 @@ LISTEN: dict[str, list[Option]] = {
         Option(
             "timeout SECONDS",
             None,
-            "end after this time; with --count it has failed then",
+            "end this time after it has connected; with --count it has failed then",
             shown="no end",
         ),
+        WAIT,
         Option("since ID", None, "begin with everything after this message", shown="now"),
         Option("history COUNT", 0, "begin with so many old messages"),
         Option("no-reconnect", False, "end when the connection is lost", shown="off"),
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
     "other servers": OTHERS,
     "logging": logging_options("warning"),
 }
@@ -407,7 +453,7 @@ WHO: dict[str, list[Option]] = {
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
         TOKEN_OPTION,
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {

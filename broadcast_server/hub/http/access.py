@@ -11,8 +11,6 @@ not, each with a ``WWW-Authenticate: Bearer``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 import ipaddress
 import re
@@ -20,6 +18,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from ... import rules
+from ...arguments import TEXT_OR_NONE, check_type
 from .models import (
     Asset,
     Decision,
@@ -82,14 +81,12 @@ class Grant:
                 raise TypeError(f"each pattern in {field} must be a string")
             object.__setattr__(self, field, tuple(patterns))
         expires: object = self.expires
-        if expires is not None and not (isinstance(expires, (int, float)) and expires == expires):
+        check_type("expires", expires, (int, float, None))
+        if expires != expires:  # NaN
             raise TypeError("expires must be a number of seconds")
-        name: object = self.name
-        if name is not None:
-            if not isinstance(name, str):
-                raise TypeError("name must be a string")
-            if rules.checked_name(name) is None:
-                raise ValueError("a name has at least one character")
+        check_type("name", self.name, TEXT_OR_NONE)
+        if self.name is not None and rules.checked_name(self.name) is None:
+            raise ValueError("a name has at least one character")
 
     def may_subscribe(self, room: str) -> bool:
         """Tell whether a room may be read."""
@@ -159,7 +156,7 @@ def find_token(request: Request) -> str | None:
         found.append(query["access_token"])
     for offered in request.elements("sec-websocket-protocol"):
         if offered.startswith(TOKEN_PROTOCOL):
-            found.append(_decode_token(offered.removeprefix(TOKEN_PROTOCOL)))
+            found.append(rules.decode_offered(offered.removeprefix(TOKEN_PROTOCOL)))
     if len(set(found)) > 1:
         raise ValueError("there is more than one token")
     return found[0] if found else None
@@ -216,11 +213,3 @@ def _matches(patterns: tuple[str, ...] | None, room: str) -> bool:
         room.startswith(pattern[:-1]) if pattern.endswith("*") else room == pattern
         for pattern in patterns
     )
-
-
-def _decode_token(text: str) -> str:
-    try:
-        padded = text + "=" * (-len(text) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
-    except (binascii.Error, ValueError):
-        raise ValueError("the token among the subprotocols is not base64url") from None

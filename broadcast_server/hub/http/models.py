@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ...arguments import TEXT, check_type
 from .query import parse_query
 
 Headers = tuple[tuple[str, str], ...]
@@ -125,6 +126,7 @@ class Stream:
         since_text: the id as it came, at most 64 characters of it; None if there was none.
         as_json: the data of each event is the JSON event.
         headers: belong to the answer.
+        only_events: nothing else is accepted, as ``EventSource`` asks.
     """
 
     room: str
@@ -134,6 +136,7 @@ class Stream:
     since_text: str | None
     as_json: bool
     headers: Headers = ()
+    only_events: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,14 +181,14 @@ class Publish:
         room: the room's path.
         name: what the sender calls itself, or None.
         key: with the same key the message may come again, and is taken once; None for no key.
-        is_text: the body is text and must be UTF-8; else it is binary.
+        is_text: the body is text and must be UTF-8, or it is binary; None if nothing says so.
         headers: belong to the answer.
     """
 
     room: str
     name: str | None
     key: str | None
-    is_text: bool
+    is_text: bool | None
     headers: Headers = ()
 
 
@@ -238,12 +241,27 @@ class Refusal:
         headers: more header lines.
         reason: what it is counted as, in ``broadcast_refusals_total``; empty for what is not
             counted, such as a mistake of whoever asks.
+
+    Raises:
+        TypeError: an attribute has a wrong type.
     """
 
     status: int
     text: str
     headers: Headers = ()
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_type("status", self.status, (int,))
+        check_type("text", self.text, TEXT)
+        check_type("reason", self.reason, TEXT)
+        check_type("headers", self.headers, (tuple, list))
+        for line in self.headers:
+            check_type("each header", line, (tuple, list))
+            if not (len(line) == 2 and all(isinstance(part, str) for part in line)):
+                raise TypeError("each header must be a name and a value, both str")
+        if type(self.headers) is not tuple:
+            object.__setattr__(self, "headers", tuple(self.headers))
 
     def with_headers(self, headers: Headers) -> Refusal:
         """Return the same with more header lines, such as those of a decision."""
@@ -261,6 +279,7 @@ class Response:
         content_type: None for none.
         pieces: more of the body, which is not joined.
         done: called once when the answer was sent, or could not be; None for nothing.
+        ends: the connection ends with it.
     """
 
     status: int
@@ -269,6 +288,7 @@ class Response:
     content_type: str | None = None
     pieces: Sequence[bytes | memoryview] = ()
     done: Callable[[], None] | None = None
+    ends: bool = False
 
     @property
     def size(self) -> int:

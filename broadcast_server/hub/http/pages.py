@@ -25,7 +25,7 @@ _TYPES = {
 }
 
 # connect-src 'self' covers ws: and wss: to the page's own host and port (CSP 3, §6.7.2.8).
-_POLICY = "; ".join(
+POLICY = "; ".join(
     [
         "default-src 'none'",
         "script-src 'self'",
@@ -61,7 +61,7 @@ _NO_FEATURES = ", ".join(
 # versions would be worse than a request.
 _FILE_HEADERS = (
     ("Cache-Control", "no-cache"),
-    ("Content-Security-Policy", _POLICY),
+    ("Content-Security-Policy", POLICY),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),

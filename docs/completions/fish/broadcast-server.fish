@@ -51,7 +51,7 @@ function _shtab_broadcast_server_using
 end
 
 set -g _shtab_broadcast_server_commands start connect publish listen who
-set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --write-timeout -H
+set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --cert --cert-key --close-timeout --count --drain-delay --drain-seconds --exec --file --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --wait --write-timeout -H
 
 complete -c broadcast-server -e
 complete -c broadcast-server -f
@@ -109,11 +109,14 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l room 
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l name -x -d 'name that the hub shows for this client'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file whose first line is the token to show to the hub'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l history -x -d 'old messages of the room to show first, as far as the hub keeps them'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l wait -x -d 'time to wait for a hub that is not there yet, because it or its machine still starts'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l no-reconnect -d 'end when the connection is lost, instead of coming back'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l linger -x -d 'in a pipe, go on for so long after the end of the input, for answers to it, or until the server ends the connection'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l bell -d 'at a terminal, ring the bell when somebody says your name'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l subprotocol -x -d 'offer this subprotocol to a server that is no hub, instead of the hub'"'"'s own'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l origin -x -d 'say that this is for a page of that origin, to a server that wants to know'
@@ -128,11 +131,16 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l port 
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l room -x -d 'room to publish to, such as /scores'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l name -x -d 'name that others see as the sender'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file whose first line is the token to show to the hub'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l file -xka "(__fish_complete_path (commandline -ct))" -d 'publish this file as one message, or all of standard input if it is -'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l binary -d 'publish binary messages, whatever is in them'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l key -x -d 'publish what has this key once, however often the command runs, within ten minutes'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l timeout -x -d 'time for each message, with all that it takes: a hub that is busy is asked again when it wishes, a connection that breaks is made anew'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l wait -x -d 'time to wait for a hub that is not there yet, because it or its machine still starts'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l no-reconnect -d 'give up when a connection breaks before the hub has answered'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l log-level -xka "debug info warning error" -d 'least serious log records to write to standard error: debug, info, warning or error'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l log-format -xka "text json" -d 'form of the log: text for people, json for one JSON object a line'
@@ -147,12 +155,15 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l token-
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l format -xka "text json raw" -d 'what is written of a message: text is one line, with control characters escaped'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l exec -x -d 'run this shell command for each message'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l count -x -d 'end after so many messages'
-complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l timeout -x -d 'end after this time'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l timeout -x -d 'end this time after it has connected'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l wait -x -d 'time to wait for a hub that is not there yet, because it or its machine still starts'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l since -x -d 'begin with everything after this message'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l history -x -d 'begin with so many old messages'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l no-reconnect -d 'end when the connection is lost'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l subprotocol -x -d 'offer this subprotocol to a server that is no hub, instead of the hub'"'"'s own'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l origin -x -d 'say that this is for a page of that origin, to a server that wants to know'
@@ -167,3 +178,5 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l room -x -
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file whose first line is the token to show to the hub'
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'

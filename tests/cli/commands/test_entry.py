@@ -48,20 +48,30 @@ def test_empty_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "url", "words"),
+    ("given", "literal", "url", "words"),
     [
-        ({"command": "who"}, None, None),
-        ({"command": "who", "url": "h:1/x"}, "h:1/x", None),
-        ({"command": "publish", "url": "ws://h/", "words": ["a"]}, "ws://h/", ["a"]),
-        ({"command": "publish", "url": "12:30", "words": ["a"]}, None, ["12:30", "a"]),
-        ({"command": "publish", "url": "ws://h/", "room": "/x"}, None, ["ws://h/"]),
+        ({"command": "who"}, 0, None, None),
+        ({"command": "who", "url": "h:1/x"}, 1, "h:1/x", None),
+        ({"command": "publish", "url": "ws://h/", "words": ["a"]}, 0, "ws://h/", ["a"]),
+        ({"command": "publish", "url": ":80", "words": ["a"]}, 0, ":80", ["a"]),
+        ({"command": "publish", "url": ":80", "words": ["-"]}, 0, ":80", ["-"]),
+        ({"command": "publish", "url": ":80", "words": ["a"]}, 1, ":80", ["a"]),
+        ({"command": "publish", "url": ":80", "words": ["a"]}, 2, None, [":80", "a"]),
+        ({"command": "publish", "url": "ws://h/", "words": ["a"]}, 2, None, ["ws://h/", "a"]),
+        ({"command": "publish", "url": "ws://h/"}, 1, None, ["ws://h/"]),
+        ({"command": "publish", "url": ":80"}, 0, None, [":80"]),
+        ({"command": "publish", "url": ":80", "file": "f"}, 0, ":80", None),
+        ({"command": "publish", "url": "x", "file": "f"}, 0, None, ["x"]),
+        ({"command": "publish", "url": ":80", "words": ["a"], "port": 81}, 0, None, [":80", "a"]),
+        ({"command": "publish", "url": "12:30", "words": ["a"]}, 0, None, ["12:30", "a"]),
+        ({"command": "publish", "url": "ws://h/", "room": "/x"}, 0, None, ["ws://h/"]),
     ],
 )
 def test_url_is_told_from_text(
-    given: dict[str, Any], url: str | None, words: list[str] | None
+    given: dict[str, Any], literal: int, url: str | None, words: list[str] | None
 ) -> None:
-    """A word that is no address, or stands beside --room, belongs to the text."""
-    assert entry.take_url(given) == url
+    """A word that is no address, or stands beside --room or behind --, belongs to the text."""
+    assert entry.take_url(given, literal) == url
     assert given.get("words") == words
 
 

@@ -350,12 +350,154 @@ def test_no_hub_and_no_right_are_1(tmp_path: pathlib.Path) -> None:
         (["ws://127.0.0.1/", "--room", "x"], "not both"),
         (["ws://127.0.0.1/", "-H", "x"], "--header"),
         (["ws://127.0.0.1/", "-H", "Origin: x", "--origin", "y"], "--origin"),
-        (["ws://127.0.0.1/", "more"], "more"),
+        (["ws://127.0.0.1/", "more"], "'more' is not an address"),
+        (["/a", "/b", "--room", "x"], "not both"),
+        (["/a", "ws://127.0.0.1/", "--port", "80"], "not both"),
+        (["/a", "/b c"], "is not an address"),
+        (["/a", "--port", "0"], "--port: a hub has a port"),
     ],
 )
 def test_usage_errors_are_2(arguments: list[str], words: str) -> None:
     """Mistakes that can be seen without a hub."""
     assert_fails(run("listen", *arguments), 2, "listen: error: ", words)
+
+
+# Several rooms.
+
+
+def test_several_rooms_are_listened_to_at_once() -> None:
+    """By their paths at one hub; each line says in which room it was."""
+    with running_hub() as hub:
+        command = ["/a", "/b", "/c", "--port", str(hub.port), "--format", "json", "--count", "4"]
+        with listening(*command) as process:
+            rooms = ("/a", "/b", "/c")
+            assert wait_until(lambda: all(hub.members(room) for room in rooms), SECONDS)
+            sent = [("one", "/a"), ("two", "/c"), ("three", "/b"), ("four", "/a")]
+            for text, room in sent:
+                hub.broadcast(text, room)
+                event = json.loads(read_line(process))
+                assert (event["data"], event["room"]) == (text, room)
+            assert end_of(process) == (0, "", "")
+        assert wait_until(lambda: not any(hub.members(room) for room in rooms))
+
+
+def test_several_rooms_may_be_at_several_hubs() -> None:
+    """A path is at the hub of the address before it."""
+    with running_hub() as first, running_hub() as second:
+        for number, (hub, room) in enumerate([(first, "/x"), (first, "/y"), (second, "/z")]):
+            hub.broadcast(str(number), room)
+        urls = [f"{first.url}x", "/y", f":{second.port}/z"]
+        result = run("listen", *urls, "--history", "1", "--count", "3")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert sorted(result.stdout.split()) == ["0", "1", "2"]
+
+
+def test_one_path_is_a_room_of_the_hub() -> None:
+    """For each command that joins a room or asks for one."""
+    with running_hub() as hub:
+        hub.broadcast("x", "/é/b")
+        port = ["--port", str(hub.port)]
+        result = run("listen", "/é/b", *port, "--history", "1", "--count", "1")
+        assert (result.returncode, result.stdout) == (0, "x\n")
+        result = run("connect", "/r", *port, stdin=None, input="one\n")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history("/r")] == ["one"]
+        result = run("who", "/r", variables={"BROADCAST_SERVER_CONNECT_PORT": str(hub.port)})
+        assert (result.returncode, result.stdout) == (0, "nobody is in /r\n")
+
+
+def test_exec_runs_for_the_messages_of_all_rooms() -> None:
+    """One after the other, and each command knows the room."""
+    with running_hub() as hub:
+        for number in range(200):
+            hub.broadcast(str(number), f"/{number % 2}")
+        arguments = ["--port", str(hub.port), "--history", "100", "--count", "200"]
+        command = 'echo "$BROADCAST_ROOM $(cat)"'
+        result = run("listen", "/0", "/1", *arguments, "--exec", command)
+        assert (result.returncode, result.stderr) == (0, "")
+        lines = result.stdout.splitlines()
+        for room in ("0", "1"):
+            expected = [f"/{room} {number}" for number in range(200) if number % 2 == int(room)]
+            assert [line for line in lines if line.startswith(f"/{room}")] == expected
+
+
+def test_room_that_refuses_ends_all() -> None:
+    """Nothing is written of the others, and nobody stays there."""
+    with running_hub() as hub:
+        hub.broadcast("x", "/a")
+        result = run("listen", f"{hub.url}a", "/healthz", "--history", "1")
+        assert_fails(result, 1, f"cannot connect to {hub.url}healthz: ")
+        assert wait_until(lambda: not hub.members("/a"))
+
+
+def test_room_that_ends_ends_all_and_nothing_that_came_is_lost(tmp_path: pathlib.Path) -> None:
+    """What waits for the command by then is still given to it; it is said which room it was."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    with running_hub() as hub, listener() as found:
+        # Its first command holds up all that comes.
+        command = f"read line; [ $line != 0 ] || cat {go} > /dev/null; echo $line"
+        with listening(f"{hub.url}a", found.url, "--no-reconnect", "--exec", command) as process:
+            server = found.accept_events()
+            assert wait_until(lambda: bool(hub.members("/a")), SECONDS)
+            for number in range(20):
+                hub.broadcast(str(number), "/a")
+            assert wait_until(lambda: hub.history("/a")[-1].data == "19", SECONDS)
+            server.sock.close()
+            assert wait_until(lambda: not hub.members("/a"), SECONDS)
+            go.write_text("")
+            status, output, errors = end_of(process)
+        assert output.split() == list(map(str, range(20)))
+        assert status == 3
+        assert errors.startswith("broadcast-server listen: error: /room: the connection was lost: ")
+
+
+def test_gap_of_one_room_is_told_with_its_name() -> None:
+    """The others go on."""
+    with running_hub() as hub:
+        for room in ("/a", "/b"):
+            hub.broadcast("x", room)
+        arguments = ["--port", str(hub.port), "--since", "1-0", "--count", "2"]
+        result = run("listen", "/a", "/b", *arguments)
+        assert (result.returncode, result.stdout) == (0, "x\nx\n")
+        told = sorted(result.stderr.splitlines())
+        for line, room in zip(told, ("/a", "/b"), strict=True):
+            assert line.startswith(f"broadcast-server listen: warning: {room}: messages between")
+
+
+def test_signal_leaves_all_rooms() -> None:
+    """With a goodbye, and then as a signal ends any program."""
+    with running_hub() as hub:
+        with listening("/a", "/b", "--port", str(hub.port)) as process:
+            assert wait_until(lambda: bool(hub.members("/a") and hub.members("/b")), SECONDS)
+            process.send_signal(signal.SIGTERM)
+            assert end_of(process) == (-signal.SIGTERM, "", "")
+        assert wait_until(lambda: not (hub.members("/a") or hub.members("/b")))
+
+
+def test_reader_that_goes_ends_all_rooms() -> None:
+    """`| head` ends it although no more messages come."""
+    with (
+        running_hub() as hub,
+        listening("/a", "/b", "--port", str(hub.port)) as process,
+    ):
+        assert wait_until(lambda: bool(hub.members("/a") and hub.members("/b")), SECONDS)
+        hub.broadcast("x", "/b")
+        assert read_line(process) == "x\n"
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(LEAVE) == 0
+
+
+def test_slow_command_holds_up_a_room_and_loses_nothing() -> None:
+    """What comes waits in the clients, and then at the hub."""
+    with running_hub() as hub:
+        arguments = ["--port", str(hub.port), "--count", "150", "--exec", "cat"]
+        with listening("/a", "/b", *arguments) as process:
+            assert wait_until(lambda: bool(hub.members("/a") and hub.members("/b")), SECONDS)
+            for number in range(150):
+                hub.broadcast(str(number), "/a")
+            assert end_of(process)[:2] == (0, "".join(f"{number}\n" for number in range(150)))
 
 
 # --exec.

@@ -70,6 +70,55 @@ def test_short_address_is_where_it_goes() -> None:
         assert_fails(run("publish", short), 2, "give a text")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+def test_first_word_before_a_text_is_the_address(host: str) -> None:
+    """As `connect`, `listen` and `who` take it; nothing goes to the hub at the default port."""
+    with running_hub() as hub, running_hub() as other:
+        default = {"BROADCAST_SERVER_CONNECT_PORT": str(other.port)}
+        word = f"{host}:{hub.port}"
+        for arguments in ([word, "hello"], [word, "--", ":1"], [word + "/?name=ann", "3:1"]):
+            result = run("publish", *arguments, variables=default)
+            assert (result.returncode, result.stderr) == (0, "")
+        assert feed(b"line\n", word).returncode == 0
+        assert texts(hub) == ["hello", ":1", "3:1", "line"]
+        assert texts(other) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["3:1"], "3:1"),
+        (["12:30", "lunch"], "12:30 lunch"),
+        (["v1.2:3", "is", "out"], "v1.2:3 is out"),
+        ([":8811"], ":8811"),
+        (["--", ":8811", "hello"], ":8811 hello"),
+        (["--", "hub.example:80", "hello"], "hub.example:80 hello"),
+        (["--", "http://a.example/", "is down"], "http://a.example/ is down"),
+        (["--name", "ann", "--", "[::1]:80", "-"], "[::1]:80 -"),
+        (["--", "-"], "-"),
+        (["--room", "/", ":8811", "hello"], ":8811 hello"),
+    ],
+)
+def test_first_word_that_is_no_address_is_text(arguments: list[str], text: str) -> None:
+    """A score, a time, a version, and whatever stands behind the dashes."""
+    with running_hub() as hub:
+        default = {"BROADCAST_SERVER_CONNECT_PORT": str(hub.port)}
+        result = run("publish", *arguments, variables=default)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert texts(hub) == [text]
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("127.0.0.1:1", 1), ("localhost:1/x", 1), ("http://127.0.0.1:1", 1), (":99999", 2)],
+)
+def test_address_that_cannot_be_reached_may_have_been_text(word: str, status: int) -> None:
+    """The error says how to send it."""
+    hint = "if the first word is text, put -- before it"
+    assert_fails(run("publish", word, "hello"), status, hint)
+    assert_fails(run("publish", word, "-", input="line\n", stdin=None), status, hint)
+
+
 def test_words_are_one_message() -> None:
     """Joined by blanks, in the room, with the name; nobody joins, and nothing is printed."""
     joined: list[Any] = []
@@ -221,17 +270,24 @@ def test_hub_that_is_started_anew_gets_the_rest() -> None:
             assert texts(second) == ["two", "three"]
 
 
-def test_hub_that_has_gone_for_good_is_3() -> None:
-    """Nobody knows whether the last message was published."""
-    with keeping([GOOD]) as server:
-        process = publishing(server.url, "--timeout", "0.5")
-        running = process.__enter__()
-        write(running, "one\n")
-    _, errors = running.communicate("two\n", timeout=SECONDS)
-    process.__exit__(None, None, None)
-    assert running.returncode == 3
+@pytest.mark.parametrize(
+    ("acts", "status"),
+    [([GOOD], 1), ([GOOD, b""], 3)],
+    ids=["before the message", "before its answer"],
+)
+def test_hub_that_has_gone_for_good_is_1_or_3(acts: list[bytes], status: int) -> None:
+    """3 where nobody knows whether the last message was published: it was sent. A message that was
+    not sent was certainly not published."""
+    with keeping(acts) as server, contextlib.ExitStack() as stack:
+        process = stack.enter_context(publishing(server.url, "--timeout", "0.5"))
+        write(process, "one\n")
+        assert wait_until(lambda: len(server.asked) == 1, SECONDS)
+        server.listening.close()
+        _, errors = process.communicate("two\n", timeout=SECONDS)
+    assert process.returncode == status
     (line,) = errors.splitlines()
-    assert "line 2: " in line and line.endswith("; it may have been published")
+    assert "line 2: " in line
+    assert line.endswith("; it may have been published") is (status == 3)
 
 
 def test_connection_that_breaks_is_3_without_reconnecting() -> None:
@@ -244,7 +300,7 @@ def test_no_hub_is_1() -> None:
     """There, nothing can have been published."""
     result = run("publish", "ws://127.0.0.1:1/", "x")
     assert_fails(result, 1, "cannot publish to ws://127.0.0.1:1/: Connection refused")
-    assert "may have been" not in result.stderr
+    assert "may have been" not in result.stderr and "--" not in result.stderr
 
 
 def test_answer_of_somebody_else_is_1() -> None:
@@ -259,6 +315,11 @@ def test_answer_of_somebody_else_is_1() -> None:
         ([], "give a text, or -"),
         (["ws://127.0.0.1:1/"], "give a text, or -"),
         (["x", "--timeout", "0"], "--timeout must be more than 0"),
+        (["x", "--file", "f"], "give a text or --file, not both"),
+        (["-", "--file", "f"], "give a text or --file, not both"),
+        (["ws://127.0.0.1:1/", "x", "--file", "f"], "give a text or --file, not both"),
+        (["x", "--room", "/r", "--file", "f"], "give a text or --file, not both"),
+        (["--file", ""], "--file: it is empty"),
         (["x", "--key", "a b"], "--key must be"),
         (["x", "--key", "k" * 101], "--key must be"),
         (["x", "--name", "n" * 65], "name"),
@@ -287,6 +348,87 @@ def test_header_lines_go_along(tmp_path: pathlib.Path) -> None:
     first, second = (asked.headers for asked in server.asked)
     assert (first["x-a"], first["x-b"]) == ("1", "2")
     assert (second["x-c"], second["x-d"]) == ("3 4", "5")
+
+
+# A file.
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ""),
+        (b"one\ntwo\n", "one\ntwo\n"),
+        ("é\r\n".encode(), "é\r\n"),
+        (b"\xef\xbb\xbf{}", "{}"),
+        (b"a\0b", b"a\0b"),
+        (b"\x89PNG\xff", b"\x89PNG\xff"),
+        ("é\n".encode("latin-1"), "é\n".encode("latin-1")),
+        ("hi\n".encode("utf-16"), "hi\n".encode("utf-16")),
+        ("hi\n".encode("utf-16-be"), "hi\n".encode("utf-16-be")),
+    ],
+)
+@pytest.mark.parametrize("is_input", [False, True])
+def test_file_is_one_message(
+    content: bytes, message: str | bytes, is_input: bool, tmp_path: pathlib.Path
+) -> None:
+    """A text or not, as its content is; so is standard input as a whole."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with running_hub() as hub, path.open("rb") as opened:
+        name = "-" if is_input else str(path)
+        result = run("publish", hub.url, "--file", name, stdin=opened)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert texts(hub) == [message]
+
+
+def test_binary_is_what_is_asked_for(tmp_path: pathlib.Path) -> None:
+    """Whatever is in a file, a text, or the lines of standard input; each byte stays."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbfx\n")
+    with running_hub() as hub:
+        assert run("publish", hub.url, "--file", str(path), "--binary").returncode == 0
+        assert run("publish", hub.url, "--binary", "3:1", "é").returncode == 0
+        assert feed(b"\xff\xfea\nb", hub.url, "--binary").returncode == 0
+        assert texts(hub) == [b"\xef\xbb\xbfx\n", "3:1 é".encode(), b"\xff\xfea", b"b"]
+
+
+def test_file_goes_to_an_address_and_has_the_key(tmp_path: pathlib.Path) -> None:
+    """What is no option can only be the address, in each of its forms; the key is that of the
+    message, since there is only one."""
+    path = tmp_path / "file"
+    path.write_text("x")
+    with running_hub() as hub:
+        for address in ([f":{hub.port}"], [f"127.0.0.1:{hub.port}/"], ["--port", str(hub.port)]):
+            result = run("publish", *address, "--file", str(path), "--key", "k")
+            assert (result.returncode, result.stderr) == (0, "")
+        run("publish", hub.url, variables={"BROADCAST_SERVER_FILE": str(path)})
+        run("publish", hub.url, "y", variables={"BROADCAST_SERVER_FILE": str(path)})
+        assert texts(hub) == ["x", "x", "y"]
+    with keeping([GOOD]) as server:
+        run("publish", server.url, "--file", str(path), "--key", "k")
+    assert server.keys() == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("missing", "No such file"), (".", "Is a directory"), ("/dev/zero", "has more than")],
+)
+def test_file_that_cannot_be_read_is_1(
+    name: str, why: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published."""
+    with running_hub() as hub:
+        result = run("publish", hub.url, "--file", name, cwd=tmp_path)
+        assert_fails(result, 1, "publish: error: ", name, why)
+        assert texts(hub) == []
+
+
+def test_file_that_is_too_large_for_the_hub_is_1(tmp_path: pathlib.Path) -> None:
+    """The hub says so."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1000)
+    with running_hub(max_message_bytes=999) as hub:
+        assert_fails(run("publish", hub.url, "--file", str(path)), 1, "999")
 
 
 def test_full_error_output_is_no_traceback() -> None:

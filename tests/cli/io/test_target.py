@@ -50,6 +50,21 @@ def test_url_takes_the_place_of_host_port_and_room() -> None:
         find(port=0)
 
 
+def test_paths_follow_the_hub_before_them() -> None:
+    """What is said of all of them, such as the token, is read once where it can be."""
+    found = parser.resolve("listen", {"host": "::1", "token_file": None}, {})
+    words = ["/a", "ws://h:1/b?x=1", "/c", "wss://s/d", "/e", ":9"]
+    places = target.find_all("listen", found.values, found.sources, words)
+    assert [place.url for place in places] == [
+        "ws://[::1]:8765/a",
+        "ws://h:1/b?x=1",
+        "ws://h:1/c",
+        "wss://s/d",
+        "wss://s/e",
+        "ws://[::1]:9",
+    ]
+
+
 @pytest.mark.parametrize(
     ("short", "url"),
     [
@@ -60,9 +75,9 @@ def test_url_takes_the_place_of_host_port_and_room() -> None:
         ("[::1]:80/r", "ws://[::1]:80/r"),
         ("http://h/r", "ws://h/r"),
         ("HTTPS://h", "wss://h"),
+        ("/scores?since=1-0", "ws://127.0.0.1:8765/scores?since=1-0"),
         # What is left to be refused.
         ("scores", "scores"),
-        ("/scores", "/scores"),
         ("127.0.0.1", "127.0.0.1"),
         ("user:80@h", "user:80@h"),
         ("::1:80", "::1:80"),
@@ -209,6 +224,8 @@ def test_failure_has_its_status_and_its_line(
         (":8765/log", True),
         ("12:30", False),
         ("3:1/2:0", False),
+        ("v1.2:3/4", False),
+        ("ratio:3/4", False),
         (":8765", False),
         ("localhost:8765", False),
         ("and/or", False),
@@ -216,6 +233,51 @@ def test_failure_has_its_status_and_its_line(
         ("", False),
     ],
 )
-def test_word_is_an_address_where_it_can_be_nothing_else(word: str, is_room: bool) -> None:
+def test_single_word_is_an_address_where_it_can_be_nothing_else(word: str, is_room: bool) -> None:
     """A score or a time of day is a text."""
-    assert target.is_room(word) is is_room
+    assert target.is_room(word, has_text=False) is is_room
+
+
+@pytest.mark.parametrize(
+    ("word", "is_room"),
+    [
+        (":8811", True),
+        (":8811/scores?name=ann", True),
+        ("localhost:8811", True),
+        ("LOCALHOST:8811", True),
+        ("127.0.0.1:8811", True),
+        ("[::1]:8811", True),
+        ("[::1]:8811/scores", True),
+        ("hub:8811", True),
+        ("hub:8811/scores", True),
+        ("my_hub-2:8811", True),
+        ("hub.example:8811", True),
+        ("hub.example.:8811", True),
+        ("10.hub:1", True),
+        ("b\u00fccher:80", True),
+        ("ws://h", True),
+        ("3:1", False),
+        ("3:1/2:0", False),
+        ("12:30", False),
+        ("v1.2:3", False),
+        ("v1.2.:3", False),
+        ("1.2:3/4", False),
+        ("1.2.3:4", False),
+        ("1.2.3.4.5:6", False),
+        ("999.0.0.1:80", False),
+        ("a..b:80", False),
+        ("(note:5", False),
+        ("note:5)", False),
+        ("note:", False),
+        (":-)", False),
+        ("::1:80", False),
+        ("hub", False),
+        ("user@hub:80", False),
+        ("ftp://hub:80", False),
+    ],
+)
+def test_first_word_of_several_is_an_address_as_for_other_commands(
+    word: str, is_room: bool
+) -> None:
+    """A host and a port lead there; a score, a time and a version belong to the text."""
+    assert target.is_room(word, has_text=True) is is_room

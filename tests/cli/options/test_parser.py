@@ -84,6 +84,21 @@ def test_command_first_moves_the_command_to_the_front(given: str, parsed: str) -
 
 
 @pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        ("publish a b", 0),
+        ("publish -- a b", 2),
+        ("publish a -- b -- c", 3),
+        ("-- publish", 1),
+        ("publish --name -- a b", 0),
+    ],
+)
+def test_count_literal_counts_what_stands_behind_the_dashes(given: str, count: int) -> None:
+    """A dash that is the value of an option is not one of them."""
+    assert parser.count_literal(given.split()) == count
+
+
+@pytest.mark.parametrize(
     "given",
     [
         "",
@@ -156,7 +171,7 @@ def test_resolve_takes_secrets_from_the_environment_only() -> None:
         (["--version"], "broadcast-server 1.2\n"),
         (["who", "--version"], "broadcast-server 1.2\n"),
         (["--help"], "usage: broadcast-server COMMAND"),
-        (["listen", "-h"], "usage: broadcast-server listen [URL]"),
+        (["listen", "-h"], "usage: broadcast-server listen [URL...]"),
         (["publish", "--help-all"], "usage: broadcast-server publish [URL]"),
     ],
 )

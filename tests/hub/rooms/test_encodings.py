@@ -95,6 +95,31 @@ def test_no_form_takes_a_message_apart(form: encodings.Form, data: str | bytes) 
     assert len(made) <= 7 * len(found.frame) + 1000
 
 
+@given(st.text(st.sampled_from('\r\na\u2028ä\x01"')) | st.binary(max_size=20))
+@example("\r\r\n\n\r")
+@example("aa\r\n")
+def test_pieces_make_the_same(data: str | bytes) -> None:
+    """Wherever they are cut: between the two halves of a line end, within a character."""
+    found = entry(data)
+    for form in (encodings.JSON, encodings.SSE, encodings.SSE_JSON):
+        with pytest.MonkeyPatch.context() as patch:
+            whole = form.make(found)
+            patch.setattr(encodings, "PIECE_BYTES", 3)
+            pieces = list(form.pieces(found))
+            assert form.joined(pieces) == whole == form.make(found)
+            assert max(map(len, pieces)) <= 7 * 4 + 200
+
+
+@pytest.mark.parametrize("data", WORST.values(), ids=list(WORST))
+def test_large_message_is_made_in_many_pieces(data: str | bytes) -> None:
+    """None of which takes long."""
+    found = entry(data)
+    for form in (encodings.JSON, encodings.SSE, encodings.SSE_JSON):
+        pieces = list(form.pieces(found))
+        assert len(pieces) >= len(found.frame) // encodings.PIECE_BYTES
+        assert max(map(len, pieces)) <= 7 * (encodings.PIECE_BYTES + 1)
+
+
 def test_sse_of_a_binary_message_is_an_event_of_its_own() -> None:
     """In base64: a stream is text."""
     data = bytes(range(256))
@@ -122,10 +147,20 @@ def test_close_of_a_stream_is_a_time_to_come_back() -> None:
 
 
 def test_stream_begins_with_a_time_to_come_back() -> None:
-    """A hub that is killed says no last word; a WebSocket begins with nothing."""
-    assert len({encodings.SSE_JSON.begin() for _ in range(200)}) > 1
-    assert re.fullmatch(rb"retry: \d+\n\n", encodings.SSE.begin())
-    assert encodings.RAW.begin() == encodings.JSON.begin() == b""
+    """A hub that is killed says no last word. The id goes out as an event without data."""
+    assert len({encodings.SSE_JSON.begin("5-1") for _ in range(200)}) > 1
+    assert re.fullmatch(rb"retry: \d+\n\nid: 5-1\n\n", encodings.SSE.begin("5-1"))
+    assert re.fullmatch(rb"retry: \d+\n\n", encodings.SSE.begin(""))
+
+
+def test_gap_of_a_stream_has_the_id_after_which_it_goes_on() -> None:
+    """In one event: a reader that is cut off before its end comes back with the old id."""
+    told = encodings.SSE.gap("trimmed", "1-0", "9-3")
+    id_line, kind_line, data_line, *rest = told.decode().split("\n")
+    assert (id_line, kind_line, rest) == ("id: 9-3", "event: gap", ["", ""])
+    assert json.loads(data_line.removeprefix("data: "))["since"] == "1-0"
+    assert encodings.SSE_JSON.gap("trimmed", "1-0", "9-3") == told
+    assert frames.payload_of(encodings.JSON.gap("trimmed", "1-0", "9-3")).startswith(b"{")
 
 
 @pytest.mark.parametrize("form", encodings.ALL, ids=repr)

@@ -10,6 +10,7 @@
 import { askOverHttp, explain } from "./refusal.js";
 
 const SUBPROTOCOL = "broadcast.v1.json";
+const SESSION_PROTOCOL = "broadcast.session."; // and the session, so that no address has it
 const TOKEN_PROTOCOL = "broadcast.token."; // and the token in base64url: a script can set no header
 const EXPIRED = "token expired"; // the reason of a 1008
 
@@ -151,7 +152,6 @@ export class Link {
     const query = new URLSearchParams();
     if (this.#name) query.set("name", this.#name);
     if (this.#options.echo) query.set("echo", "1");
-    if (this.#session) query.set("session", this.#session);
     if (this.#last !== null) query.set("since", this.#last);
     else query.set("history", this.#options.history);
     url.search = query.toString();
@@ -167,6 +167,7 @@ export class Link {
     let opened = false;
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(TOKEN_PROTOCOL + base64url(this.#token));
+    if (this.#session) protocols.push(SESSION_PROTOCOL + base64url(this.#session));
     try {
       socket = new WebSocket(this.#url(), protocols);
     } catch (error) {
