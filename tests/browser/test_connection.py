@@ -327,7 +327,10 @@ NOTES = """{
   window.WebSocket = class extends WebSocket {
     constructor(url, protocols) {
       super(url, protocols);
-      window.shown.push(new URL(url).searchParams.get("session"));
+      const mark = "broadcast.session.";
+      const [entry] = protocols.filter((one) => one.startsWith(mark));
+      const text = entry?.slice(mark.length).replaceAll("-", "+").replaceAll("_", "/");
+      window.shown.push(entry ? atob(text) : null);
       this.addEventListener("message", ({ data }) => {
         const { type, session } = JSON.parse(data);
         if (session) window.given.push([type, session]);

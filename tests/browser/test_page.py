@@ -173,6 +173,7 @@ def test_works_without_any_storage(hub: BroadcastHub, window: Opener) -> None:
     shows(page, ["hello"])
 
 
+@pytest.mark.chromium
 def test_members_follow_join_rename_and_leave(hub: BroadcastHub, window: Opener) -> None:
     """The list is right at every moment, also about those who have no name."""
     ann = window(hub, "/who", name="ann")
@@ -260,6 +261,7 @@ def test_unseen_characters_are_shown(hub: BroadcastHub, window: Opener) -> None:
     assert page.locator("#log .body").evaluate_all(direction) == ["ltr", "rtl"]
 
 
+@pytest.mark.chromium
 def test_a_text_that_is_too_long_is_cut_until_asked_for(hub: BroadcastHub, window: Opener) -> None:
     """One message of 100,000 characters does not bury the others."""
     page = window(hub, "/long")
@@ -405,6 +407,7 @@ def test_fits_a_phone(hub: BroadcastHub, window: Opener) -> None:
     expect(page.locator("#members")).to_be_hidden()
 
 
+@pytest.mark.chromium
 def test_stays_where_the_reader_is(hub: BroadcastHub, window: Opener) -> None:
     """At the end it goes along; further up it does not move, also when old lines go."""
     page = window(hub, "/scroll")
@@ -476,6 +479,7 @@ def test_dark_and_light_can_be_read(hub: BroadcastHub, window: Opener, scheme: s
 # The board.
 
 
+@pytest.mark.chromium
 def test_board_shows_the_newest_message_and_follows(hub: BroadcastHub, window: Opener) -> None:
     """What is published over HTTP is on the board at once, and only the newest."""
     post(hub, "/board", "old")

@@ -97,6 +97,7 @@ def test_room_asks_for_a_token_and_opens_with_it(guarded: BroadcastHub, window: 
     assert wait_until(lambda: len(guarded.history("/den")) == 2)
 
 
+@pytest.mark.chromium
 def test_board_asks_for_a_token_and_opens_with_it(guarded: BroadcastHub, window: Opened) -> None:
     """Also after it was put off: there is a button for it."""
     guarded.broadcast("3:1", "/den")
@@ -157,6 +158,7 @@ def test_token_is_kept_for_the_tab_and_in_no_address(guarded: BroadcastHub, wind
     assert page.context.cookies() == []
 
 
+@pytest.mark.chromium
 def test_works_without_any_storage(guarded: BroadcastHub, window: Opened) -> None:
     """A browser that forbids storage keeps the token as long as the page lives."""
     forbid = """for (const kind of ["localStorage", "sessionStorage"])
@@ -180,6 +182,7 @@ def test_token_of_a_link_is_taken_out_of_the_address(guarded: BroadcastHub, wind
     connected(page)
 
 
+@pytest.mark.chromium
 def test_readers_may_read_and_can_become_writers(window: Opened) -> None:
     """Where writing alone is protected nobody is asked, but there is no box to write into."""
     with running_hub(publish_token="writer") as hub:
@@ -199,6 +202,7 @@ def test_readers_may_read_and_can_become_writers(window: Opened) -> None:
         page.context.close()
 
 
+@pytest.mark.chromium
 def test_name_of_the_token_is_the_name(window: Opened) -> None:
     """What the browser remembers does not count, and the field says so."""
     rights = {"subscribe": ["/den"], "publish": ["/den"]}
