@@ -19,19 +19,34 @@ The whole tree, so that one look tells what to catch::
     └── PublishFailed             a message did not get out by HTTP (has ``status``, ``detail``, …)
 
 A wrong argument type is a plain ``TypeError``, a socket that cannot be bound a plain ``OSError``.
+
+All of them can be pickled and copied, whatever a subclass does in its ``__init__``. Their ``args``
+are what ``__init__`` takes, for tools that send the name of a class and its arguments.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 class BroadcastServerError(Exception):
     """The root of every exception that this package defines. Its text is one line, whatever the
     peer has said: what could forge a line of a log or steer a terminal is escaped."""
 
+    _text: str | None = None  # where it is not the only argument
+
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(super().__str__() if self._text is None else self._text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call `__init__` with `args`, and a subclass may take other arguments.
+        return _restore, (type(self), self.args, self.__dict__)
 
 
 class HubError(BroadcastServerError):
@@ -76,7 +91,8 @@ class ProtocolError(BroadcastServerError):
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}")
+        super().__init__(code, reason)
+        self._text = f"{code} {reason}"
         self.code = code
         self.reason = reason
 
@@ -95,10 +111,10 @@ class ConnectFailed(BroadcastServerError):
         message: str,
         status: int | None = None,
         retry_after: float | None = None,
-        *,
         untrusted: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, status, retry_after, untrusted)
+        self._text = message
         self.status = status
         self.retry_after = retry_after
         self.untrusted = untrusted
@@ -114,7 +130,8 @@ class ConnectionClosed(BroadcastServerError):
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(f"{code} {reason}".rstrip())
+        super().__init__(code, reason)
+        self._text = f"{code} {reason}".rstrip()
         self.code = code
         self.reason = reason
 
@@ -129,7 +146,8 @@ class MessagesLost(BroadcastServerError):
     """
 
     def __init__(self, reason: str, since: str, after: str) -> None:
-        super().__init__(f"messages between {since} and {after} are lost: {reason}")
+        super().__init__(reason, since, after)
+        self._text = f"messages between {since} and {after} are lost: {reason}"
         self.reason = reason
         self.since = since
         self.after = after
@@ -145,7 +163,8 @@ class SendRefused(BroadcastServerError):
     """
 
     def __init__(self, code: str, detail: str, data: str | bytes | None = None) -> None:
-        super().__init__(f"{code}: {detail}")
+        super().__init__(code, detail, data)
+        self._text = f"{code}: {detail}"
         self.code = code
         self.detail = detail
         self.data = data
@@ -167,12 +186,21 @@ class PublishFailed(BroadcastServerError):
         detail: str,
         status: int | None = None,
         retry_after: float | None = None,
-        *,
         message: str | None = None,
         maybe_delivered: bool = False,
     ) -> None:
-        super().__init__(message if message is not None else detail)
+        super().__init__(detail, status, retry_after, message, maybe_delivered)
+        self._text = message if message is not None else detail
         self.detail = detail
         self.status = status
         self.retry_after = retry_after
         self.maybe_delivered = maybe_delivered
+
+
+def _restore(
+    kind: type[BroadcastServerError], args: tuple[Any, ...], attributes: Mapping[str, Any]
+) -> BroadcastServerError:
+    """Return the exception that was pickled or copied."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error

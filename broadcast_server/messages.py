@@ -85,6 +85,10 @@ class Gap:
     after: str
 
 
+# What a client with presence receives.
+Received = Message | Presence | Gap
+
+
 def format_id(ms: int, seq: int) -> str:
     """Return the id as users see it."""
     return f"{ms}-{seq}"

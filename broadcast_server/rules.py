@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from .arguments import TEXT_OR_NONE, check_type
 from .errors import UsageError
 
 MAX_NAME_CHARACTERS = 64
@@ -51,9 +52,11 @@ def bearer(token: str | None) -> dict[str, str]:
 
     Raises:
         UsageError: it is no token.
+        TypeError: it is no text.
     """
     if token is None:
         return {}
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+    check_type("token", token, TEXT_OR_NONE)
+    if not _TOKEN.fullmatch(token):
         raise UsageError("token must be visible ASCII characters")
     return {"Authorization": f"Bearer {token}"}

@@ -9,13 +9,59 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import PurePath
+from typing import TypedDict
 
+from .arguments import TEXT_OR_NONE, check_type, kind_of
 from .errors import UsageError
 from .networks import check_host_name, parse_network
 from .rules import MAX_SECONDS
 
+# What a list of texts may be given as: one text alone is a mistake.
+Texts = list[str] | tuple[str, ...] | AbstractSet[str]
+
 _VISIBLE = re.compile("[!-~]+")
+
+
+class HubSettings(TypedDict, total=False):
+    """The arguments of a hub that are settings, for type checkers; a test compares them with those
+    of `Settings`."""
+
+    max_message_bytes: int
+    max_fragments: int
+    history: int
+    room_log_bytes: int
+    total_log_bytes: int
+    max_clients: int
+    max_rooms: int
+    handshake_timeout: float
+    max_header_bytes: int
+    ping_interval: float
+    ping_timeout: float
+    write_timeout: float
+    close_timeout: float
+    max_rate: float
+    stop_timeout: float
+    http_idle_timeout: float
+    allow_origin: Texts
+    switch_interval: float | None
+    max_clients_per_address: int
+    max_handshakes: int
+    max_rooms_per_address: int
+    max_control_rate: float
+    allow_host: Texts
+    trust_proxy: Texts
+    token_file: str | PurePath | None
+    publish_token_file: str | PurePath | None
+    jwt_key_file: str | PurePath | None
+    token: str | None
+    publish_token: str | None
+    jwt_key: str | bytes | None
+    drain_delay: float
+    drain_seconds: float
+    tls_cert: str | PurePath | None
+    tls_key: str | PurePath | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +71,7 @@ class Settings:
 
     Raises:
         UsageError: a value is out of its range; the message says which and why.
+        TypeError: a value has a wrong type.
     """
 
     max_message_bytes: int = 1024 * 1024
@@ -98,9 +145,7 @@ class Settings:
         if self.switch_interval is not None:
             self._need("switch_interval", above=0, at_most=MAX_SECONDS)
         for name in ("tls_cert", "tls_key"):
-            path = getattr(self, name)
-            if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
-                raise UsageError(f"{name} must be the path of a file")
+            self._need_path(name)
         if self.tls_key is not None and self.tls_cert is None:
             raise UsageError("tls_key is of no use without tls_cert")
         # A publisher waits at a quarter of the ring; below this one message could fill that window
@@ -132,27 +177,33 @@ class Settings:
     def _check_secret(self, name: str) -> None:
         """Check a secret and the file that it may come from; no message has the secret in it."""
         value, path = getattr(self, name), getattr(self, f"{name}_file")
-        kinds = (str, bytes) if name == "jwt_key" else (str,)
-        if value is not None and not (isinstance(value, kinds) and value):
+        check_type(name, value, (str, bytes, None) if name == "jwt_key" else TEXT_OR_NONE)
+        if value is not None and not value:
             raise UsageError(f"{name} must be a text that is not empty")
         # Others could not be shown in a header line.
         if name != "jwt_key" and isinstance(value, str) and not _VISIBLE.fullmatch(value):
             raise UsageError(f"{name} must consist of visible ASCII characters")
-        if path is not None and not (isinstance(path, (str, PurePath)) and str(path)):
-            raise UsageError(f"{name}_file must be the path of a file")
+        self._need_path(f"{name}_file")
         if value is not None and path is not None:
             raise UsageError(f"give {name} or {name}_file, not both")
+
+    def _need_path(self, name: str) -> None:
+        path = getattr(self, name)
+        check_type(name, path, (str, PurePath, None))
+        if path is not None and not str(path):
+            raise UsageError(f"{name} must be the path of a file")
 
     def _need_texts(
         self, name: str, what: str, check: Callable[[str], object] | None = None
     ) -> None:
         given: object = getattr(self, name)
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-            raise UsageError(f"{name} must be a sequence of {what}, not one string")
+            kind = "one string" if isinstance(given, (str, bytes)) else kind_of(given)
+            raise TypeError(f"{name} must be a sequence of {what}, not {kind}")
         texts = tuple(given)
         object.__setattr__(self, name, texts)
         if not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{name} must be a sequence of strings")
+            raise TypeError(f"{name} must be a sequence of strings")
         if check is not None:
             for text in texts:
                 try:
@@ -170,11 +221,10 @@ class Settings:
         whole: bool = False,
     ) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise UsageError(f"{name} must be a number, not {value!r}")
         # Half a position in a log is none.
-        if whole and not isinstance(value, int):
-            raise UsageError(f"{name} must be a whole number, not {value!r}")
+        check_type(name, value, (int,) if whole else (int, float))
+        if value != value:
+            raise UsageError(f"{name} must be a number, not {value!r}")
         if at_least is not None and value < at_least:
             raise UsageError(f"{name} must be at least {at_least:g}, not {value!r}")
         if above is not None and value <= above:

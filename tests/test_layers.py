@@ -87,7 +87,7 @@ def read_tree() -> set[str]:
     """Return the modules that the tree in CONTRIBUTING.md shows."""
     found, folders = set(), [""]
     for line in block("tree"):
-        match = re.match(r"((?: {4})*)([a-z_]+)(/|\.py)", line)
+        match = re.match(r"((?: {4})*)([a-z_-]+)(/|\.py)", line)
         if match is None:
             continue
         depth = len(match[1]) // 4

@@ -34,7 +34,9 @@ def test_session_is_checked() -> None:
 def test_bearer_is_one_header_line() -> None:
     """What could end the line, or is no ASCII, is refused without being repeated."""
     assert bearer(None) == {} and bearer("a.b-c") == {"Authorization": "Bearer a.b-c"}
-    for bad in ("", "a b", "a\r\nX: y", "\u00e9", 5):
-        given: Any = bad
+    for bad in ("", "a b", "a\r\nX: y", "\u00e9"):
         with pytest.raises(UsageError, match=r"^token must be visible ASCII characters$"):
-            bearer(given)
+            bearer(bad)
+    wrong: Any = 5
+    with pytest.raises(TypeError, match=r"^token must be str or None, not int$"):
+        bearer(wrong)

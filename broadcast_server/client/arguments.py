@@ -6,7 +6,7 @@ own thread, or be refused by the hub when a lost connection is taken up again, w
 
 from __future__ import annotations
 
-from .. import rules
+from .. import arguments, rules
 from ..errors import UsageError
 from ..messages import parse_id
 
@@ -18,7 +18,10 @@ def checked_name(name: str | None) -> str | None:
 
     Raises:
         UsageError: no hub takes it.
+        TypeError: it is no text.
     """
+    arguments.check_type("name", name, arguments.TEXT_OR_NONE)
+    arguments.utf8("name", name or "")
     try:
         rules.checked_name(name)
     except ValueError as error:
@@ -31,9 +34,12 @@ def checked_key(key: str | None) -> str | None:
 
     Raises:
         UsageError: it is none.
+        TypeError: it is no text.
     """
+    arguments.check_type("key", key, arguments.TEXT_OR_NONE)
     if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
         raise UsageError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
+    arguments.utf8("key", key or "")
     return key
 
 
@@ -42,7 +48,9 @@ def checked_id(since: str | None) -> str | None:
 
     Raises:
         UsageError: it is none.
+        TypeError: it is no text.
     """
+    arguments.check_type("since", since, arguments.TEXT_OR_NONE)
     try:
         if since is not None:
             parse_id(since)
@@ -55,9 +63,11 @@ def checked_count(what: str, count: int, at_least: int) -> int:
     """Return a whole number.
 
     Raises:
-        UsageError: it is none, or too small.
+        UsageError: it is too small.
+        TypeError: it is none.
     """
-    if type(count) is not int or count < at_least:
+    arguments.check_type(what, count, (int,))
+    if count < at_least:
         raise UsageError(f"{what} must be a whole number from {at_least}, not {count!r}")
     return count
 
@@ -66,9 +76,10 @@ def checked_seconds(what: str, seconds: float) -> float:
     """Return a time; infinity is one.
 
     Raises:
-        UsageError: it is less than nothing, or no number.
+        UsageError: it is less than nothing.
+        TypeError: it is no number.
     """
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not seconds >= 0:  # nor is NaN
+    arguments.check_seconds(what, seconds, optional=False)
+    if seconds < 0:
         raise UsageError(f"{what} must be a number of seconds from 0, not {seconds!r}")
     return seconds

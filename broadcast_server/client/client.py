@@ -19,11 +19,13 @@ acknowledgements, or where there are none the echo of our Close.
 
 from __future__ import annotations
 
+import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, cast, overload
 
+from ..arguments import FLAG, TEXT, check_callable, check_seconds, check_type, utf8
 from ..errors import (
     BroadcastServerError,
     ConnectionClosed,
@@ -31,7 +33,7 @@ from ..errors import (
     SendRefused,
     UsageError,
 )
-from ..messages import Gap, Member
+from ..messages import Gap, Member, Message, Received
 from ..rules import bearer
 from ..transport import tls
 from ..transport.deadlines import Deadline
@@ -42,8 +44,22 @@ from .arguments import checked_count, checked_id, checked_key, checked_name, che
 from .core import ClientCore
 from .queues import SEND_AHEAD_BYTES, Outgoing
 
+# Newer than Python 3.10, and there for type checkers only, which bring typing_extensions along.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar, Unpack
 
-class BroadcastClient:
+    from .options import ClientOptions
+
+    Item = TypeVar("Item", bound=Received, default=Message, covariant=True)
+else:
+    from typing import TypeVar
+
+    Item = TypeVar("Item", covariant=True)
+
+Client = TypeVar("Client", bound="BroadcastClient[Any]")
+
+
+class BroadcastClient(Generic[Item]):
     """A member of one room. It is used once: connect, talk, close.
 
     All methods may be called from any thread; of several threads that receive, each message goes to
@@ -65,6 +81,8 @@ class BroadcastClient:
         token: shown to the hub as ``Authorization: Bearer``; so is an ``access_token`` in the URL,
             which is taken out of it.
         presence: receive `Presence` and `Gap` as well as `Message`; else a gap is `MessagesLost`.
+            To a type checker such a client is a ``BroadcastClient[Message | Presence | Gap]``, and
+            ``BroadcastClient`` alone is one that receives only `Message`.
         reconnect: come back after a lost connection, without a message lost or doubled. The hub
             knows a message that is sent again for ten minutes, and until it restarts.
         max_reconnect_delay: seconds that a pause between two attempts may last, also where the hub
@@ -74,6 +92,10 @@ class BroadcastClient:
         ca_file: for ``wss``: a file of certificates in PEM form; only servers that have one of
             them, or one from them, are trusted, instead of the system's choice.
         insecure: for ``wss``: trust every server, whoever it is; a warning is logged.
+        cert_file: for ``wss``: a file with a certificate in PEM form that is shown to a server that
+            asks for one. It may also hold the key.
+        key_file: the file with the key of that certificate, without a password.
+        ssl_context: for ``wss``: takes the place of the four above. It is used as it is.
         wait: seconds for which `connect` tries again while the hub is not there yet: its name is
             not known, nobody listens, the connection is cut or silent, or the answer is 502, 503
             or 504. Other refusals, and a certificate that is not valid, are final at once.
@@ -94,21 +116,53 @@ class BroadcastClient:
     not receive or publish.
 
     Close it, best by ``with``. One to which nobody refers any more is closed by a thread of its
-    own, with a ``ResourceWarning``; a callback that refers to it keeps it. At the end of the
-    program all that are left are closed, for which it waits up to 5 s; a warning is logged if
-    something that was sent may be missing then. A program that is killed, or ends by ``os._exit``
-    as the children of ``multiprocessing`` do, sends nothing any more.
+    own, with a ``ResourceWarning``; a callback that refers to it keeps it.
+
+    A program ends when its last ordinary thread has ended, as every program in Python. Then all
+    clients that are left are closed, for which it waits up to 5 s; a warning is logged if something
+    that was sent may be missing then. A thread that waits in `recv` keeps the program running,
+    unless it is a daemon; a thread of an executor is none. `close` ends that wait: put a ``with``
+    for the client around what the main thread does, inside of that for the executor. A program that
+    is killed, or ends by ``os._exit`` as the children of ``multiprocessing`` do, sends nothing any
+    more.
+
+    Example::
+
+        with ThreadPoolExecutor() as executor, BroadcastClient("ws://127.0.0.1:8765/") as client:
+            executor.submit(receive, client)  # for message in client: …
+            input("Enter ends the program")
 
     In a child that the process forks a connected client has ended: the connection stays the
     parent's. One that is not connected yet may be connected there.
 
     Raises:
-        TlsError: `ca_file` cannot be used.
+        TlsError: `ca_file`, `cert_file` or `key_file` cannot be used.
         UsageError: the URL, a header, a name, an id, a number or a time cannot be one.
+        TypeError: an argument has a wrong type.
 
     Attributes:
         url: the address, with name, since and history in it, and without a token.
     """
+
+    url: str
+
+    @overload
+    def __init__(
+        self: BroadcastClient[Message],
+        url: str,
+        *,
+        presence: Literal[False] = False,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: BroadcastClient[Received],
+        url: str,
+        *,
+        presence: bool,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
 
     def __init__(
         self,
@@ -124,6 +178,9 @@ class BroadcastClient:
         headers: Mapping[str, str] | None = None,
         ca_file: tls.StrPath | None = None,
         insecure: bool = False,
+        cert_file: tls.StrPath | None = None,
+        key_file: tls.StrPath | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         wait: float = 0.0,
         open_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -135,12 +192,17 @@ class BroadcastClient:
         given = {
             "name": checked_name(name),
             "since": checked_id(since),
-            "history": str(checked_count("history", history, 0)) if history else None,
+            "history": str(checked_count("history", history, 0)) if history != 0 else None,
         }
+        for what, flag in (("presence", presence), ("reconnect", reconnect)):
+            check_type(what, flag, FLAG)
+        for what, function in (("on_state", on_state), ("on_error", on_error)):
+            check_callable(what, function)
         parts = urls.split(url, urls.WEBSOCKET)
+        lines = dialer.checked_headers({} if headers is None else headers)
         if token is None:
             token = urls.parameter(parts, "access_token")
-        elif any(key.lower() == "authorization" for key in headers or {}):
+        elif any(key.lower() == "authorization" for key in lines):
             raise UsageError("give a token or an Authorization header, not both")
         shown = {k: v for k, v in given.items() if v is not None}
         parts = urls.with_parameters(parts, {**shown, "access_token": None})
@@ -152,8 +214,15 @@ class BroadcastClient:
             presence=presence,
             reconnect=reconnect,
             max_reconnect_delay=checked_seconds("max_reconnect_delay", max_reconnect_delay),
-            headers=dialer.checked_headers({**(headers or {}), **bearer(token)}),
-            context=tls.context_for(self.url, ca_file, insecure),
+            headers={**lines, **bearer(token)},
+            context=tls.context_for(
+                self.url,
+                ca_file,
+                insecure,
+                cert_file=cert_file,
+                key_file=key_file,
+                ssl_context=ssl_context,
+            ),
             wait=checked_seconds("wait", wait),
             open_timeout=checked_seconds("open_timeout", open_timeout),
             close_timeout=checked_seconds("close_timeout", close_timeout),
@@ -237,7 +306,7 @@ class BroadcastClient:
 
     # Connecting and sending. Any thread.
 
-    def connect(self) -> BroadcastClient:
+    def connect(self: Client) -> Client:
         """Connect and join the room; return the client.
 
         Raises:
@@ -266,14 +335,14 @@ class BroadcastClient:
                 it. 1 to 128 characters.
 
         Raises:
-            TypeError: the data is neither ``str`` nor ``bytes``.
-            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+            TypeError: an argument has a wrong type; data is neither ``str`` nor ``bytes``.
             TimeoutError: there was no room in time; nothing was queued. Also without a timeout, if
                 the queue of what comes is full as well and nobody receives for ``close_timeout``.
-            UsageError: a key for a server that knows none, or a bad one.
+            UsageError: a key for a server that knows none, or a bad one; the text has a lone
+                surrogate, which UTF-8 cannot carry.
             ConnectionClosed: the client is not connected yet, has ended, or `close` was called.
         """
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         item, speaks = self._encode(data, key, wanted=False)
         with self._core.lock:
             self._put_locked(item, speaks, deadline)
@@ -291,11 +360,11 @@ class BroadcastClient:
             SendRefused: the hub does not take the message.
             TimeoutError: no answer in time; the message may be accepted yet.
             ConnectionClosed: the client has ended; the message may have been accepted.
-            TypeError, UnicodeEncodeError, UsageError: as for `send`; UsageError also where the
-                server acknowledges nothing.
+            TypeError, UsageError: as for `send`; UsageError also where the server acknowledges
+                nothing.
         """
         core = self._core
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         if core.is_own_thread():
             raise UsageError("a callback must not wait for the hub")
         item, speaks = self._encode(data, key, wanted=True)
@@ -326,13 +395,14 @@ class BroadcastClient:
 
         Raises:
             UsageError: the name cannot be one, or the server knows no names.
-            TimeoutError, ConnectionClosed: as for `send`.
+            TimeoutError, ConnectionClosed, TypeError: as for `send`.
         """
         if name == "":
             raise UsageError("a name has at least one character; None takes it away")
         checked_name(name)
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
-            self._await_events_locked(Deadline(timeout))
+            self._await_events_locked(deadline)
             self._core.rename_locked(name)
 
     def who(self, *, timeout: float | None = None) -> None:
@@ -343,10 +413,11 @@ class BroadcastClient:
 
         Raises:
             UsageError: the server does not tell.
-            TimeoutError, ConnectionClosed: as for `send`.
+            TimeoutError, ConnectionClosed, TypeError: as for `send`.
         """
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
-            self._await_events_locked(Deadline(timeout))
+            self._await_events_locked(deadline)
             self._core.ask_locked()
 
     def _put_locked(self, item: Outgoing, speaks: bool, deadline: Deadline) -> None:
@@ -370,7 +441,7 @@ class BroadcastClient:
             if wanted or key is not None:
                 raise UsageError(f"the server does not speak {SUBPROTOCOL}")
             if isinstance(data, str):
-                return Outgoing(frames.TEXT, data.encode("utf-8"), None), speaks
+                return Outgoing(frames.TEXT, utf8("data", data), None), speaks
             return Outgoing(frames.BINARY, data, None), speaks
         ref = None
         # Without either a pipe costs the hub no acknowledgements.
@@ -387,7 +458,7 @@ class BroadcastClient:
 
     # Receiving. Any thread.
 
-    def recv(self, timeout: float | None = None) -> Any:
+    def recv(self, timeout: float | None = None) -> Item:
         """Wait for the next message, or with presence for the next `Presence` or `Gap`.
 
         Args:
@@ -401,8 +472,9 @@ class BroadcastClient:
             ConnectFailed: as before, because the hub refused to let it come back.
             ProtocolError: as before, because the peer broke the protocol.
             UsageError: a callback of the client asks, and nothing is there.
+            TypeError: the timeout is no number.
         """
-        deadline = Deadline(timeout)
+        deadline = _checked_deadline(timeout)
         with self._core.lock:
             while not self._core.inbox:
                 if self._core.ended or self._core.link is None:
@@ -415,9 +487,9 @@ class BroadcastClient:
             item = self._core.inbox.get_locked()
         if isinstance(item, Gap) and not self._core.presence:
             raise MessagesLost(item.reason, item.since, item.after)
-        return item
+        return cast(Item, item)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         """Yield what `recv` returns until the client is closed in peace: by us, or with 1000 or
         1001.
 
@@ -467,13 +539,19 @@ class BroadcastClient:
             if it has not, if a message of `send` was refused, or if there was no connection.
 
         Raises:
-            UsageError: the code must not be sent.
+            UsageError: the code must not be sent, or the reason has a lone surrogate.
+            TypeError: an argument has a wrong type.
         """
+        check_type("code", code, (int,))
+        check_type("reason", reason, TEXT)
+        utf8("reason", reason)
+        check_seconds("timeout", timeout)
+        check_type("keep_reading", keep_reading, FLAG)
         if not frames.is_sendable_close_code(code):
             raise UsageError(f"{code} is no close code that may be sent")
         return lifecycle.close(self._core, code, reason, timeout, keep_reading=keep_reading)
 
-    def __enter__(self) -> BroadcastClient:
+    def __enter__(self: Client) -> Client:
         return self.connect()
 
     def __exit__(
@@ -485,7 +563,16 @@ class BroadcastClient:
         # Who leaves because of an error does not want to wait for a long queue.
         self.close(timeout=None if kind is None else self._core.close_timeout)
 
-    def __del__(self) -> None:
-        core = getattr(self, "_core", None)  # there is none if __init__ has failed
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a BroadcastClient cannot be pickled or copied: make a new one")
+
+    # Bound here: when the interpreter ends the names of this module may be None already.
+    def __del__(self, _drop: Callable[[ClientCore, object], None] = lifecycle.drop) -> None:
+        core = self.__dict__.get("_core")  # there is none if __init__ has failed
         if core is not None:
-            lifecycle.drop(core, self)
+            _drop(core, self)
+
+
+def _checked_deadline(timeout: float | None) -> Deadline:
+    check_seconds("timeout", timeout)
+    return Deadline(timeout)

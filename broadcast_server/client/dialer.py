@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 import urllib.parse
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 
 import websocket
 
+from ..arguments import TEXT, check_type, utf8
 from ..errors import ConnectFailed, UsageError
 from ..rules import MAX_SECONDS
 from ..transport import tls
@@ -25,14 +27,24 @@ MAX_DETAIL_CHARACTERS = 200
 PROTOCOL_HEADER = "sec-websocket-protocol"
 COOKIE_HEADER = "cookie"
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of header lines.
 
     Raises:
-        UsageError: one of them would be more than one line (RFC 9110 §5.5).
+        UsageError: one of them has no name that can be one, or would be more than one line
+            (RFC 9110 §5.1, §5.5).
+        TypeError: they are no mapping of texts.
     """
+    check_type("headers", headers, (Mapping,))
     for key, value in headers.items():
+        check_type("the name of a header", key, TEXT)
+        check_type(f"header {key!r}", value, TEXT)
+        utf8(f"header {key!r}", key + value)
+        if not _NAME.fullmatch(key):
+            raise UsageError(f"{key!r} is not the name of a header")
         if any(ord(c) < 32 or ord(c) == 127 for c in key + value):
             raise UsageError(f"header {key!r} has a control character")
     return dict(headers)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 
 from ..transport.deadlines import Deadline
@@ -55,14 +56,22 @@ class HandshakeSocket:
         self._deadline = deadline
         self._head: io.BytesIO | None = None  # of the answer, once it is read
         self._body_bytes = 0
+        self._unsent: OSError | None = None  # why the request could not be sent
 
     def gettimeout(self) -> float:
         return self._deadline.left_or_late()
 
     def send(self, data: bytes) -> int:
-        """Send a request's head."""
+        """Send a request's head.
+
+        A server that has ended the connection by then may have said why: `recv` reads it, and
+        raises what has failed here if there is nothing.
+        """
         self._sock.settimeout(self._deadline.left_or_late())
-        self._sock.sendall(_with_cookies(data, self._cookies))
+        try:
+            self._sock.sendall(_with_cookies(data, self._cookies))
+        except (ConnectionError, ssl.SSLEOFError) as error:
+            self._unsent = error
         return len(data)
 
     def recv(self, size: int) -> bytes:
@@ -87,6 +96,8 @@ class HandshakeSocket:
                 raise ValueError("its answer has no end")
             piece = self._read(1)
             if not piece:
+                if self._unsent is not None:
+                    raise self._unsent
                 return b""
             found += piece
         return understood_head(bytes(found))

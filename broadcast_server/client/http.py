@@ -153,10 +153,14 @@ class Exchanger:
             is_whole = self.was_sent = True
             try:
                 connection.endheaders(body)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLEOFError):
                 # A hub that does not want the message answers before it has read all of it.
                 is_whole = False
-            response = connection.getresponse()
+            try:
+                response = connection.getresponse()
+            except ssl.SSLError as error:
+                self.was_sent = not tls.is_refused(error)  # TLS 1.3 tells it that late
+                raise
             answer = response.read(max_answer_bytes)
             if response.length and len(answer) < max_answer_bytes:
                 raise http.client.IncompleteRead(answer)

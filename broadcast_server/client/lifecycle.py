@@ -24,6 +24,7 @@ import contextlib
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 
 from .. import exits
 from ..errors import ConnectFailed, UsageError
@@ -201,14 +202,17 @@ def close(
         return core.accepted_locked()
 
 
-def drop(core: ClientCore, client: object) -> None:
+def drop(
+    core: ClientCore, client: object, _is_finalizing: Callable[[], bool] = sys.is_finalizing
+) -> None:
     """Close a client to which nobody refers any more. Its finalizer, on any thread.
 
     Args:
         core: what its threads share.
         client: itself, for the warning.
     """
-    if core.left is not None or core.ended or not core.is_living or sys.is_finalizing():
+    # Bound above: when the interpreter ends the names of this module may be None already.
+    if _is_finalizing() or core.left is not None or core.ended or not core.is_living:
         return
     closer = threading.Thread(
         target=close,

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import ConnectFailed, ProtocolError, SendRefused
 from ..messages import Gap, Message, Presence
 from ..records import get_logger
+from ..transport import tls
 from ..transport.deadlines import Deadline
 from ..wire import client_events, frames, urls
 from ..wire.client_events import SUBPROTOCOL, Ack, Renewal, Trouble, Welcome
@@ -106,7 +107,8 @@ class ClientLife:
         with self._core.lock:
             if isinstance(error, ConnectFailed):
                 self._wished_pause = error.retry_after or 0.0
-                if error.untrusted or error.status in FINAL_STATUSES:
+                is_refused = tls.is_refused(error.__cause__)
+                if error.untrusted or is_refused or error.status in FINAL_STATUSES:
                     self._core.end_locked(frames.ABNORMAL, str(error), error)
             if not self._core.ended:
                 self._core.state = "waiting"

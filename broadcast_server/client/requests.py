@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ..arguments import TEXT_OR_NONE, check_seconds, check_type, utf8
 from ..errors import ProtocolError, PublishFailed, UsageError
 from ..messages import Message
 from ..records import get_logger
@@ -62,6 +63,9 @@ def publish(
     token: str | None = None,
     ca_file: tls.StrPath | None = None,
     insecure: bool = False,
+    cert_file: tls.StrPath | None = None,
+    key_file: tls.StrPath | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     timeout: float = 10.0,
     wait: float = 0.0,
 ) -> str:
@@ -78,6 +82,11 @@ def publish(
         ca_file: for ``https`` and ``wss``: a file of certificates in PEM form; only servers that
             have one of them, or one from them, are trusted, instead of the system's choice.
         insecure: trust every server, whoever it is; a warning is logged.
+        cert_file: for ``https`` and ``wss``: a file with a certificate in PEM form that is shown to
+            a server that asks for one. It may also hold the key.
+        key_file: the file with the key of that certificate, without a password.
+        ssl_context: for ``https`` and ``wss``: takes the place of the four above. It is used as it
+            is.
         timeout: seconds for all of it but `wait`; the lookup of a host's name has the system's own
             limit.
         wait: seconds for which it is tried again while the hub is not there yet: its name is not
@@ -88,21 +97,21 @@ def publish(
         PublishFailed: the hub has refused the message, or has not answered. If its attribute
             `maybe_delivered` is set, publish the message again with the same `key`.
         UsageError: an argument that can never work.
-        TlsError: `ca_file` cannot be used.
+        TlsError: `ca_file`, `cert_file` or `key_file` cannot be used.
         TypeError: an argument of a wrong type.
     """
-    for what, value in (("url", url), ("name", name), ("key", key), ("token", token)):
-        if not isinstance(value, str) and (value is not None or what == "url"):
-            raise TypeError(f"{what} must be str, not {type(value).__name__}")
-    for what, seconds in (("timeout", timeout), ("wait", wait)):
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"{what} must be a number of seconds, not {type(seconds).__name__}")
+    for what, value in (("name", name), ("key", key), ("token", token)):
+        check_type(what, value, TEXT_OR_NONE)
+    check_seconds("timeout", timeout, optional=False)
+    check_seconds("wait", wait, optional=False)
     if not timeout > 0:
         raise UsageError(f"timeout must be more than 0, not {timeout!r}")
     if not wait >= 0:
         raise UsageError(f"wait must be at least 0, not {wait!r}")
     parts = urls.split(url)
-    context = tls.context_for(url, ca_file, insecure)
+    context = tls.context_for(
+        url, ca_file, insecure, cert_file=cert_file, key_file=key_file, ssl_context=ssl_context
+    )
     body, content_type = _encode(data)
     if key is None:
         key = uuid.uuid4().hex
@@ -173,7 +182,7 @@ class Poster:
         name: what others see as the sender.
         token: shown as ``Authorization: Bearer``; None for the one in the URL, if there is one.
         headers: more header lines.
-        trust: ``ca_file`` and ``insecure``, as for `publish`.
+        trust: ``ca_file``, ``insecure``, ``cert_file`` and ``key_file``, as for `publish`.
         timeout: seconds for each message.
         wait: seconds for a hub that is not there yet at the first message, as for `publish`.
         reconnect: make a broken connection anew, as long as there is time.
@@ -215,6 +224,7 @@ class Poster:
         # Of the last message: sent without an answer that tells what became of it; answered at the
         # last attempt.
         self._was_sent = self._was_answered = False
+        self._is_refused = False  # for the certificate that we show
 
     def post(self, data: str | bytes, key: str) -> str:
         """Publish a message and return its id.
@@ -258,7 +268,7 @@ class Poster:
         headers = {**self._headers, "Idempotency-Key": key}
         if "content-type" not in chosen:
             headers["Content-Type"] = content_type
-        self.untrusted = self._was_answered = False
+        self.untrusted = self._is_refused = self._was_answered = False
         try:
             answer = self._exchanger.exchange(
                 "POST", self._target, headers, body, deadline, MAX_ANSWER_BYTES
@@ -266,6 +276,7 @@ class Poster:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._was_sent = self._was_sent or self._exchanger.was_sent
             self.untrusted = tls.is_untrusted(error)
+            self._is_refused = tls.is_refused(error)
             raise _unanswered(error, self._shown, self._timeout, self._was_sent) from error
         self._was_answered = True
         self._was_sent = self._was_sent or answer.status in GATEWAY_STATUSES
@@ -278,7 +289,7 @@ class Poster:
                 return None
             wished = error.retry_after or 0.0
             return retries.back_off(attempts, wished + MAX_PAUSE_SECONDS, random.random(), wished)
-        if not self._exchanger.connected or self.untrusted:
+        if not self._exchanger.connected or self.untrusted or self._is_refused:
             return None
         if not self._exchanger.is_fresh:
             return 0.0  # it was closed because nothing was said for a while
@@ -295,11 +306,8 @@ def _encode(data: str | bytes) -> tuple[bytes, str]:
     if isinstance(data, bytes):
         return data, "application/octet-stream"
     if not isinstance(data, str):
-        raise TypeError(f"a message is str or bytes, not {type(data).__name__}")
-    try:
-        return data.encode("utf-8"), "text/plain; charset=utf-8"
-    except UnicodeEncodeError:
-        raise UsageError("the text has lone surrogates, which UTF-8 cannot say") from None
+        raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+    return utf8("data", data), "text/plain; charset=utf-8"
 
 
 def _read_answer(answer: Answer, shown: str, was_sent: bool) -> str:

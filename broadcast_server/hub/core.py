@@ -195,6 +195,14 @@ class Core:
             logger.error("the filter returned %s; the message is refused", type(found).__name__)
             self.count_refusal("filter")
             raise Refused("the hub does not let it pass")
+        if found is not data and isinstance(found, str):
+            try:
+                found.encode()
+            except UnicodeEncodeError:
+                what = "a text with a lone surrogate"
+                logger.error("the filter returned %s; the message is refused", what)
+                self.count_refusal("filter")
+                raise Refused("the hub does not let it pass") from None
         return found
 
     def draft(

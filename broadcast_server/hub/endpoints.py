@@ -144,6 +144,8 @@ def _publish(
     try:
         data = core.pass_filter(data, decision.room, sender)
         draft = core.draft(0, data, sender, key)
+        # Many may wait with a large message: one copy of it is enough.
+        del body, data
         deadline = time.monotonic() + PUBLISH_SECONDS
         ids = core.publish_one(decision.room, draft, deadline, owner, lambda: http.makes_way)
     except Refused as error:

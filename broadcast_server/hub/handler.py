@@ -30,8 +30,8 @@ from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay
 from .http.forwarded import Address, client_of, is_in
 from .http.models import RETRY, Join, Publish, Refusal, Request, Response, Stream
 from .http.routes import decide
-from .rates import sender_of
-from .reader import Reader
+from .rates import ANSWERED_BYTES, sender_of
+from .reader import REST_SECONDS, Reader
 from .rooms.encodings import JSON, RAW, SSE, SSE_JSON
 from .rooms.presence import MAX_NAMED
 from .rooms.registry import NoRoom
@@ -58,7 +58,8 @@ logger = get_logger("broadcast_server.hub")
 MIN_RECV_BYTES = 512
 MAX_RECV_BYTES = 64 * 1024
 # How long a connection that has asked for more already rests after an answer, while all places
-# for connections that are no clients are taken.
+# for connections that are no clients are taken, or when it has asked too often; else for
+# ``REST_SECONDS``.
 YIELD_SECONDS = 0.02
 
 
@@ -127,6 +128,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         assert http is not None
         request: Request | None = None
         answer: Refusal | Response | None
+        sender: str | None = None
         try:
             try:
                 request = http.read_request(settings.handshake_timeout, settings.http_idle_timeout)
@@ -171,11 +173,16 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 logger.log(level, "%s refused: %s", self.address, answer.text)
                 if answer.reason:
                     self.core.count_refusal(answer.reason)
+            if sender is not None and isinstance(answer, Response):
+                cost = self.core.rates.bytes_cost(answer.size, ANSWERED_BYTES)
+                self.core.rates.charge(sender, cost)
             self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
-            if self.server.await_next(self) and self.keep_alive and http.has_more():
+            crowded = self.server.await_next(self)
+            if self.keep_alive and http.has_more():
                 # It has had its answer. One after the other to whoever asks without a pause would
                 # make others wait for a place, and for the interpreter.
-                http.rest(YIELD_SECONDS)
+                hurried = isinstance(answer, Refusal) and answer.reason == "rate"
+                http.rest(YIELD_SECONDS if crowded or hurried else REST_SECONDS)
         except OSError as error:
             logger.debug("%s lost before it joined: %s", self.address, error)
             if isinstance(error, ssl.SSLError):

@@ -9,23 +9,23 @@ hub is started, drained and stopped by any thread, and by more than one of them.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from .. import exits
+from .. import arguments, exits
 from ..errors import HubStopped, MessageTooBig, UsageError
 from ..messages import Member, Message
 from ..records import get_logger
-from ..rules import MAX_SECONDS
-from ..settings import Settings
+from ..settings import HubSettings, Settings
 from ..transport.tls_stream import Certificate
-from ..wire.frames import is_sendable_close_code
+from . import given
 from .core import Core, Filter
 from .http.access import Authorize, is_loopback
 from .http.keyring import Keyring
@@ -33,6 +33,11 @@ from .http.routes import check_room
 from .rooms.entries import Draft, encode, to_message, to_messages
 from .run import Run
 from .server import HubServer
+from .signals import Terminated, Terminations, has_interrupted_us, in_thread
+
+if TYPE_CHECKING:
+    # Newer than Python 3.10, and there for type checkers only, which bring it along.
+    from typing_extensions import Unpack
 
 logger = get_logger("broadcast_server.hub")
 
@@ -74,7 +79,7 @@ class BroadcastHub:
 
     Raises:
         UsageError: a value can never work.
-        TypeError: there is no setting of that name.
+        TypeError: a value has a wrong type, or there is no setting of that name.
     """
 
     def __init__(
@@ -88,21 +93,24 @@ class BroadcastHub:
         filter: Filter | None = None,
         sockets: Sequence[socket.socket] = (),
         authorize: Authorize | None = None,
-        **settings: Any,
+        **settings: Unpack[HubSettings],
     ) -> None:
-        self._sockets = tuple(sockets)
+        given.check_callables(
+            on_message=on_message,
+            on_join=on_join,
+            on_leave=on_leave,
+            filter=filter,
+            authorize=authorize,
+        )
+        self._sockets = given.checked_sockets(sockets)
         if self._sockets:
             self._places = [sock.getsockname()[:2] for sock in self._sockets]
             host, port = [place[0] for place in self._places], self._places[0][1]
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-            raise UsageError(f"port must be a number from 0 to 65535, not {port!r}")
-        self._hosts: tuple[str, ...] = (host,) if isinstance(host, str) else _as_tuple(host)
-        if not self._hosts or not all(isinstance(one, str) and one for one in self._hosts):
-            raise UsageError(f"host must be a name or an address, or some of them, not {host!r}")
-        self._port = port
+        self._port = given.checked_port(port)
+        self._hosts: tuple[str, ...] = given.checked_hosts(host)
         self._callbacks = (on_message, on_join, on_leave, filter)
         try:
-            self._settings = Settings(**settings)
+            self._settings = Settings(**cast(dict[str, Any], settings))
         except TypeError as error:  # an unknown name; that of the class says nothing to the caller
             text = str(error).replace("Settings.__init__()", "BroadcastHub()")
             raise TypeError(text) from None
@@ -120,6 +128,7 @@ class BroadcastHub:
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._stopper: threading.Thread | None = None  # who is at work in stop()
+        self._ended: queue.SimpleQueue[bool] | None = None  # serve_forever waits for it
         self._stopped = threading.Event()  # set while nothing runs
         self._stopped.set()
 
@@ -155,7 +164,7 @@ class BroadcastHub:
         except BaseException:
             if self._run is run:
                 # Ctrl-C: who does not enter the `with` does not leave it either.
-                self.stop(0.0)
+                self._stop(0.0)
             else:
                 run.abandon()
             raise
@@ -172,17 +181,45 @@ class BroadcastHub:
                 "no access control: anyone who can reach %s may read and write every room", urls
             )
 
-    def serve_forever(self) -> None:
+    def serve_forever(self, *, signals: bool = False) -> None:
         """Start if need be, then block until ``stop()`` is called elsewhere.
+
+        Args:
+            signals: on the main thread: SIGTERM drains the hub, as ``drain`` does, and a second one
+                ends everything at once; then this returns. In the meantime it takes the place of
+                the program's own handler. Ctrl-C is ``KeyboardInterrupt`` as ever.
 
         Raises:
             OSError, AccessError, TlsError: as for ``start``.
+            UsageError: signals are wanted, and this is not the main thread.
         """
+        arguments.check_type("signals", signals, arguments.FLAG)
+        if signals:
+            with Terminations() as terminations:
+                self._serve_until(terminations)
+            return
         if self._run is None or self._pid != os.getpid():
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
             pass
+
+    def _serve_until(self, terminations: Terminations) -> None:
+        """Serve until the hub is stopped, or SIGTERM has ended it. The main thread."""
+        if self._run is None or self._pid != os.getpid():
+            self.start()
+        self._ended = terminations.received
+        while not terminations.await_first():
+            if self._stopped.is_set():
+                return
+        logger.info("SIGTERM: draining")
+        try:
+            terminations.is_ending = True
+            self._drain(None, False)
+            terminations.is_ending = False
+        except Terminated:
+            logger.info("SIGTERM again: stopping at once")
+            self._stop(0.0)
 
     def stop(self, timeout: float | None = None) -> None:
         """Say goodbye and end everything that ``start`` began.
@@ -192,15 +229,22 @@ class BroadcastHub:
         callback's own thread; if another thread is stopping the hub already, it does not wait
         there at all. Does nothing if the hub does not run, or not yet.
 
-        Not for a signal handler, which may have interrupted the very code that holds a lock: set an
-        event there, or use the command. An exception in here, such as a second Ctrl-C, ends
-        everything at once.
+        A signal handler may call it. Where the signal has interrupted a method of the hub, such as
+        ``serve_forever``, it goes on in a thread of its own, and this returns at once: the method
+        may hold a lock. An exception in here, such as a second Ctrl-C, ends everything at once.
 
         Args:
             timeout: seconds for all of it, default ``stop_timeout``; it returns within one more
                 second.
         """
-        timeout = _bounded(self._settings.stop_timeout if timeout is None else timeout)
+        arguments.check_seconds("timeout", timeout)
+        if has_interrupted_us(_HARMLESS):
+            in_thread(self._stop, timeout)
+        else:
+            self._stop(timeout)
+
+    def _stop(self, timeout: float | None) -> None:
+        timeout = given.bounded(self._settings.stop_timeout if timeout is None else timeout)
         self._finish(timeout, lambda run: None, hurry=True)
 
     def drain(self, timeout: float | None = None, *, restart: bool = False) -> None:
@@ -216,7 +260,7 @@ class BroadcastHub:
         makes a drain say all its goodbyes at once; a second drain waits for the first. Does nothing
         if the hub does not run.
 
-        Not for a signal handler, as ``stop``; an exception in here ends everything at once.
+        A signal handler may call it, as ``stop``; an exception in here ends everything at once.
 
         Args:
             timeout: seconds for all of it, default ``drain_delay`` + ``drain_seconds`` +
@@ -225,10 +269,18 @@ class BroadcastHub:
             restart: close with 1012 and the reason ``since=<id>``, from where a client goes on,
                 instead of 1001.
         """
+        arguments.check_seconds("timeout", timeout)
+        arguments.check_type("restart", restart, arguments.FLAG)
+        if has_interrupted_us(_HARMLESS):
+            in_thread(self._drain, timeout, restart)
+        else:
+            self._drain(timeout, restart)
+
+    def _drain(self, timeout: float | None, restart: bool) -> None:
         settings = self._settings
         delay, seconds = settings.drain_delay, settings.drain_seconds
         usual = delay + seconds + settings.stop_timeout
-        timeout = _bounded(usual if timeout is None else timeout)
+        timeout = given.bounded(usual if timeout is None else timeout)
         share = min(1.0, timeout / usual) if usual else 1.0
         # What of its time the first two parts do not need is not the third one's.
         self._finish(
@@ -309,6 +361,8 @@ class BroadcastHub:
                 _running.discard(self)
                 # Under the lock: what starts next must not be taken for stopped.
                 self._stopped.set()
+        if self._ended is not None:
+            self._ended.put(False)
         logger.info("stopped")
 
     def __enter__(self: Hub) -> Hub:
@@ -321,6 +375,9 @@ class BroadcastHub:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a BroadcastHub cannot be pickled or copied: make a new one")
 
     # -- Messages ------------------------------------------------------------------------------
 
@@ -340,12 +397,13 @@ class BroadcastHub:
             HubStopped: the hub does not run.
             MessageTooBig: it has more than ``max_message_bytes``.
             InvalidRoom: there can be no such room.
-            TypeError: the data is neither ``str`` nor ``bytes``.
-            UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+            TypeError: an argument has a wrong type; data is neither ``str`` nor ``bytes``.
+            UsageError: the text has a lone surrogate, which UTF-8 cannot carry.
         """
-        core, _ = self._running_parts()
+        arguments.check_seconds("timeout", timeout, optional=False)
         draft = Draft(0, self._encode(data))
         check_room(room)
+        core, _ = self._running_parts()
         ids = core.publish_one(room, draft, time.monotonic() + timeout)
         return to_messages(room, [draft], ids)[0]
 
@@ -362,10 +420,12 @@ class BroadcastHub:
 
         Raises:
             HubBusy: the client did not take enough in that time; nothing was sent.
-            HubStopped, MessageTooBig, TypeError, UnicodeEncodeError: as for ``broadcast``.
+            HubStopped, MessageTooBig, TypeError, UsageError: as for ``broadcast``.
         """
-        run = self._serving_run()
+        given.check_client_id(client_id)
+        arguments.check_seconds("timeout", timeout, optional=False)
         frame = self._encode(data)
+        run = self._serving_run()
         return run.send(client_id, frame, time.monotonic() + timeout)
 
     # -- Members -------------------------------------------------------------------------------
@@ -375,7 +435,10 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
+            InvalidRoom: there can be no such room.
+            TypeError: the room is not ``str``.
         """
+        check_room(room)
         core, _ = self._running_parts()
         found = core.rooms.find(room)
         return found.member_list() if found is not None else []
@@ -389,7 +452,12 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
+            InvalidRoom: there can be no such room.
+            UsageError: the count is less than 0.
+            TypeError: an argument has a wrong type.
         """
+        check_room(room)
+        given.check_count(count)
         core, _ = self._running_parts()
         found = core.rooms.find(room)
         if found is None:
@@ -420,11 +488,12 @@ class BroadcastHub:
 
         Raises:
             HubStopped: the hub does not run.
-            UsageError: the code may not be sent.
+            UsageError: the code may not be sent, or the reason has a lone surrogate.
+            TypeError: an argument has a wrong type.
         """
+        given.check_client_id(client_id)
+        given.check_close(code, reason)
         core, server = self._running_parts()
-        if not is_sendable_close_code(code):
-            raise UsageError(f"{code} is not a close code that may be sent")
         while (connection := server.find(client_id)) is not None:
             if core.dismiss(connection, code, reason):
                 return True
@@ -503,32 +572,24 @@ class BroadcastHub:
 
     def _serving_run(self) -> Run:
         run = self._run
-        # A forked child has this object, but none of the threads.
-        if run is None or self._pid != os.getpid():
+        if run is None:
             raise HubStopped("the hub does not run")
+        # A forked child has this object, but none of the threads.
+        if self._pid != os.getpid():
+            raise HubStopped("the hub runs in the parent process, not in this one")
         if not run.is_serving:
             raise HubStopped("the hub is stopping")
         return run
 
     def _encode(self, data: Data) -> bytes:
         if isinstance(data, (str, bytes)):
-            size = len(data.encode("utf-8")) if isinstance(data, str) else len(data)
+            size = len(arguments.utf8("data", data) if isinstance(data, str) else data)
             if size > self._settings.max_message_bytes:
                 raise MessageTooBig(
                     f"the message has {size} bytes, more than "
                     f"max_message_bytes ({self._settings.max_message_bytes})"
                 )
         return encode(data)
-
-
-def _as_tuple(given: object) -> tuple[Any, ...]:
-    """Return the elements of a sequence; none if it is no sequence."""
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else ()
-
-
-def _bounded(seconds: float) -> float:
-    """Return a time-out that the system can wait for."""
-    return min(max(0.0, seconds), MAX_SECONDS)
 
 
 _running: weakref.WeakSet[BroadcastHub] = weakref.WeakSet()
@@ -538,5 +599,8 @@ def _stop_all() -> None:
     for hub in list(_running):
         hub.stop()
 
+
+# These call it by themselves, and hold no lock.
+_HARMLESS = frozenset({_stop_all.__code__, BroadcastHub.__exit__.__code__})
 
 exits.at_exit(exits.HUBS, _stop_all)

@@ -30,9 +30,11 @@ MAX_SENDERS = 10_000
 # as much as REQUEST_MESSAGES. At a lower one, which is not there to spare the CPU, both cost less.
 FULL_RATE = 10_000
 REQUEST_MESSAGES = 5
-# How many bytes cost as much as a message: of JSON, which is parsed; of what is only copied.
+# How many bytes cost as much as a message: of JSON, which is parsed; of what is only copied; of an
+# answer, which is made.
 PARSED_BYTES = 4096
 COPIED_BYTES = 16 * 1024
+ANSWERED_BYTES = 1024
 # A hair less is enough: whoever waits as long as it was told must get through.
 _HAIR = 1e-6
 
@@ -150,6 +152,14 @@ class SenderRates:
                 return (1.0 - bucket.tokens) / self._rate
             bucket.tokens -= count
             return 0.0
+
+    def charge(self, sender: str, count: float) -> None:
+        """Take what somebody has had already; who comes next of this sender waits until it is
+        paid."""
+        if count and self._rate:
+            flow = self.flow(sender)
+            flow.take(count)
+            flow.end()
 
     def __len__(self) -> int:
         """Return how many buckets are kept, those of connected clients included."""

@@ -41,6 +41,14 @@ MAX_WAITING_BYTES = 256 * 1024
 LISTED_FOR_ONE = 10
 # So many errors without a good frame between them end a connection.
 MAX_ERRORS = 10
+# Where the rate is limited, a reader takes what came in pieces of so many bytes, and rests for a
+# moment after messages of so much weight: those of a second may come at once, and several readers
+# that never wait would leave the interpreter to the others for the switch interval only, each time.
+PIECE_BYTES = 8 * 1024
+REST_WEIGHT = 128
+REST_SECONDS = 0.0001
+# What an event or a control frame weighs; a plain message weighs 1.
+EVENT_WEIGHT = 8
 
 
 class Intake:
@@ -96,6 +104,7 @@ class Reader:
         "_sender",
         "_session",
         "_slowed",
+        "_weight",
         "core",
     )
 
@@ -125,10 +134,18 @@ class Reader:
         self._owed = 0.0  # what it has sent and not paid for yet, in messages
         self._slowed: tuple[Flow, ...] = ()  # what it was slowed down for already
         self._discarded = 0
+        self._weight = 0  # of what it has taken since it rested
 
     def take(self, data: bytes) -> None:
         """Decode what arrived, publish the messages in batches, serve control frames in their
         place."""
+        if len(data) <= PIECE_BYTES or not self.core.settings.max_rate:
+            self._take(data)
+            return
+        for start in range(0, len(data), PIECE_BYTES):
+            self._take(data[start : start + PIECE_BYTES])
+
+    def _take(self, data: bytes) -> None:
         client = self._client
         # The fan-out ends the connection then, and may be a moment late.
         if client.expires != NEVER and time.monotonic() >= client.expires:
@@ -159,22 +176,26 @@ class Reader:
                 if is_json:
                     self._owed += owed
                     owed = 0.0
+                    self._weight += EVENT_WEIGHT
                     batch = self._take_event(client, opcode, payload, batch)
                 elif filtered:
                     self._take_filtered(client, opcode, payload, batch)
                 else:
                     batch.add(frames.encode_frame(opcode, payload))
-                if batch.cost >= BATCH_BYTES:
+                if batch.cost >= BATCH_BYTES or self._weight >= REST_WEIGHT:
                     self._owed += owed
                     owed = 0.0
                     batch = self._publish(client, batch)
+                    self._rest()
                 continue
             # What came before a control frame is in the log before it is answered.
             self._owed += owed
             owed = 0.0
             batch = self._publish(client, batch)
             if opcode != frames.CLOSE:
+                self._weight += EVENT_WEIGHT
                 self._pay_for_control(client, 1)
+                self._rest()
             if opcode == frames.PING:
                 if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
                     self.core.fanout.attend(client)
@@ -182,11 +203,14 @@ class Reader:
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._owed += owed
+        self._weight += int(owed)
         self._publish(client, batch)
         self._pay(client)
         if decoder.crumbs:
             crumbs, decoder.crumbs = decoder.crumbs, 0
+            self._weight += crumbs
             self._pay_for_control(client, crumbs)
+        self._rest()
         if decoder.failure is not None:
             failure = decoder.failure
             logger.info("%s broke the protocol: %s", client.member.id, failure)
@@ -381,6 +405,13 @@ class Reader:
         owed, self._owed = self._owed, 0.0
         if owed and self._flow is not None:
             self._wait_for_rate(client, self._flow, self._flow.take(owed))
+
+    def _rest(self) -> None:
+        """Leave the interpreter to others for a moment, after much work."""
+        if self._weight >= REST_WEIGHT:
+            self._weight = 0
+            if self.core.settings.max_rate:
+                time.sleep(REST_SECONDS)
 
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""

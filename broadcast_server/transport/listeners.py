@@ -91,7 +91,7 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
             try:
                 opened.append(_open(family, (address[0], port, *address[2:]), both))
             except OSError as error:
-                error.filename = address[0]
+                error.filename = _shown(address[0], port)
                 if error.errno not in _NO_FAMILY or (family, address) not in optional:
                     raise
                 logger.info("not listening on %s: %s", address[0], error.strerror)
@@ -105,6 +105,10 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
             sock.close()
         raise
     return opened
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _open(family: socket.AddressFamily, address: Any, v6only: bool) -> socket.socket:

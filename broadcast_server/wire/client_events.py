@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import rules
+from ..arguments import utf8
 from ..errors import ProtocolError
 from ..messages import Gap, Member, Message, Presence, parse_id
 from . import json_bounds
@@ -226,7 +227,7 @@ def encode_send(data: str | bytes, ref: int | None, key: str | None) -> bytes:
     """Return the event that publishes a message.
 
     Raises:
-        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+        UsageError: the text, or the key, has a lone surrogate, which UTF-8 cannot carry.
     """
     if isinstance(data, str):
         text = f'{{"type":"send","data":{_encode(data)}'
@@ -236,7 +237,12 @@ def encode_send(data: str | bytes, ref: int | None, key: str | None) -> bytes:
         text += f',"ref":{ref}'
     if key is not None:
         text += f',"key":{_encode(key)}'
-    return (text + "}").encode()
+    try:
+        return (text + "}").encode()
+    except UnicodeEncodeError:
+        utf8("key", key or "")
+        utf8("data", data if isinstance(data, str) else "")
+        raise
 
 
 def encode_name(name: str | None, ref: int) -> bytes:

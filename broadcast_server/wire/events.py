@@ -13,7 +13,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import rules
@@ -80,6 +80,28 @@ def message(frame: bytes, id: str | None, ms: int, sender: Member | None) -> byt
         ms: when it was accepted, in milliseconds since 1970.
         sender: who has sent it; None for the hub's program.
     """
+    head = _head_of(id, ms, sender)
+    payload = frames.payload_of(frame)
+    if frames.is_text(frame):
+        return b'%b":"%b"}' % (head, _escape(payload))
+    return b'%b_base64":"%b"}' % (head, binascii.b2a_base64(payload, newline=False))
+
+
+def message_pieces(
+    frame: bytes, id: str | None, ms: int, sender: Member | None, size: int
+) -> Iterator[bytes]:
+    """Yield the same in pieces, each made of so many bytes of the data at most: a multiple of 3."""
+    payload = frames.payload_view(frame)
+    is_text = frames.is_text(frame)
+    yield _head_of(id, ms, sender) + (b'":"' if is_text else b'_base64":"')
+    for start in range(0, len(payload), size):
+        piece = bytes(payload[start : start + size])
+        yield _escape(piece) if is_text else binascii.b2a_base64(piece, newline=False)
+    yield b'"}'
+
+
+def _head_of(id: str | None, ms: int, sender: Member | None) -> bytes:
+    """Return the event of a message up to its data."""
     shown = "null" if id is None else f'"{id}"'
     if sender is None:
         who = "null"
@@ -88,15 +110,16 @@ def message(frame: bytes, id: str | None, ms: int, sender: Member | None) -> byt
         name = "null" if sender.name is None else _quote(sender.name)
         who = f'{{"id":{number},"name":{name}}}'
     head = f'{{"type":"message","id":{shown},"time":"{rfc3339(ms)}","from":{who},"data'
-    payload = frames.payload_of(frame)
-    if frames.is_text(frame):
-        # What JSON escapes is ASCII, and UTF-8 has no ASCII inside of other characters: so each
-        # byte may pass for a character. With real ones a single wide one would make all of them
-        # four bytes wide.
-        quoted = _quote(payload.decode("latin-1")).encode("latin-1")
-        return b'%b":%b}' % (head.encode("utf-8"), quoted)
-    data = binascii.b2a_base64(payload, newline=False)
-    return b'%b_base64":"%b"}' % (head.encode("utf-8"), data)
+    return head.encode("utf-8")
+
+
+def _escape(text: bytes) -> bytes:
+    """Return a text in UTF-8 as it stands between the quotes of JSON.
+
+    What JSON escapes is ASCII, and UTF-8 has no ASCII inside of other characters: so each byte may
+    pass for a character. With real ones a single wide one would make all of them four bytes wide.
+    """
+    return _quote(text.decode("latin-1"))[1:-1].encode("latin-1")
 
 
 def welcome(

@@ -10,6 +10,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
+from ..arguments import TEXT, check_type, utf8
 from ..errors import UsageError
 
 WEBSOCKET = ("ws", "wss")
@@ -34,7 +35,9 @@ def split(url: str, schemes: tuple[str, ...] = ANY) -> urllib.parse.SplitResult:
 
     Raises:
         UsageError: it is none (RFC 3986 §3; RFC 6455 §3).
+        TypeError: it is no text.
     """
+    check_type("url", url, TEXT)
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -80,10 +83,7 @@ def with_parameters(
     kept = [part for part in parts.query.split("&") if part and _key_of(part) not in parameters]
     for key, value in parameters.items():
         if value is not None:
-            try:
-                kept.append(f"{key}={urllib.parse.quote(value, safe='')}")
-            except UnicodeEncodeError:
-                raise UsageError(f"the {key} has lone surrogates, which UTF-8 cannot say") from None
+            kept.append(f"{key}={urllib.parse.quote(utf8(key, value), safe='')}")
     return parts._replace(query="&".join(kept))
 
 

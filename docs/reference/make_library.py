@@ -49,6 +49,7 @@ ALIASES = {
     "Headers": "hub.http.models",
     "Data": "hub.hub",
     "StrPath": "transport.tls",
+    "Received": "messages",
 }
 
 TITLES = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}
@@ -125,7 +126,8 @@ class Page:
                 words.append("*")
             kind = parameter.kind
             text = "**" * (kind is parameter.VAR_KEYWORD) + parameter.name
-            text += f": {self.typed(parameter.annotation)}"
+            if kind is not parameter.VAR_KEYWORD:  # they are in options.md
+                text += f": {self.typed(parameter.annotation)}"
             if parameter.default is not parameter.empty:
                 text += f" = {shown(parameter.default)}"
             words.append(text)
@@ -144,7 +146,8 @@ class Page:
             raise TypeError(f"an annotation is missing or no text: {annotation!r}")
         names = dict(self.aliases)
         if self.owner is not None:
-            names["Hub"] = self.owner.__name__
+            names["Hub"] = names["Client"] = self.owner.__name__
+            names["Item"] = names["Received"]
         type_name = r"\b(?:tls\.)?([A-Z]\w+)"
         return re.sub(type_name, lambda word: names.get(word[1], word[0]), annotation)
 

@@ -24,6 +24,22 @@ SWITCH = (
 )
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 431 No\r\n\r\n", b""])
+def test_server_that_has_left_may_have_said_why(answer: bytes) -> None:
+    """Its answer is read although the request could not be sent; else what has failed is told."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.sendall(answer)
+        theirs.close()
+        found = HandshakeSocket(ours, {}, Deadline(SECONDS))
+        found.send(b"GET / HTTP/1.1\r\n\r\n")
+        if answer:
+            assert found.recv(100) == b"HTTP/1.1 431 \r\n\r\n"
+        else:
+            with pytest.raises(BrokenPipeError):
+                found.recv(100)
+
+
 @pytest.fixture
 def jar() -> Iterator[dict[str, object]]:
     """The cookies of the process, as websocket-client keeps them for the rest of the program."""

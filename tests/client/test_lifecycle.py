@@ -633,3 +633,145 @@ client.close()
     with running_hub() as hub:
         finished = run(program, hub.url)
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+# What a thread of the program does: ends when the client is closed.
+RECEIVER = """
+import concurrent.futures, sys, threading
+from broadcast_server import BroadcastClient, BroadcastHub
+hub = BroadcastHub(port=0).start()
+seen = []
+got_one = threading.Event()
+def receive(client):
+    for message in client:
+        seen.append(message.data)
+        got_one.set()
+def ready(client):
+    hub.broadcast("x")
+    assert got_one.wait(20)
+"""
+ENDS = {
+    "daemon thread, never closed": """
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(client,), daemon=True).start()
+ready(client)
+""",
+    "ordinary thread, closed": """
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(client,)).start()
+ready(client)
+client.close()
+""",
+    "ordinary thread, with": """
+with BroadcastClient(hub.url) as client:
+    threading.Thread(target=receive, args=(client,)).start()
+    ready(client)
+""",
+    "executor around the client": """
+with concurrent.futures.ThreadPoolExecutor() as executor, BroadcastClient(hub.url) as client:
+    executor.submit(receive, client)
+    ready(client)
+""",
+    "executor of the module": """
+executor = concurrent.futures.ThreadPoolExecutor()
+with BroadcastClient(hub.url) as client:
+    executor.submit(receive, client)
+    ready(client)
+""",
+    "executor, many wait": """
+with concurrent.futures.ThreadPoolExecutor(4) as executor, BroadcastClient(hub.url) as client:
+    for _ in range(4):
+        executor.submit(receive, client)
+    ready(client)
+""",
+    "client that is dropped by nobody": """
+class Owner:
+    client = BroadcastClient(hub.url).connect()
+threading.Thread(target=receive, args=(Owner.client,), daemon=True).start()
+ready(Owner.client)
+""",
+    # The program goes on without its main thread, and ends with its last ordinary one.
+    "ordinary thread, closes itself": """
+def bot(client):
+    main.join()
+    hub.broadcast("y", timeout=20)
+    assert client.recv(20).data == "y"
+    client.close()
+main = threading.main_thread()
+client = BroadcastClient(hub.url).connect()
+threading.Thread(target=bot, args=(client,)).start()
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_program_with_a_thread_that_waits_ends_as_documented(end: str) -> None:
+    """With no warning, no exception on any thread and nothing on standard error."""
+    finished = subprocess.run(
+        [PYTHON, "-W", "error", "-c", RECEIVER + ENDS[end]],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_waiting_thread_keeps_the_program_until_the_hub_says_goodbye() -> None:
+    """One that is ordinary, and has a client that nobody closes."""
+    program = """
+import sys, threading
+from broadcast_server import BroadcastClient
+def receive(client):
+    for message in client:
+        print(message.data, flush=True)
+client = BroadcastClient(sys.argv[1], reconnect=False).connect()
+threading.Thread(target=receive, args=(client,)).start()
+"""
+    with running_hub() as hub:
+        with subprocess.Popen(
+            [PYTHON, "-W", "error", "-c", program, hub.url],
+            env=python_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert wait_until(lambda: bool(hub.members()))
+                assert process.stdout is not None
+                for text in "a", "b":
+                    hub.broadcast(text)
+                    assert process.stdout.readline() == f"{text}\n"
+                hub.stop()
+                out, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize("client", ["connected", "closed", "never connected", "failed"])
+def test_client_that_outlives_the_modules_says_nothing(client: str) -> None:
+    """An object may be found when the names of every module are gone: its finalizer needs none."""
+    program = f"""
+import __main__, sys
+from broadcast_server import BroadcastClient, BroadcastHub
+sys.keeps = __main__  # so the interpreter clears it last
+hub = BroadcastHub(port=0).start()
+kind = {client!r}
+try:
+    client = BroadcastClient(hub.url if kind != "failed" else "ws://127.0.0.1:1/")
+    if kind != "never connected":
+        client.connect()
+except Exception:
+    assert kind == "failed"
+if kind == "closed":
+    client.close()
+"""
+    finished = subprocess.run(
+        [PYTHON, "-W", "error", "-c", program],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broadcast_server import BroadcastClient, BroadcastHub, publish
+from broadcast_server import BroadcastClient, BroadcastHub, PublishFailed, publish
 
 from ..support import ROOT, code_blocks, lasting_port, running_hub, wait_until
 from ..support.certificates import Certificates
+from ..support.command import run
 
 pytestmark = pytest.mark.slow
 
@@ -131,3 +132,34 @@ def test_proxy_of_the_page_passes_everything_on(
             asker.request("POST", "/scores", b"4:1", {"Origin": origin})
             assert asker.getresponse().status == status
             asker.close()
+
+
+def test_nginx_that_asks_for_certificates_gets_them(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """With the two lines of the page; who shows none is refused, in a sentence."""
+    if shutil.which("nginx", path=PATH) is None:
+        pytest.skip("nginx is missing (make proxies)")
+    tmp_path.chmod(0o755)
+    port = lasting_port()
+    lines = re.findall(r"^    (ssl_(?:client|verify).*;)$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    cert, key = certificates.issue("ann.example")
+    shown = {"ca_file": certificates.ca, "cert_file": cert, "key_file": key}
+    with running_hub(trust_proxy=("127.0.0.1",)) as hub:
+        command = nginx(tmp_path, port, hub, certificates)
+        file = tmp_path / "nginx.conf"
+        asks = re.sub(r"/etc/\S*\.pem", str(certificates.ca), "\n".join(lines))
+        file.write_text(file.read_text().replace("    location / {", f"{asks}\n    location / {{"))
+        with proxy(command, tmp_path, port):
+            url = f"wss://localhost:{port}/scores"
+            with BroadcastClient(url, **shown) as client:
+                assert publish(url, "3:1", **shown)
+                assert client.recv(timeout=SECONDS).data == "3:1"
+            options = ("--ca-file", str(certificates.ca), "--cert", str(cert))
+            for keys in (("--key", str(key)), ("--cert-key", str(key))):
+                assert run("publish", url, *options, *keys, "4:1").returncode == 0
+            with pytest.raises(PublishFailed) as failed:
+                publish(url, "x", ca_file=certificates.ca)
+            assert failed.value.status == 400
+        assert [message.data for message in hub.history("/scores")] == ["3:1", "4:1", "4:1"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import email
 import importlib
-import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +47,19 @@ def run(*command: str | os.PathLike[str], cwd: pathlib.Path = ROOT) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def run_failing(*command: str | os.PathLike[str], cwd: pathlib.Path) -> str:
+    """Run a command that must fail with 1; return its standard error."""
+    result = subprocess.run(
+        [os.fspath(part) for part in command],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    return result.stderr
 
 
 # The package as it imports.
@@ -241,50 +252,6 @@ def test_each_public_name_is_imported_from_where_type_checkers_see_it() -> None:
         assert getattr(importlib.import_module(home), name) is value
 
 
-CHECKERS = {
-    # websocket-server has no types, which concerns nobody who has the package installed.
-    "mypy": [
-        PYTHON,
-        "-m",
-        "mypy",
-        "--strict",
-        "--ignore-missing-imports",
-        "--cache-dir",
-        os.devnull,
-    ],
-    "pyright": [str(ROOT / "tests" / "node_modules" / ".bin" / "pyright"), "--pythonpath", PYTHON],
-}
-
-
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_type_checker_finds_a_misspelt_name(checker: str, tmp_path: pathlib.Path) -> None:
-    """And nothing wrong with the right ones."""
-    if shutil.which(CHECKERS[checker][0]) is None:
-        pytest.skip(f"{checker} is not installed (make test installs it)")
-    names = ", ".join(broadcast_server.__all__)
-    (tmp_path / "right.py").write_text(f"from broadcast_server import {names}\nprint({names})\n")
-    (tmp_path / "wrong.py").write_text("from broadcast_server import BroadcastHubb\n")
-    (tmp_path / "pyrightconfig.json").write_text(
-        json.dumps(
-            {"extraPaths": [str(ROOT)], "pythonVersion": "3.10", "typeCheckingMode": "strict"}
-        )
-    )
-    found = {}
-    for name in "right.py", "wrong.py":
-        result = subprocess.run(
-            [*CHECKERS[checker], name],
-            cwd=tmp_path,
-            env={**os.environ, "MYPYPATH": str(ROOT)},
-            text=True,
-            capture_output=True,
-            timeout=SECONDS,
-        )
-        found[name] = (result.returncode, result.stdout + result.stderr)
-    assert found["right.py"][0] == 0, found
-    assert found["wrong.py"][0] == 1, found
-    assert "BroadcastHubb" in found["wrong.py"][1]
-
-
 # Pages made from the code.
 
 
@@ -442,3 +409,35 @@ with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as one, BroadcastClie
         assert b"broadcast_messages_total 1.0" in answer.read()
 """
     assert run(binaries / "python", "-c", program, cwd=tmp_path) == "hello\n"
+
+
+@pytest.mark.package
+def test_frozen_program_has_all_its_parts(
+    built: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    """PyInstaller finds the page's files, and what is imported when it is needed."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / "bin"
+    run(binaries / "pip", "install", "--quiet", built[".whl"], "pyinstaller>=6", cwd=tmp_path)
+    (tmp_path / "program.py").write_text("""
+import sys
+from urllib.request import Request, urlopen
+from broadcast_server import BroadcastClient, BroadcastHub, publish
+from broadcast_server.cli import main
+if len(sys.argv) > 1:
+    sys.exit(main())
+with BroadcastHub(port=0) as hub, BroadcastClient(hub.url) as client:
+    address = hub.url.replace("ws:", "http:")
+    publish(address, "hello")
+    print(client.recv(timeout=10).data)
+    with urlopen(Request(address, headers={"Accept": "text/html"}), timeout=10) as answer:
+        assert b"<html" in answer.read()
+    with urlopen(address + "metrics", timeout=10) as answer:
+        assert b"broadcast_messages_total 1.0" in answer.read()
+""")
+    run(binaries / "pyinstaller", "--noconfirm", "--log-level=ERROR", "program.py", cwd=tmp_path)
+    frozen = tmp_path / "dist" / "program" / "program"
+    assert run(frozen, cwd=tmp_path) == "hello\n"
+    version = f"broadcast-server {broadcast_server.__version__}\n"
+    assert run(frozen, "--version", cwd=tmp_path) == version
+    assert "refused" in run_failing(frozen, "who", "127.0.0.1:1", cwd=tmp_path)

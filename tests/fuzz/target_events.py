@@ -10,7 +10,7 @@ import json
 
 from broadcast_server import rules
 from broadcast_server.client.membership import Membership
-from broadcast_server.errors import ProtocolError
+from broadcast_server.errors import ProtocolError, UsageError
 from broadcast_server.hub.rooms.encodings import json_event
 from broadcast_server.hub.rooms.entries import Entry, encode
 from broadcast_server.messages import Gap, Member, Message, Presence, parse_id
@@ -90,7 +90,7 @@ def run_sent(data: bytes) -> str:
     name = text[:64]
     try:
         written = client_events.encode_send(text, len(text), name or None)
-    except UnicodeEncodeError:
+    except UsageError:
         assert any("\ud800" <= character <= "\udfff" for character in text)
         return "surrogates"
     for payload, meant in (

@@ -29,18 +29,28 @@ from ..support.inside import core_of, fanout_of, replace_pass, reserved_bytes, s
 # -- The constructor ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("port", [-1, 65_536, "8765", 1.5, True, None])
-def test_port_that_cannot_be_is_a_usage_error(port: Any) -> None:
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_port_that_cannot_be_is_a_usage_error(port: int) -> None:
     """Before anything is opened."""
     with pytest.raises(UsageError, match="port must be"):
         BroadcastHub(port=port)
 
 
-@pytest.mark.parametrize("host", ["", None, 5])
-def test_host_that_cannot_be_is_a_usage_error(host: Any) -> None:
+@pytest.mark.parametrize("host", ["", "a\0b"])
+def test_host_that_cannot_be_is_a_usage_error(host: str) -> None:
     """An empty one would be all interfaces for some, and nothing for others."""
     with pytest.raises(UsageError, match="host must be"):
         BroadcastHub(host)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [*(("port", port) for port in ("8765", 1.5, True, None)), ("host", None), ("host", 5)],
+)
+def test_port_or_host_of_a_wrong_type_is_a_type_error(argument: str, value: Any) -> None:
+    """As for any argument."""
+    with pytest.raises(TypeError, match=f"^{argument} must be "):
+        BroadcastHub(**{argument: value})
 
 
 def test_unknown_setting_is_a_type_error() -> None:

@@ -423,6 +423,7 @@ def hold_pings_back(hub: BroadcastHub) -> None:
         ("filter", refuse_by_filter, {"filter": lambda message: None}),
         ("filter", refuse_by_filter, {"filter": lambda message: 1}),
         ("filter", refuse_by_filter, {"filter": lambda message: 1 / 0}),
+        ("filter", refuse_by_filter, {"filter": lambda message: "\ud800"}),
         ("busy", refuse_behind, {}),
         ("key_reused", refuse_key, {}),
         ("key_reused", refuse_key_of_event, {}),

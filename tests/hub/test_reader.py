@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,21 @@ from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.budget import Budget
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.rates import Flow
+from broadcast_server.hub.reader import EVENT_WEIGHT, PIECE_BYTES, REST_SECONDS, REST_WEIGHT
 from broadcast_server.hub.rooms.entries import Draft
 
-from ..support import BINARY, PING, PONG, TEXT, RawClient, client_frame, running_hub, wait_until
-from ..support.inside import core_of, reserved_bytes
+from ..support import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    RawClient,
+    client_frame,
+    running_hub,
+    wait_until,
+)
+from ..support.inside import core_of, fanout_of, reserved_bytes, sleeps
 from ..support.json_peer import Peer
 
 
@@ -199,14 +211,59 @@ def test_client_that_is_behind_is_not_read_for_a_moment(monkeypatch: pytest.Monk
     with running_hub() as hub, RawClient.connect(port=hub.port, path="/r?echo=1") as client:
         client.sync()
         (connection,) = core_of(hub).rooms.open("/r").members.values()
+        assert wait_until(lambda: connection.plain) and sleeps(fanout_of(hub))
         connection.blocked_since = float("inf")
         connection.lagging = True
         client.send("a")
         assert client.recv_message() == "a"
         assert len(waits) == 2
+        assert wait_until(lambda: connection.plain) and sleeps(fanout_of(hub))
         connection.blocked_since = 0.0
         connection.lagging = True
         client.send("b")
         client.send("c")
         assert (client.recv_message(), client.recv_message()) == ("b", "c")
         assert len(waits) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "weight"),
+    [
+        (client_frame(TEXT, "x" * 64), 1),
+        (client_frame(PING, b"x"), EVENT_WEIGHT),
+        (client_frame(CONTINUATION, b"", fin=False), 1),
+    ],
+    ids=["messages", "pings", "fragments"],
+)
+@pytest.mark.parametrize("rate", [10_000, 0])
+def test_reader_rests_in_a_burst(
+    sent: bytes, weight: int, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a few of them would keep the interpreter to themselves. Not where the operator has
+    lifted the limit, and wants all the speed that there is."""
+    rests: list[float] = []
+
+    class Time:
+        """Counts the rests."""
+
+        monotonic = staticmethod(time.monotonic)
+
+        def sleep(self, seconds: float) -> None:
+            rests.append(seconds)
+
+    count = 3000
+    with running_hub(max_rate=rate, max_control_rate=rate) as hub:
+        with RawClient.connect(port=hub.port, path="/r?echo=1") as client:
+            client.sync()
+            monkeypatch.setattr("broadcast_server.hub.reader.time", Time())
+            if sent[0] == CONTINUATION:
+                client.send_frame(BINARY, b"", fin=False)
+            client.sock.sendall(sent * count)
+            client.send_frame(CONTINUATION if sent[0] == CONTINUATION else BINARY, b"end")
+            while b"end" not in client.buffer:
+                client.fill()
+    most = count * weight // REST_WEIGHT
+    assert set(rests) <= {REST_SECONDS}
+    # A piece of what has come is taken as a whole.
+    pieces = count * len(sent) // PIECE_BYTES
+    assert min(most, pieces) // 2 <= len(rests) <= most + 1 if rate else not rests

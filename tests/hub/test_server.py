@@ -17,7 +17,9 @@ import pytest
 
 from broadcast_server import BroadcastHub, Message
 from broadcast_server.hub import server as server_module
+from broadcast_server.hub.handler import YIELD_SECONDS
 from broadcast_server.hub.http.connection import HttpConnection, is_ready
+from broadcast_server.hub.reader import REST_SECONDS
 from broadcast_server.hub.server import HubServer
 from broadcast_server.transport.tls_stream import TlsStream
 
@@ -360,11 +362,17 @@ def test_publisher_that_waits_for_the_fan_out_makes_way() -> None:
 def test_who_asks_without_a_pause_rests_while_others_want_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After each answer, if the next request is here already; then it may be cut off."""
-    rests: list[bool] = []
-    monkeypatch.setattr(HttpConnection, "rest", lambda http, seconds: rests.append(http.makes_way))
+    """After each answer, if the next request is here already; then it may be cut off. While nobody
+    wants the place, only for a moment, which leaves the interpreter to others."""
+    rests: list[float] = []
+
+    def rest(http: HttpConnection, seconds: float) -> None:
+        assert not http.makes_way
+        rests.append(seconds)
+
+    monkeypatch.setattr(HttpConnection, "rest", rest)
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    for limit, expected in ((1, [False] * 4), (2, [])):
+    for limit, expected in ((1, [YIELD_SECONDS] * 4), (2, [REST_SECONDS] * 4)):
         rests.clear()
         with (
             running_hub(max_handshakes=limit) as hub,

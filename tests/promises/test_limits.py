@@ -567,6 +567,32 @@ def test_requests_pay_from_the_same_bucket(ask: bytes, end: bytes, clock: Clock)
             client.fill()
 
 
+def test_answer_costs_what_it_has(clock: Clock) -> None:
+    """A list of many members takes longer to make than it takes to ask for it: whoever has had one
+    pays before the next."""
+    ask = b"GET /-/rooms HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with (
+        running_hub(max_rate=10_000) as hub,
+        RawClient.open(port=hub.port) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        for number in range(40):
+            path = f"/r?name={str(number) * 30}"
+            stack.enter_context(RawClient.connect("127.0.0.1", hub.port, path))
+        # Enough for two requests, not for an answer of some KiB as well.
+        core_of(hub).rates.take("127.0.0.1", 9989)
+        for number in range(2):
+            client.sock.sendall(ask)
+            if number:
+                assert wait_until(lambda: refused(hub).get("rate") == 1)
+                clock.now += 3600
+            while b"\r\n\r\n" not in client.buffer or not client.buffer.endswith(b"]}\n"):
+                client.fill()
+            assert len(client.buffer) > 3000
+            client.buffer = b""
+            assert refused(hub).get("rate", 0) == number
+
+
 def test_flood_of_pings_does_not_keep_others_waiting() -> None:
     """Back-pressure: the hub stops reading, TCP stops the sender, and others go on."""
     with (

@@ -149,7 +149,7 @@ def test_stop_is_bounded_by_the_setting() -> None:
     assert took <= 0.3 + GRACE_SECONDS
 
 
-@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e300])
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
 def test_stop_takes_any_time_out(hub: BroadcastHub, timeout: float) -> None:
     """What is longer than the system can wait is cut; with nobody there it returns at once."""
     port = hub.port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import ipaddress
 import itertools
 import ssl
 from collections.abc import Iterator
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from . import RawClient, running_hub
 
@@ -46,6 +52,43 @@ class Certificates:
         key.write_bytes(issued.private_key_pem.bytes())
         return cert, key
 
+    def issue_old(self) -> tuple[Path, Path, Path]:
+        """Return the files of an old authority's certificate, of a server's that does not say who
+        has given it out (no Authority Key Identifier), and of the latter's key."""
+        number = next(self._numbers)
+        paths = [self._directory / f"old-{what}{number}.pem" for what in ("ca", "cert", "key")]
+        keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old authority")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        hosts = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        builder = (
+            x509.CertificateBuilder()
+            .issuer_name(issuer)
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+        authority = (
+            builder.subject_name(issuer)
+            .public_key(keys[0].public_key())
+            .serial_number(1)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        )
+        server = (
+            builder.subject_name(subject)
+            .public_key(keys[1].public_key())
+            .serial_number(2)
+            .add_extension(hosts, critical=False)
+        )
+        for path, made in zip(paths, (authority, server), strict=False):
+            path.write_bytes(made.sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM))
+        paths[2].write_bytes(
+            keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        return paths[0], paths[1], paths[2]
+
     @property
     def of_hub(self) -> dict[str, Any]:
         """The settings of a hub that uses the certificate."""
@@ -55,10 +98,14 @@ class Certificates:
         """Return a context that trusts the authority."""
         return ssl.create_default_context(cafile=self.ca)
 
-    def server_context(self) -> ssl.SSLContext:
-        """Return a context with the certificate."""
+    def server_context(self, *, asks: bool = False) -> ssl.SSLContext:
+        """Return a context with the certificate; one that asks wants a client's, from the same
+        authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, self.key)
+        if asks:
+            context.load_verify_locations(self.ca)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def open(

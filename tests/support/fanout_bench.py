@@ -14,7 +14,7 @@ from broadcast_server.messages import Member
 from broadcast_server.settings import Settings
 from broadcast_server.wire import frames
 
-from .inside import make_pass
+from .inside import make_pass, turn
 
 
 class Bench:
@@ -61,6 +61,22 @@ class Bench:
         while not self.room.base:
             self.publish(1, size)
             make_pass(self.fanout, self.room)
+
+    def pass_whole(self) -> None:
+        """Make a pass, and take turns until everybody has the forms that they want."""
+        writer = self.fanout.writer
+        make_pass(self.fanout, self.room)
+        turns = 0
+        while (
+            writer.making is not None
+            or writer.starved
+            or writer.hungry
+            or writer.active
+            or writer.unfinished
+        ):
+            turn(self.fanout)
+            turns += 1
+            assert turns < 1000
 
     def close(self) -> None:
         self.fanout.close()

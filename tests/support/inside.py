@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from broadcast_server.hub.handler import HubHandler
     from broadcast_server.hub.http.connection import HttpConnection
     from broadcast_server.hub.rates import SenderRates
+    from broadcast_server.hub.rooms.encodings import Form
     from broadcast_server.hub.rooms.entries import Entry
     from broadcast_server.hub.rooms.registry import RoomRegistry
     from broadcast_server.hub.rooms.room import Room
@@ -288,7 +289,7 @@ def end_lock_of(fanout: FanOut) -> threading.Lock:
 
 def total_cost(fanout: FanOut) -> int:
     """Return what it takes all logs to hold."""
-    return fanout._total_cost
+    return fanout._accounts.total
 
 
 def is_asleep(fanout: FanOut) -> bool:
@@ -322,7 +323,7 @@ def activate(fanout: FanOut, connection: Connection) -> None:
 
 def forget_dropped(fanout: FanOut) -> None:
     """Let go of the rooms that were dropped."""
-    fanout._forget_dropped()
+    fanout._accounts.forget_dropped()
 
 
 def pipe_lock_of(mailbox: Mailbox) -> threading.Lock:
@@ -544,18 +545,18 @@ def noted_sizes(sizes: Sizes[Any]) -> int:
 
 def bytes_by_maker(fanout: FanOut) -> dict[str | None, int]:
     """Return what the logs of each maker's rooms cost."""
-    sizes = fanout._sizes
+    sizes = fanout._accounts._sizes
     return {maker: sizes[maker] for maker in sizes.descending()}
 
 
 def drop_forms(fanout: FanOut) -> bool:
     """Let it drop the forms of one room."""
-    return fanout._drop_forms()
+    return fanout._accounts.drop_forms()
 
 
-def needed_from(fanout: FanOut, room: Room[Connection]) -> int:
-    """Return from where on it keeps the forms of a room."""
-    return fanout._needed_from(room)
+def needed_from(fanout: FanOut, room: Room[Connection]) -> Mapping[Form, int]:
+    """Return from where on it keeps each form of a room."""
+    return fanout._accounts.needed_from(room)
 
 
 # -- Parsers -----------------------------------------------------------------------------------

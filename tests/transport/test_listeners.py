@@ -111,7 +111,7 @@ def test_address_that_is_not_ours_is_named() -> None:
     """And what was opened before it is closed: the check for descriptors sees to it."""
     with pytest.raises(OSError) as caught:
         open_listeners(["127.0.0.1", "192.0.2.1"], 0)
-    assert caught.value.filename == "192.0.2.1"
+    assert caught.value.filename.startswith("192.0.2.1:")
     with pytest.raises(OSError) as caught:
         open_listeners(["127.0.0.1", "no-such-host.invalid"], 0)
     assert caught.value.filename == "no-such-host.invalid"
@@ -123,7 +123,7 @@ def test_given_port_that_is_taken_anywhere_is_an_error() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError) as caught:
             open_listeners(["127.0.0.1", "127.0.0.2"], port)
-    assert caught.value.errno == errno.EADDRINUSE and caught.value.filename == "127.0.0.2"
+    assert caught.value.errno == errno.EADDRINUSE and caught.value.filename == f"127.0.0.2:{port}"
 
 
 def test_any_port_is_one_that_is_free_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,10 +234,17 @@ def test_hub_serves_on_all_its_hosts() -> None:
                 client.leave()
 
 
-@pytest.mark.parametrize("hosts", [[], [""], ["127.0.0.1", 5], b"::1", 5, None])
-def test_hosts_that_cannot_be_are_a_usage_error(hosts: Any) -> None:
+@pytest.mark.parametrize("hosts", [[], [""], ["127.0.0.1", ""]])
+def test_hosts_that_cannot_be_are_a_usage_error(hosts: list[str]) -> None:
     """Said when the hub is made."""
     with pytest.raises(ValueError, match="host must be"):
+        BroadcastHub(hosts)
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1", 5], b"::1", 5, None])
+def test_hosts_of_a_wrong_type_are_a_type_error(hosts: Any) -> None:
+    """As for any argument."""
+    with pytest.raises(TypeError, match="host must be"):
         BroadcastHub(hosts)
 
 

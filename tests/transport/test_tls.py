@@ -11,8 +11,9 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,9 +33,12 @@ from broadcast_server import (
 from broadcast_server.transport import tls
 
 from ..support import PYTHON, RawClient, running_hub, wait_until
+from ..support.beside import during, in_thread
 from ..support.certificates import Certificates
 from ..support.command import assert_fails, environment, hub_command, run
+from ..support.http_server import GOOD, answer, read_request
 from ..support.inside import link_of, server_of, sessions_of
+from ..support.raw_server import SUBPROTOCOL, listener, read_head, upgrade
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +95,7 @@ BAD = {
     "key for a certificate": "no certificate in PEM form in ",
     "another's key": "the key .* is not that of the certificate ",
     "key was not given": "the certificate .* needs a key: none was given, and none is in it",
-    "key with a password": "the key .*encrypted.pem is encrypted: the hub needs one without a pass",
+    "key with a password": "the key .*encrypted.pem is encrypted: give one without a pass",
 }
 
 
@@ -410,6 +414,52 @@ def test_arguments_that_help_nobody_are_mistakes(certificates: Certificates) -> 
             publish("http://127.0.0.1:1/", "x", **arguments)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="give one"):
         BroadcastClient("wss://127.0.0.1:1/", ca_file=certificates.ca, insecure=True)
+    cert = certificates.cert
+    for arguments in ({"cert_file": cert}, {"ssl_context": ssl.create_default_context()}):
+        with pytest.raises(UsageError, match="of no use without TLS"):
+            BroadcastClient("ws://127.0.0.1:1/", **arguments)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="of no use without TLS"):
+            publish("http://127.0.0.1:1/", "x", **arguments)  # type: ignore[arg-type]
+
+
+BAD_TRUST: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"key_file": "k"}, UsageError, "give its cert_file"),
+    ({"ssl_context": True}, TypeError, "ssl_context must be an ssl.SSLContext, not bool"),
+    ({"cert_file": 5}, TypeError, "int"),
+    ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, UsageError, "is for a server"),
+    *(
+        ({"ssl_context": ssl.create_default_context(), name: value}, UsageError, f"{name}, not")
+        for name, value in (
+            ("ca_file", "f"),
+            ("insecure", True),
+            ("cert_file", "f"),
+            ("key_file", "f"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "words"), BAD_TRUST)
+def test_trust_that_contradicts_itself_is_a_mistake(
+    arguments: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    """At the call, before anything is read or sent."""
+    with pytest.raises(kind, match=words):
+        BroadcastClient("wss://127.0.0.1:1/", **arguments)
+    with pytest.raises(kind, match=words):
+        publish("https://127.0.0.1:1/", "x", **arguments)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_certificate_of_a_client_that_cannot_be_used_is_an_error(
+    case: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    """In the words that a hub has for its own; nobody is asked for a password."""
+    cert, key = bad_files(case, certificates, tmp_path)
+    with pytest.raises(TlsError, match=BAD[case]):
+        BroadcastClient("wss://127.0.0.1:1/", cert_file=cert, key_file=key)
+    with pytest.raises(TlsError, match=BAD[case]):
+        publish("wss://127.0.0.1:1/", "x", cert_file=cert, key_file=key)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x30\x82garbage", b"-----BEGIN CERTIFICATE-----"])
@@ -467,6 +517,154 @@ def test_publish_over_tls(certificates: Certificates) -> None:
                 publish(url, "x")
             assert raised.value.status is None
         assert len(hub.history()) == 4
+
+
+# What a client shows.
+
+
+@contextlib.contextmanager
+def asking_server(certificates: Certificates, answered: bytes, count: int = 1) -> Iterator[str]:
+    """Run a server that wants to see a certificate, and gives an answer to so many requests; return
+    its address without a scheme."""
+
+    def serve(listening: socket.socket) -> None:
+        context = certificates.server_context(asks=True)
+        for _ in range(count):
+            sock, _ = listening.accept()
+            sock.settimeout(SECONDS)
+            with sock, contextlib.suppress(ssl.SSLError):
+                with context.wrap_socket(sock, server_side=True) as served:
+                    with served.makefile("rb") as file:
+                        assert read_request(file).headers and served.getpeercert()
+                    served.sendall(answered)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(SECONDS)
+        with during(serve, listening):
+            yield f"localhost:{listening.getsockname()[1]}/"
+
+
+@pytest.mark.parametrize("way", ["two files", "one file", "context"])
+def test_client_shows_its_certificate(way: str, certificates: Certificates, tmp_path: Path) -> None:
+    """To a server, or a proxy before a hub, that asks for one."""
+    cert, key = certificates.issue("ann.example")
+    both = tmp_path / "both.pem"
+    both.write_bytes(cert.read_bytes() + key.read_bytes())
+    context = certificates.client_context()
+    context.load_cert_chain(cert, key)
+    ca = {"ca_file": certificates.ca}
+    shown: dict[str, Any] = {
+        "two files": {**ca, "cert_file": cert, "key_file": str(key)},
+        "one file": {**ca, "cert_file": str(both)},
+        "context": {"ssl_context": context},
+    }[way]
+    with asking_server(certificates, GOOD) as place:
+        assert publish(f"https://{place}", "x", **shown) == "7-0"
+    with asking_server(certificates, answer("", "418 x")) as place:
+        assert refused(f"wss://{place}", **shown).status == 418
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_client_whose_certificate_is_not_taken_is_told(
+    version: ssl.TLSVersion, certificates: Certificates, tmp_path: Path
+) -> None:
+    """It has none, or one from a stranger; nothing was delivered."""
+    stranger = Certificates(tmp_path)
+    none = certificates.client_context()
+    other = certificates.client_context()
+    other.load_cert_chain(stranger.cert, stranger.key)
+    for context in (none, other):
+        context.maximum_version = version
+        with asking_server(certificates, GOOD, 2) as place:
+            with pytest.raises(PublishFailed) as failed:
+                publish(f"https://{place}", "x", ssl_context=context)
+            assert failed.value.status is None and not failed.value.maybe_delivered
+            error = refused(f"wss://{place}", ssl_context=context)
+        assert not error.untrusted
+        for text in (str(failed.value), str(error)):
+            if context is other:
+                assert "it does not accept the certificate that was shown: unknown ca" in text
+            elif version is ssl.TLSVersion.TLSv1_3:
+                assert "it asks for a certificate, and none was shown" in text
+
+
+def test_client_does_not_come_back_where_its_certificate_is_not_taken(
+    certificates: Certificates,
+) -> None:
+    """It will not be taken a moment later: the client ends, and many messages are not repeated."""
+    with listener() as listening:
+        url = f"wss://localhost:{listening.port}/room"
+        client = BroadcastClient(url, ca_file=certificates.ca, max_reconnect_delay=0.01)
+        connecting = in_thread(client.connect)
+        sock, _ = listening.sock.accept()
+        sock = certificates.server_context().wrap_socket(sock, server_side=True)
+        with sock:
+            server = upgrade(sock, read_head(sock), SUBPROTOCOL)
+            server.welcome()
+            connecting.result(SECONDS)
+        sock, _ = listening.sock.accept()
+        with sock, contextlib.suppress(ssl.SSLError):
+            with certificates.server_context(asks=True).wrap_socket(sock, server_side=True) as sock:
+                sock.recv(1)
+        with pytest.raises(ConnectFailed, match="asks for a certificate"):
+            client.recv(SECONDS)
+        assert client.state == "closed"
+
+
+def test_context_of_the_program_is_used_as_it_is(certificates: Certificates) -> None:
+    """Also when the client comes back."""
+    context = certificates.client_context()
+    with certificates.hub() as hub:
+        with BroadcastClient(hub.url, ssl_context=context, max_reconnect_delay=0.01) as client:
+            old = link_of(client)
+            assert old is not None
+            old.channel.abort()
+            hub.broadcast("one")
+            assert client.recv(SECONDS).data == "one"
+        assert publish(hub.url, "x", ssl_context=context)
+        with pytest.raises(PublishFailed, match="certificate is not valid"):
+            publish(hub.url, "x", ssl_context=ssl.create_default_context())
+
+
+# What Python 3.13 is strict about. Older ones are as strict when they are told to.
+
+
+def strict(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have a context check what Python 3.13 checks by itself."""
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def test_certificate_that_is_too_old_for_a_strict_check_is_told(
+    certificates: Certificates,
+) -> None:
+    """With the page that says what to do; what it says helps."""
+    ca, cert, key = certificates.issue_old()
+    context = strict(ssl.create_default_context(cafile=ca))
+    with running_hub(tls_cert=cert, tls_key=key) as hub:
+        error = refused(hub.url, ssl_context=context)
+        assert error.untrusted
+        with pytest.raises(PublishFailed) as failed:
+            publish(hub.url, "x", ssl_context=context)
+        for text in (str(error), str(failed.value)):
+            assert "not valid: Missing Authority Key Identifier; Python 3.13 and newer" in text
+            assert "docs/howto/tls.md" in text
+        # The hub's own certificate is trusted, or a program says how strict it is.
+        assert publish(hub.url, "x", ssl_context=strict(ssl.create_default_context(cafile=cert)))
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        assert publish(hub.url, "x", ssl_context=context)
+
+
+def test_ca_file_may_be_the_certificate_of_the_hub(certificates: Certificates) -> None:
+    """Without its authority's, which may be too old; that of another server helps nobody."""
+    ca, cert, key = certificates.issue_old()
+    with running_hub(tls_cert=cert, tls_key=key) as hub:
+        assert publish(hub.url, "x", ca_file=cert)
+        if sys.version_info >= (3, 13):
+            assert "Missing Authority Key Identifier" in str(refused(hub.url, ca_file=ca))
+        else:
+            assert publish(hub.url, "x", ca_file=ca)
+        assert refused(hub.url, ca_file=certificates.cert).untrusted
 
 
 # The commands.
@@ -551,3 +749,54 @@ def test_options_of_tls_want_tls(command: str, certificates: Certificates) -> No
     assert_fails(ask(command, "wss://127.0.0.1:1/", "--ca-file", os.devnull), 1, os.devnull)
     bad = {"BROADCAST_SERVER_INSECURE": "maybe"}
     assert_fails(ask(command, "wss://127.0.0.1:1/", variables=bad), 2, "neither 1 nor 0")
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
+def test_command_shows_a_certificate(command: str, certificates: Certificates) -> None:
+    """By options or variables; the key may be called ``--key``, also beside that of a message."""
+    cert, key = map(str, certificates.issue("ann.example"))
+    teapot = answer("", "418 x")
+    variables = {
+        "BROADCAST_SERVER_CERT": cert,
+        "BROADCAST_SERVER_CERT_KEY": key,
+        "BROADCAST_SERVER_CA_FILE": str(certificates.ca),
+    }
+    ca = ("--ca-file", str(certificates.ca))
+    with asking_server(certificates, teapot, 3) as place:
+        url = f"wss://{place}"
+        for arguments in (("--cert-key", key), ("--key", key)):
+            assert_fails(ask(command, url, *ca, "--cert", cert, *arguments), 1, "418")
+        assert_fails(ask(command, url, variables=variables), 1, "418")
+    with asking_server(certificates, GOOD) as place:
+        result = ask(command, f"wss://{place}", *ca)
+        assert result.returncode == 1
+        assert "it asks for a certificate, and none was shown" in result.stderr
+
+
+def test_key_of_a_message_is_not_that_of_a_certificate(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """Unless it is a file with a private key, and no other key is named."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificates.key.read_bytes() + certificates.cert.read_bytes())
+    tls = ("--ca-file", str(certificates.ca), "--cert")
+    with certificates.hub() as hub:
+        for _ in range(2):
+            result = run("publish", hub.url, *tls, str(both), "--key", "k", "x")
+            assert (result.returncode, result.stderr) == (0, "")
+            key = ("--cert-key", str(certificates.key), "--key", str(both))
+            result = run("publish", hub.url, *tls, str(certificates.cert), *key, "y")
+            assert (result.returncode, result.stderr) == (0, "")
+        assert [message.data for message in hub.history()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
+def test_certificate_that_a_command_cannot_show_is_one_line(
+    command: str, certificates: Certificates
+) -> None:
+    """What is of no use is a mistake; a file that cannot be used is told."""
+    cert, key = str(certificates.cert), str(certificates.key)
+    assert_fails(ask(command, "ws://127.0.0.1:1/", "--cert", cert), 2, "--cert", "wss://")
+    assert_fails(ask(command, "wss://127.0.0.1:1/", "--cert-key", key), 2, "--cert-key", "--cert ")
+    assert_fails(ask(command, "wss://127.0.0.1:1/", "--cert", cert), 1, cert, "needs a key")
+    assert_fails(ask(command, "wss://127.0.0.1:1/", "--cert", "none.pem"), 1, "none.pem")

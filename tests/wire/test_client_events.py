@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import Gap, Member, Message, Presence, ProtocolError
+from broadcast_server import Gap, Member, Message, Presence, ProtocolError, UsageError
 from broadcast_server.wire import client_events
 from broadcast_server.wire.client_events import Ack, EventReader, Trouble, Welcome
 
@@ -213,8 +213,10 @@ def test_what_is_written_can_be_read(data: str | bytes) -> None:
 
 def test_text_that_utf_8_cannot_carry_is_refused() -> None:
     """No escape makes half a character a whole one."""
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(UsageError, match=r"^data has a lone surrogate"):
         client_events.encode_send("\ud800", None, None)
+    with pytest.raises(UsageError, match=r"^key has a lone surrogate"):
+        client_events.encode_send("x", 1, "\ud800")
 
 
 def test_name_and_who() -> None:

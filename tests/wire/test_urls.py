@@ -77,7 +77,7 @@ def test_parameter_takes_the_place_of_its_namesakes(
 
 def test_parameter_without_bytes_in_utf_8_is_refused() -> None:
     """As every value that can never work."""
-    with pytest.raises(UsageError, match="the name has lone surrogates"):
+    with pytest.raises(UsageError, match="name has a lone surrogate"):
         urls.with_parameters(urls.split("ws://h/"), {"name": "\ud800"})
 
 

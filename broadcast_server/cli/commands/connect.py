@@ -6,13 +6,12 @@ main thread.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UsageError
-from ...messages import Message
+from ...messages import Message, Received
 from ...rules import bearer
 from ...transport import tls
 from ...wire import urls
@@ -39,7 +38,7 @@ def connect(values: Mapping[str, Any], sources: Mapping[str, str], url: str | No
         an address that cannot be one.
     """
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     try:
         if values["history"] is not None and values["history"] < 0:
@@ -105,7 +104,7 @@ def _talk(
     token = destination.token or urls.parameter(parts, "access_token")
     asked = values["history"]
 
-    def make_client(url: str, **more: Any) -> BroadcastClient:
+    def make_client(url: str, **more: Any) -> BroadcastClient[Received]:
         return BroadcastClient(
             url,
             **destination.trust,

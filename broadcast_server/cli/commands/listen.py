@@ -50,7 +50,7 @@ def listen(values: Mapping[str, Any], sources: Mapping[str, str], urls: Sequence
         for good.
     """
     # Until it is connected nothing is at stake, and looking up a name cannot be interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
     try:
         _check(values, sources)

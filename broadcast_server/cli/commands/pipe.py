@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectionClosed, MessagesLost, SendRefused, UsageError
 from ...escapes import printable
-from ...messages import Gap, Member, Message, Presence
+from ...messages import Gap, Member, Message, Presence, Received
 from ...transport.deadlines import Deadline
 from ..io.endings import ending
 from ..io.formats import nameless
@@ -59,7 +59,7 @@ class Pipe:
 
     def __init__(self, linger: float = 0.0) -> None:
         self._linger = linger
-        self._client: BroadcastClient
+        self._client: BroadcastClient[Received]
         self._signals: int
         self._typed = sys.stdin.isatty()
         self._shown = sys.stdout.isatty()
@@ -97,7 +97,7 @@ class Pipe:
             self._was_lost = False
             self._hint("connected again")
 
-    def run(self, client: BroadcastClient, signals: int) -> int:
+    def run(self, client: BroadcastClient[Received], signals: int) -> int:
         """Pass lines both ways until the user, the input, the hub or the output ends it.
 
         Args:

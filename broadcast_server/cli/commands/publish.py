@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from ...client.arguments import checked_name
 from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
 from ...wire import urls
-from ..io import logs, target
+from ..io import logs, signals, target
 from ..io.streams import CUT_OFF, Lines, complain, is_cut_off, warn
 
 READ_BYTES = 64 * 1024
@@ -60,8 +59,9 @@ def publish(
         message, or standard input or the file cannot be read; 2 a value that cannot be; 3 the hub
         does not answer any more, and nobody knows whether it has the last message.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.end_at_once()
     logs.configure(values["log_level"], values["log_format"])
+    values = _with_cert_key(values)
     text_hint = "" if values["file"] else target.text_hint(url)
     try:
         if url is not None:
@@ -111,6 +111,20 @@ def publish(
     finally:
         poster.close()
     return 0
+
+
+def _with_cert_key(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values with what is meant by ``--key``: beside ``--cert``, a file with a private
+    key is that of the certificate, as for the other commands."""
+    key = values["key"]
+    if key is None or values["cert"] is None or values["cert_key"] is not None:
+        return values
+    try:
+        with open(key, "rb") as file:
+            is_cert_key = b"PRIVATE KEY-----" in file.read(READ_BYTES)
+    except (OSError, ValueError):
+        is_cert_key = False
+    return {**values, "cert_key": key, "key": None} if is_cert_key else values
 
 
 def _check(values: Mapping[str, Any], sources: Mapping[str, str], words: Sequence[str]) -> None:

@@ -62,8 +62,8 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     # socket has its own words for names that cannot be names: UnicodeError.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        where = getattr(error, "filename", None) or " ".join(values["host"])
-        complain("start", f"cannot listen on {where} port {values['port']}: {why}")
+        where = getattr(error, "filename", None) or f"{' '.join(values['host'])}:{values['port']}"
+        complain("start", f"cannot listen on {where}: {why}")
         return 1
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")

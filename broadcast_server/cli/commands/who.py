@@ -15,7 +15,7 @@ from ...transport import tls
 from ...transport.deadlines import Deadline
 from ...wire import urls
 from ...wire.json_bounds import Bounds
-from ..io import target
+from ..io import signals, target
 from ..io.formats import is_nameless, nameless
 from ..io.streams import complain, write_stdout
 
@@ -38,6 +38,7 @@ def who(values: Mapping[str, Any], sources: Mapping[str, str], url: str | None) 
     Returns:
         The exit status: 0 printed, 1 there is no such list, 2 for an address that cannot be one.
     """
+    signals.end_at_once()
     try:
         destination = target.find("who", values, sources, url)
         parts = urls.split(destination.url)

@@ -12,6 +12,19 @@ from . import logs
 SAME_SECONDS = 0.2
 
 
+def end_at_once() -> None:
+    """Let SIGINT and SIGTERM end the process, as they do where Python does not catch them.
+
+    From process 1, such as that of a container, the kernel keeps each signal for which there is no
+    handler: there a handler ends it, with the status that a shell would show.
+    """
+    if os.getpid() == 1:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def descriptor() -> int:
     """Return a descriptor that gets a byte, its number, for each SIGINT and SIGTERM.
 
@@ -34,3 +47,4 @@ def die(number: int) -> None:
     logs.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    os._exit(128 + number)  # process 1 is still there

@@ -45,6 +45,15 @@ _NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?")
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^]\s/?#:@[]*):[0-9]+(?:[/?].*)?")
 
 
+# The options of TLS, and what the library calls them.
+TRUST_ARGUMENTS = {
+    "ca_file": "ca_file",
+    "insecure": "insecure",
+    "cert": "cert_file",
+    "cert_key": "key_file",
+}
+
+
 class Target(NamedTuple):
     """What a client needs to get to a room.
 
@@ -52,7 +61,8 @@ class Target(NamedTuple):
         url: the room's address.
         token: to be shown there; None for none.
         headers: more header lines.
-        trust: ``ca_file`` and ``insecure``, as the library takes them.
+        trust: ``ca_file``, ``insecure``, ``cert_file`` and ``key_file``, as the library takes
+            them; only those that are given.
     """
 
     url: str
@@ -319,26 +329,29 @@ def _token(values: Mapping[str, Any]) -> str | None:
 def _trust(
     command: str, values: Mapping[str, Any], sources: Mapping[str, str], url: str
 ) -> dict[str, Any]:
-    """Return `ca_file` and `insecure` for an address; say so loudly if nobody is asked for proof.
+    """Return whom to trust at an address and what to show there; say so loudly if nobody is asked
+    for proof.
 
     Raises:
-        UsageError: one of them is given for an address without TLS: somebody would feel safe.
+        UsageError: an option is given for an address without TLS: somebody would feel safe. Or two
+            options do not go together.
     """
-    wanted = {name: values[name] for name in ("ca_file", "insecure") if values[name]}
+    wanted = {name: values[name] for name in TRUST_ARGUMENTS if values[name]}
     if not _is_tls(url):
         for name in wanted:
             # A variable is there for all addresses.
             if sources[name].startswith("-"):
                 raise UsageError(f"{sources[name]} is for addresses that begin with wss://")
         return {}
-    if len(wanted) == 2:
-        both = " and ".join(sources[name] for name in wanted)
-        raise UsageError(f"{both} contradict each other")
+    if "ca_file" in wanted and "insecure" in wanted:
+        raise UsageError(f"{sources['ca_file']} and {sources['insecure']} contradict each other")
+    if "cert_key" in wanted and "cert" not in wanted:
+        raise UsageError(f"{sources['cert_key']} is the key of a certificate: give --cert as well")
     if "insecure" in wanted:
         warn(command, "INSECURE: the hub's certificate is not checked; whoever is between can read")
         # That was the command's word for it, at a level that cannot be turned off.
         logging.getLogger("broadcast_server.client").addFilter(_is_not_insecure)
-    return wanted
+    return {TRUST_ARGUMENTS[name]: value for name, value in wanted.items()}
 
 
 def _is_tls(url: str) -> bool:

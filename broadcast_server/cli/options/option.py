@@ -108,6 +108,7 @@ class Option(NamedTuple):
     shown: str = ""  # how the default reads, where str() does not say it
     many: bool = False
     letter: str = ""  # a short name, of one letter
+    alias: str = ""  # another name, without dashes
 
     @property
     def name(self) -> str:
@@ -116,7 +117,8 @@ class Option(NamedTuple):
     @property
     def flags(self) -> list[str]:
         """How it is written on the command line."""
-        return [*([f"-{self.letter}"] if self.letter else []), f"--{self.name}"]
+        short = [f"-{self.letter}"] if self.letter else []
+        return [*short, *([f"--{self.alias}"] if self.alias else []), f"--{self.name}"]
 
     @property
     def metavar(self) -> str:
@@ -158,11 +160,16 @@ class Option(NamedTuple):
         text = self.full_help()
         if not self.metavar:
             group.add_argument(
-                *self.flags, action="store_true", default=argparse.SUPPRESS, help=text
+                *self.flags,
+                dest=self.dest,
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help=text,
             )
             return
         group.add_argument(
             *self.flags,
+            dest=self.dest,
             action="append" if self.many else "store",
             type=self.type,
             metavar=self.metavar,

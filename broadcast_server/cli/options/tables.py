@@ -242,7 +242,21 @@ TRUST = [
         "read and change everything",
         shown="off",
     ),
+    Option(
+        "cert FILE",
+        None,
+        "for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks "
+        "for one; the file may also hold the key",
+        shown="none",
+    ),
 ]
+CERT_KEY = Option(
+    "cert-key FILE",
+    None,
+    "file with the private key of that certificate, in PEM form and without a password",
+    shown="the file of --cert",
+    alias="key",
+)
 
 TOKEN_OPTION = Option(
     "token-file FILE",
@@ -335,7 +349,7 @@ CONNECT: dict[str, list[Option]] = {
             shown="off",
         ),
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
     "other servers": OTHERS,
     "logging": [
         Option(
@@ -385,7 +399,14 @@ PUBLISH: dict[str, list[Option]] = {
             shown="off",
         ),
     ],
-    "encryption": TRUST,
+    "encryption": [
+        *TRUST,
+        # --key is the key of the message.
+        CERT_KEY._replace(
+            help=f"{CERT_KEY.help}; --key may name it as well, if the file has a private key in it",
+            alias="",
+        ),
+    ],
     "other servers": [HEADER],
     "logging": logging_options("warning"),
 }
@@ -420,7 +441,7 @@ LISTEN: dict[str, list[Option]] = {
         Option("history COUNT", 0, "begin with so many old messages"),
         Option("no-reconnect", False, "end when the connection is lost", shown="off"),
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
     "other servers": OTHERS,
     "logging": logging_options("warning"),
 }
@@ -432,7 +453,7 @@ WHO: dict[str, list[Option]] = {
         Option("room PATH", None, "room to list, such as /scores", shown="every room"),
         TOKEN_OPTION,
     ],
-    "encryption": TRUST,
+    "encryption": [*TRUST, CERT_KEY],
 }
 
 OPTIONS: dict[str, dict[str, list[Option]]] = {

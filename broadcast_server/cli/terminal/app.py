@@ -21,7 +21,7 @@ from typing import Any
 
 from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectFailed, ConnectionClosed, SendRefused, UsageError
-from ...messages import Gap, Message, Presence, parse_id
+from ...messages import Message, Presence, Received, parse_id
 from ...records import get_logger
 from ...transport.deadlines import Deadline
 from ...wire import urls
@@ -64,7 +64,7 @@ class Terminal:
 
     def __init__(
         self,
-        make_client: Callable[..., BroadcastClient],
+        make_client: Callable[..., BroadcastClient[Received]],
         *,
         fetch_old: Callable[[str, str, int], list[Message]],
         bell: bool = False,
@@ -74,15 +74,15 @@ class Terminal:
         self._fetch_old = fetch_old
         # Written by the errand thread that goes to another room, read everywhere: a client that is
         # no longer the first one is the old room's; the second one is, while it says goodbye there.
-        self._client: BroadcastClient
-        self._leaving: BroadcastClient | None = None
+        self._client: BroadcastClient[Received]
+        self._leaving: BroadcastClient[Received] | None = None
         self._hint = ""
         self._unsent_since: float | None = None  # the screen's thread's own
         # Guards the four below.
         self._lock = threading.Lock()
-        self._coming: BroadcastClient | None = None  # which connects
+        self._coming: BroadcastClient[Received] | None = None  # which connects
         self._over = False  # no other one may
-        self._lost: set[BroadcastClient] = set()  # told to have lost their connection
+        self._lost: set[BroadcastClient[Received]] = set()  # told to have lost their connection
         self._errand = ""  # what the errand thread does, "" if there is none
         # Written by the thread that ends the conversation, read when the screen is gone.
         self._ending: BroadcastServerError | None = None
@@ -276,7 +276,7 @@ class Terminal:
             return False
         return True
 
-    def _tell_later(self, client: BroadcastClient) -> None:
+    def _tell_later(self, client: BroadcastClient[Received]) -> None:
         """Tell that what was asked for has to wait, if it has to."""
         if client.state != "open":
             self._transcript.tell("there is no connection now; this waits until it is there again")
@@ -338,7 +338,7 @@ class Terminal:
 
     # Clients.
 
-    def _connect(self, url: str, name: str | None, wait: float = 0.0) -> BroadcastClient:
+    def _connect(self, url: str, name: str | None, wait: float = 0.0) -> BroadcastClient[Received]:
         """Return a client that has joined a room.
 
         Raises:
@@ -372,13 +372,13 @@ class Terminal:
 
     # Receivers, one for each client.
 
-    def _receive_from(self, client: BroadcastClient) -> None:
+    def _receive_from(self, client: BroadcastClient[Received]) -> None:
         newest = parse_id(client.newest) if client.newest is not None else None
         threading.Thread(
             target=self._receive, args=(client, newest), name="receiver", daemon=True
         ).start()
 
-    def _receive(self, client: BroadcastClient, newest: tuple[int, int] | None) -> None:
+    def _receive(self, client: BroadcastClient[Received], newest: tuple[int, int] | None) -> None:
         """Show what comes, until the end of the client.
 
         Args:
@@ -401,7 +401,7 @@ class Terminal:
                 self._ending = error
                 self._screen.leave()
 
-    def _tell_return(self, client: BroadcastClient, item: Message | Presence | Gap) -> None:
+    def _tell_return(self, client: BroadcastClient[Received], item: Received) -> None:
         """Tell that the connection is there again, if this is what it begins with."""
         # What has come before a loss may be read after it.
         if isinstance(item, Presence) and item.kind == "members" and client.state == "open":

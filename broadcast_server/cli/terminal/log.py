@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from ...client.client import BroadcastClient
-from ...messages import Gap, Member, Message, Presence, parse_id
+from ...messages import Gap, Member, Message, Presence, Received, parse_id
 from ..io.formats import nameless
 from . import view
 from .screen import Screen
@@ -65,7 +65,7 @@ class Transcript:
         """Show a line that is no message; what is others' in it must be escaped already."""
         self._screen.show([notice(text, style)], still=still)
 
-    def greet(self, client: BroadcastClient) -> None:
+    def greet(self, client: BroadcastClient[Received]) -> None:
         """Tell where the user is now."""
         with self._lock:
             self._told_crowd = False
@@ -76,7 +76,9 @@ class Transcript:
         who = visible(client.name) if client.name else nameless(client.id)
         self.tell(f"you are {who} in {visible(client.room)}; /help lists the commands")
 
-    def add_own(self, client: BroadcastClient, text: str, *, still: Callable[[], bool]) -> None:
+    def add_own(
+        self, client: BroadcastClient[Received], text: str, *, still: Callable[[], bool]
+    ) -> None:
         """Show what the user has said."""
         sender = Member(client.id or "", client.name, client.room, "")
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -85,7 +87,7 @@ class Transcript:
             lines = self._view.message(message, named=client.id is not None, own=True)
         self._screen.show(lines, still=still)
 
-    def add_old(self, client: BroadcastClient, messages: list[Message]) -> None:
+    def add_old(self, client: BroadcastClient[Received], messages: list[Message]) -> None:
         """Show messages that the user has asked for."""
         room = visible(client.room)
         if not messages:
@@ -101,7 +103,7 @@ class Transcript:
 
     def add(
         self,
-        client: BroadcastClient,
+        client: BroadcastClient[Received],
         item: Message | Presence | Gap,
         newest: tuple[int, int] | None,
         *,
@@ -125,7 +127,7 @@ class Transcript:
 
     def _add_message(
         self,
-        client: BroadcastClient,
+        client: BroadcastClient[Received],
         message: Message,
         newest: tuple[int, int] | None,
         still: Callable[[], bool],
@@ -145,7 +147,11 @@ class Transcript:
         self._screen.show(lines, bell=rings, still=still)
 
     def _add_presence(
-        self, client: BroadcastClient, event: Presence, first: bool, still: Callable[[], bool]
+        self,
+        client: BroadcastClient[Received],
+        event: Presence,
+        first: bool,
+        still: Callable[[], bool],
     ) -> None:
         lines: list[Line] = []
         members = client.members

@@ -15,12 +15,12 @@ sleeps only when all of it is empty.
 from __future__ import annotations
 
 import contextlib
-import select
+import itertools
 import selectors
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter, OrderedDict, deque
+from collections import deque
 
 from ...messages import format_id
 from ...records import get_logger
@@ -30,13 +30,13 @@ from ...wire import events, frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
 from ..rooms.room import Room
-from ..rooms.shares import Sizes
+from .accounts import HOLDER_SECONDS, Accounts
 from .batches import LogBatch
 from .connection import Connection
 from .liveness import Liveness, latest_ping
 from .mailbox import Action, Mailbox, Posts, add_post
 from .timers import NEVER, Timers
-from .writer import BATCH_BYTES, SEND_COST_BYTES, ClientWriter
+from .writer import BATCH_BYTES, FORM_BATCH_BYTES, SEND_COST_BYTES, ClientWriter, Wait
 
 logger = get_logger("broadcast_server.hub")
 
@@ -44,17 +44,19 @@ logger = get_logger("broadcast_server.hub")
 PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 # How often a room of many members is told their number, at most.
 COUNT_SECONDS = 1.0
-# Where more than one part in so many of the memory of all logs is forms of messages that clients
-# have got in part, who takes nothing for so long is cut off when there is too little.
-HOLDERS_SHARE = 4
-HOLDER_SECONDS = 1.0
 # So long a client must have taken nothing to be evicted at half the ring; so long it is not read
 # from because it is behind.
 STALL_SECONDS = 1.0
 # The longest sleep; the kernel takes no more than 2**31 ms at once.
 MAX_SLEEP_SECONDS = 3600.0
-# After so many sends of a pass, or so many clients that are served alone, it is the others' turn.
+# After so many sends of a pass, or so many bytes, or so many clients that are served alone, it is
+# the others' turn.
 GROUP = 256
+GROUP_BYTES = 4 * 1024 * 1024
+# Who waits for a form, because there is no memory for it or another one is being made, looks again
+# after so long: so many of them at once.
+FEED_SECONDS = 0.01
+FED = 64
 # What clients that are served alone may cost at once, as the writer counts it: about GROUP sends.
 SHARE_BYTES = GROUP * SEND_COST_BYTES
 
@@ -72,7 +74,6 @@ class FanOut:
 
     def __init__(self, settings: Settings, rooms: RoomRegistry[Connection]) -> None:
         self._settings = settings
-        self._rooms = rooms
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
         self._begun = False  # set once, by start()
@@ -91,18 +92,13 @@ class FanOut:
         # Those behind in a room whose pass has not come to them yet.
         self._unserved: dict[Room[Connection], deque[Connection]] = {}
         self._timers = Timers()
-        self.writer = ClientWriter(
-            settings, self._selector, self._timers, self.tell, self._make_place, self._count_forms
-        )
+        self.writer = ClientWriter(settings, self._selector, self._timers, self.tell)
+        self._accounts = Accounts(settings, rooms, self.writer)
         # How long passes took: how many up to each of PASS_SECONDS, one more for longer ones, and
         # the sum. Others read them.
         self.passes = [0] * (len(PASS_SECONDS) + 1)
         self.pass_seconds = 0.0
         self._liveness = Liveness(settings, self._timers, self.writer)
-        self._total_cost = 0
-        self._sizes: Sizes[str | None] = Sizes()  # of it, by who has made the rooms
-        # Rooms that hold forms; those of which some were made last come last.
-        self._formed: OrderedDict[Room[Connection], None] = OrderedDict()
 
         # Last: nothing that is open is left to nobody.
         with contextlib.ExitStack() as on_failure:
@@ -212,9 +208,13 @@ class FanOut:
         """Do everything that there is to do now; return False at the end."""
         now = time.monotonic()
         until = self._timers.next_due
-        if self._total_cost > self._settings.total_log_bytes:
+        if self._accounts.total > self._settings.total_log_bytes:
             until = min(until, now + HOLDER_SECONDS)  # it could not shrink, and tries again
-        busy = bool(self.writer.active or self._taken or self._again or self.writer.unfinished)
+        writer = self.writer
+        if writer.starved or writer.hungry:
+            until = min(until, writer.feed_at)
+        busy = bool(writer.active or self._taken or self._again or writer.unfinished)
+        busy = busy or writer.making is not None
         idle, finish_by = self._mailbox.doze(busy, until)
         if now >= finish_by or (finish_by != NEVER and idle and not self.writer.connections):
             return False
@@ -226,13 +226,17 @@ class FanOut:
         # One pass for each room, in turn; a room that needs more comes again after all others.
         rooms, self.writer.active = self.writer.active, {}
         for room in rooms:
-            self._count(room)
-        for room in rooms:
+            self._accounts.count(room)
+        self._accounts.mind_gate()
+        for room in sorted(rooms, key=_is_large):
             if self._pass(room):
                 self.writer.active[room] = None
         self.writer.end_turn()
-        self._forget_dropped()
-        self._shrink()
+        self.writer.make_piece()
+        self._feed()
+        self._accounts.forget_dropped()
+        self._accounts.shrink(again=True)
+        self._accounts.mind_gate()
         return True
 
     def _interlude(self, timeout: float) -> None:
@@ -296,20 +300,23 @@ class FanOut:
         head = room.look()
         unserved = self._unserved.pop(room, None)
         start = room.offered
-        self.writer.passing = self.writer.accounting = room
+        self.writer.passing.add(room)
+        self.writer.accounting.add(room)
         if head > start and unserved is None:
             found = [form for form, clients in room.in_step.items() if clients]
             overhead = max((form.overhead for form in found), default=0)
-            stop = room.stop_within(start, head, BATCH_BYTES, overhead)
-            for form in found:
-                # Somebody who talks alone: no form is made for nobody.
-                if len(room.in_step[form]) == 1:
-                    (connection,) = room.in_step[form]
-                    if connection.plain and self.writer.skip_own(connection, start, stop):
-                        continue
-                self._offer(room, self.writer.batch(room, start, stop, form), form)
-            room.mark_offered(stop)
-        self.writer.passing = None
+            most = FORM_BATCH_BYTES if overhead else BATCH_BYTES
+            stop = room.stop_within(start, head, most, overhead)
+            batches = self._batches(room, start, stop, found)
+            if batches is None:
+                # Publishers wait for it as for all that the fan-out does.
+                self.writer.hungry[room] = None
+                head = start
+            else:
+                for form, batch in batches:
+                    self._offer(room, batch, form)
+                room.mark_offered(stop)
+        self.writer.passing.discard(room)
         more = room.offered < head
         if unserved is None:
             unserved = deque(room.behind)
@@ -324,12 +331,58 @@ class FanOut:
             more = True
         else:
             self._judge(room)
-            self._account(room)
-        self.writer.accounting = None
+            self._accounts.account(room)
+        self.writer.accounting.discard(room)
         seconds = time.monotonic() - began
         self.passes[bisect_left(PASS_SECONDS, seconds)] += 1
         self.pass_seconds += seconds
         return more
+
+    def _batches(
+        self, room: Room[Connection], start: int, stop: int, found: list[Form]
+    ) -> list[tuple[Form, LogBatch]] | None:
+        """Return a range in each form that somebody in step needs; None if one is not made yet."""
+        batches = []
+        for form in found:
+            # Somebody who talks alone: no form is made for nobody.
+            if len(room.in_step[form]) == 1:
+                (connection,) = room.in_step[form]
+                if connection.plain and self.writer.skip_own(connection, start, stop):
+                    continue
+            batch = self.writer.batch(room, start, stop, form)
+            if batch is Wait.MAKING and not self._accounts.is_full:
+                return None
+            if isinstance(batch, LogBatch):
+                batches.append((form, batch))
+                continue
+            # The others do not wait for who may hold the memory that is missing; and what is not
+            # offered cannot make place.
+            for connection in list(room.in_step[form]):
+                self.writer.fall_behind(connection)
+        return batches
+
+    def _pass_others(self) -> None:
+        """Between two groups of a large pass: one pass for some small rooms that have grown."""
+        writer = self.writer
+        writer.active.update(self._mailbox.wake_up())
+        small = [room for room in writer.active if room not in writer.passing]
+        for room in [room for room in small if not _is_large(room)][:FED]:
+            del writer.active[room]
+            self._accounts.count(room)
+            if self._pass(room):
+                writer.active[room] = None
+
+    def _feed(self) -> None:
+        """Let some of those who wait for forms look again."""
+        writer = self.writer
+        if writer.starved or writer.hungry:
+            now = time.monotonic()
+            if now >= writer.feed_at:
+                writer.feed_at = now + FEED_SECONDS
+                self._accounts.relieve()
+                writer.feed(list(itertools.islice(writer.starved, FED)))
+                writer.active.update(writer.hungry)
+                writer.hungry.clear()
 
     def _offer(self, room: Room[Connection], batch: LogBatch, form: Form) -> None:
         """Give a batch to all who are in step and want this form."""
@@ -342,13 +395,15 @@ class FanOut:
         stop = batch.stop
         in_step = room.in_step[form]
         connections = list(in_step)
-        for first in range(0, len(connections), GROUP):
+        step = max(1, min(GROUP, GROUP_BYTES // size))
+        for first in range(0, len(connections), step):
             if first:
                 self._interlude(0.0)
+                self._pass_others()
             whole = 0
             sends = 0
             keeps, limit = sender.begin()
-            for connection in connections[first : first + GROUP]:
+            for connection in connections[first : first + step]:
                 if not connection.plain:
                     # Something personal has come. It stays where it is and is served after the
                     # pass.
@@ -414,181 +469,6 @@ class FanOut:
             elif connection.lagging:
                 connection.caught_up()
 
-    def _account(self, room: Room[Connection]) -> None:
-        """Trim the room's log to its size, and all logs to their total."""
-        if room.cost > room.ring_bytes:
-            # A sixteenth more than needed: moving the list costs the same for one entry as for
-            # many.
-            self._trim(room, room.ring_bytes - room.ring_bytes // 16)
-            if room.cost > room.ring_bytes:
-                room.drop_forms(self._needed_from(room))
-        self._count(room)
-        self._shrink()
-
-    def _shrink(self) -> None:
-        """Let things go until all logs are within their total, as far as that is possible now."""
-        while self._total_cost > self._settings.total_log_bytes:
-            # What can be made again goes first.
-            if not (self._drop_forms() or self._cut_off_holders() or self._give()):
-                break
-
-    def _make_place(self, room: Room[Connection], size: int) -> None:
-        """Let forms go that are in the way of new ones, as far as that helps. No client is touched:
-        this may be in the middle of serving one."""
-        while self._total_cost + size > self._settings.total_log_bytes and self._drop_forms():
-            pass
-        # Counted with what is made next; after all others now.
-        self._formed[room] = None
-        self._formed.move_to_end(room)
-
-    def _count_forms(self, room: Room[Connection]) -> None:
-        """Count forms that were made, in whatever room."""
-        self._count(room)
-        self._make_place(room, 0)
-
-    def _drop_forms(self) -> bool:
-        """Drop the forms of the room of which none was made for longest; return whether there was
-        one with forms that nobody is about to need."""
-        for _ in range(len(self._formed)):
-            room, _ = self._formed.popitem(last=False)
-            dropped = room.drop_forms(self._needed_from(room))
-            if room.forms_bytes:
-                self._formed[room] = None
-            if dropped:
-                self._count(room)
-                return True
-        return False
-
-    def _cut_off_holders(self) -> bool:
-        """Cut off clients that take nothing and whose unfinished messages keep forms in memory, who
-        takes nothing for longest first, as long as much of the memory of all logs is kept so;
-        return whether there was one."""
-        limit = self._settings.total_log_bytes
-        if self._forms_bytes() <= limit // HOLDERS_SHARE:
-            return False
-        before = time.monotonic() - HOLDER_SECONDS
-        holders = [
-            connection
-            for room in self._formed
-            for connection in room.behind
-            if connection.rest is not None and connection.form is not RAW
-            if connection.blocked and connection.blocked_since <= before
-        ]
-        # Who would take more waits for the hub.
-        poll = select.poll()
-        for connection in holders:
-            poll.register(connection.sock, select.POLLOUT)
-        waiting = {number for number, _ in poll.poll(0)}
-        holders = [holder for holder in holders if holder.sock.fileno() not in waiting]
-        holders.sort(key=lambda connection: connection.blocked_since)
-        # Thousands may hold one message: only the last of them to go lets go of it.
-        left = Counter((holder.room, holder.cursor) for holder in holders)
-        for holder in holders:
-            room, place = holder.room, (holder.room, holder.cursor)
-            self.writer.cut_off(holder)
-            left[place] -= 1
-            if left[place] or not room.drop_forms(self._needed_from(room)):
-                continue
-            self._count(room)
-            if self._total_cost <= limit or self._forms_bytes() <= limit // HOLDERS_SHARE:
-                break
-        return bool(holders)
-
-    def _forms_bytes(self) -> int:
-        return sum([room.forms_bytes for room in self._formed])
-
-    def _needed_from(self, room: Room[Connection]) -> int:
-        """Return the first position of which a client that is served alone still needs a form. What
-        is sent in part counts: its bytes are in memory as long as they are."""
-        needed = self._begun_from(room)
-        for connection in room.behind:
-            if _is_served(connection):
-                needed = min(needed, connection.cursor)
-        return needed
-
-    def _begun_from(self, room: Room[Connection]) -> int:
-        """Return the first position of a message in the log that a client has got only a part of.
-        One that has gone from there keeps nothing else: who is evicted may take long to go."""
-        base = room.base
-        begun = [
-            one.cursor - 1 for one in room.behind if one.rest is not None and one.cursor > base
-        ]
-        return min(begun, default=room.offered)
-
-    def _shorten_one(self, room: Room[Connection]) -> bool:
-        if room.forms_bytes and self._begun_from(room) <= room.base:
-            return False  # its bytes would stay in memory, and not be counted
-        excess = self._total_cost - self._settings.total_log_bytes
-        goal = max(room.cost - excess - room.ring_bytes // 16, 0)
-        if self._trim(room, goal) or self._trim(room, goal, keep_newest=False):
-            self._count(room)
-            return True
-        return False
-
-    def _count(self, room: Room[Connection]) -> None:
-        """Put what a room costs now into the total, and into that of its maker."""
-        if not room.closed:
-            if room.maker != room.counted_for:
-                self._sizes.add(room.counted_for, -room.counted_cost)
-                room.counted_for = room.maker
-                self._sizes.add(room.counted_for, room.counted_cost)
-            change = room.cost - room.counted_cost
-            self._total_cost += change
-            self._sizes.add(room.counted_for, change)
-            room.counted_cost += change
-
-    def _give(self) -> bool:
-        """Let go of something, of whoever's rooms hold most if they can give anything; return
-        whether there was anything."""
-        if self._forget_dropped() or self._give_of(self._sizes.most()):
-            return True
-        return any(self._give_of(maker) for maker in self._sizes.descending())
-
-    def _give_of(self, maker: str | None) -> bool:
-        """Let an empty room of a maker go, or else the oldest messages of its largest log that can
-        be shorter; the newest one goes only if nothing else is left of it."""
-        if self._rooms.drop_empty(maker):
-            self._forget_dropped()
-            return True
-        rooms = self._rooms.made_by(maker)
-        if not rooms:
-            return False
-        if self._shorten_one(max(rooms, key=lambda room: room.counted_cost)):
-            return True
-        by_cost = sorted(rooms, key=lambda room: room.counted_cost, reverse=True)
-        return any(map(self._shorten_one, by_cost))
-
-    def _forget_dropped(self) -> bool:
-        """Take rooms that were dropped out of the accounts; return whether there were any."""
-        dropped = self._rooms.take_dropped()
-        for room in dropped:
-            self._total_cost -= room.counted_cost
-            self._sizes.add(room.counted_for, -room.counted_cost)
-            # A client that has left, but has not been sent everything, would keep the whole log.
-            self._drop_before(room, room.head)
-            self._formed.pop(room, None)
-        return bool(dropped)
-
-    def _trim(self, room: Room[Connection], limit_bytes: int, *, keep_newest: bool = True) -> bool:
-        """Trim a log; return whether anything could go."""
-        base = room.trim_target(limit_bytes, keep_newest=keep_newest)
-        if base <= room.base:
-            return False
-        self._drop_before(room, base)
-        return True
-
-    def _drop_before(self, room: Room[Connection], base: int) -> None:
-        """Drop the start of a log. Who still needs it and can take it gets it now, the others are
-        evicted: only a client that does not take what it was offered is too slow."""
-        writer = self.writer
-        for connection in list(room.behind):
-            while connection.cursor < base and _takes_more(connection):
-                if not writer.serve(connection):
-                    break
-            if connection.cursor < base and _is_served(connection):
-                writer.evict_slow(connection)
-        room.trim(base)
-
     # -- The fan-out's thread: what other threads posted ---------------------------------------
 
     def _do_activate(self, connection: Connection) -> None:
@@ -619,11 +499,6 @@ class FanOut:
         self.writer.reader_left(connection)
 
 
-def _is_served(connection: Connection) -> bool:
-    """Whether a client is still to get messages."""
-    return not (connection.final is not None or connection.close_sent or connection.dropped)
-
-
-def _takes_more(connection: Connection) -> bool:
-    """Whether a client is still to get messages and its socket takes some."""
-    return _is_served(connection) and not connection.blocked
+def _is_large(room: Room[Connection]) -> bool:
+    """Whether the pass of a room may take more than a group."""
+    return len(room.members) > GROUP

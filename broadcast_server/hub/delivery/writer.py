@@ -9,10 +9,12 @@ Everything here runs on the fan-out's thread and never blocks.
 
 from __future__ import annotations
 
+import enum
 import selectors
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ...messages import format_id
 from ...records import get_logger
@@ -29,8 +31,10 @@ from .timers import Timers
 
 logger = get_logger("broadcast_server.hub")
 
-# The most that one client is offered in one pass, so that rooms and clients take turns.
+# The most that one client is offered in one pass, so that rooms and clients take turns. A message
+# that is larger than what is made into forms at once is made in pieces, one a turn.
 BATCH_BYTES = 256 * 1024
+FORM_BATCH_BYTES = encodings.PIECE_BYTES
 # What a send counts at least: at most 16 of them for one client in one pass. Personal frames are
 # joined up to it.
 SEND_COST_BYTES = 16 * 1024
@@ -41,6 +45,45 @@ MAX_PIECES = 64
 MAX_BATCHES = 16
 
 
+class Memory(Protocol):
+    """What a writer asks of who keeps the accounts of all logs."""
+
+    def make_place(self, room: Room[Connection], size: int) -> bool:
+        """Let forms go that are in the way of new ones of a room, of so many bytes at most; return
+        whether those may be made."""
+
+    def count_forms(self, room: Room[Connection]) -> None:
+        """Count forms that were made; what needed them has them: they may be dropped at once."""
+
+
+class Wait(enum.Enum):
+    """Why a form is not there yet."""
+
+    MAKING = "it is made in pieces, or another one is"
+    MEMORY = "others must go first"
+
+
+class Making:
+    """A form of a large message that is made in pieces.
+
+    Attributes:
+        room, position, entry: the message.
+        form: what is made of it.
+        rest: gives the pieces that are still to be made.
+        pieces: those that are.
+    """
+
+    __slots__ = ("entry", "form", "pieces", "position", "rest", "room")
+
+    def __init__(self, room: Room[Connection], position: int, entry: Entry, form: Form) -> None:
+        self.room = room
+        self.position = position
+        self.entry = entry
+        self.form = form
+        self.rest = form.pieces(entry)
+        self.pieces: list[bytes] = []
+
+
 class ClientWriter:
     """Writes to the clients of one hub.
 
@@ -49,20 +92,22 @@ class ClientWriter:
         selector: tells which full sockets take more.
         timers: where a client's deadlines are kept.
         on_left: called with a room and those of its clients who were told that another has left.
-        on_make: called with a room and how many bytes at most its forms will have that are made
-            next.
-        on_made: called with a room when forms of its messages were made, and what needed them has
-            them: they may be dropped at once.
 
     Attributes:
         connections: every client that was handed over and not dropped yet.
         active: rooms that need another pass.
         unfinished: clients that could take more at once, and for whom there is more. They take
             turns with each other and with the rooms.
+        starved: clients that need a form for which there is no memory yet, or that is not made yet.
+        hungry: rooms whose pass needs such a form.
+        making: the form that is made in pieces now; one at a time.
+        wanted: at which position, and in which form, a room wants one made next.
         spent: what serving clients one by one has cost so far, in bytes, a send at least
             ``SEND_COST_BYTES``.
-        passing: the room whose pass is going on; nobody gets in step with it in the middle.
-        accounting: the room whose log is trimmed at the end of what goes on now.
+        passing: rooms whose pass is going on; nobody gets in step with them in the middle.
+        memory: keeps the accounts of what all logs take.
+        accounting: rooms whose logs are trimmed at the end of what goes on now.
+        feed_at: when it is looked again whether there is what those starve for.
         sender: sends on sockets.
         joins, sends, deliveries, bytes_out, evictions: counters, read by other threads.
     """
@@ -73,23 +118,25 @@ class ClientWriter:
         selector: selectors.BaseSelector,
         timers: Timers,
         on_left: Callable[[Room[Connection], list[Connection]], None],
-        on_make: Callable[[Room[Connection], int], None],
-        on_made: Callable[[Room[Connection]], None],
     ) -> None:
         self._settings = settings
         self._selector = selector
         self._timers = timers
         self._on_left = on_left
-        self._on_make = on_make
-        self._on_made = on_made
         self.sender = gil.Sends()
+        self.memory: Memory  # set by who keeps the accounts
         self._batches: dict[tuple[Room[Connection], int, int, Form], LogBatch] = {}
         self.connections: dict[Connection, None] = {}
         self.active: dict[Room[Connection], None] = {}
         self.unfinished: dict[Connection, None] = {}
+        self.starved: dict[Connection, None] = {}
+        self.hungry: dict[Room[Connection], None] = {}
+        self.making: Making | None = None
+        self.wanted: dict[Room[Connection], tuple[int, Form]] = {}
         self.spent = 0
-        self.passing: Room[Connection] | None = None
-        self.accounting: Room[Connection] | None = None
+        self.feed_at = 0.0
+        self.passing: set[Room[Connection]] = set()
+        self.accounting: set[Room[Connection]] = set()
         self.encodes = dict.fromkeys(encodings.ALL, 0)  # of each form but raw, which readers make
         self.joins = 0
         self.sends = 0
@@ -134,10 +181,14 @@ class ClientWriter:
                     limit = min(limit, connection.personal[0][0])
                 if connection.cursor < limit:
                     form = connection.form
-                    stop = room.stop_within(connection.cursor, limit, BATCH_BYTES, form.overhead)
+                    most = BATCH_BYTES if form is RAW else FORM_BATCH_BYTES
+                    stop = room.stop_within(connection.cursor, limit, most, form.overhead)
                     if self.skip_own(connection, connection.cursor, stop):
                         continue
                     batch = self.batch(room, connection.cursor, stop, form)
+                    if isinstance(batch, Wait):
+                        self.starved[connection] = None
+                        return False
                     self.spent += max(len(batch.data), SEND_COST_BYTES)
                     if not self._send_log(connection, batch):
                         return False
@@ -155,7 +206,7 @@ class ClientWriter:
         room = connection.room
         if (
             connection.cursor == room.offered
-            and self.passing is not room
+            and room not in self.passing
             and connection.try_plain()
         ):
             room.behind.pop(connection, None)
@@ -235,30 +286,50 @@ class ClientWriter:
             connection.deadline = min(later, connection.hard_deadline)
         return sent
 
-    def batch(self, room: Room[Connection], start: int, stop: int, form: Form = RAW) -> LogBatch:
-        """Return the batch of a range: clients at the same cursor share it within a turn."""
+    def batch(
+        self, room: Room[Connection], start: int, stop: int, form: Form = RAW
+    ) -> LogBatch | Wait:
+        """Return the batch of a range: clients at the same cursor share it within a turn. If its
+        form is not made yet, say why; look again after one of the next turns."""
         key = (room, start, stop, form)
         batch = self._batches.get(key)
         if batch is None:
             if len(self._batches) >= MAX_BATCHES:
                 self._batches.clear()
             entries = room.entries(start, stop)
-            made = form is not RAW and self._make(room, start, entries, form)
+            made: bool | Wait = False
+            if form is not RAW:
+                made = self._make(room, start, entries, form)
+                if isinstance(made, Wait):
+                    return made
             batch = self._batches[key] = LogBatch(start, entries, form)
             self.joins += batch.count > 1
             if made:
-                self._on_made(room)
+                self.memory.count_forms(room)
         return batch
 
-    def _make(self, room: Room[Connection], start: int, entries: list[Entry], form: Form) -> bool:
+    def _make(
+        self, room: Room[Connection], start: int, entries: list[Entry], form: Form
+    ) -> bool | Wait:
         """See to it that entries from a position on have a form: each is made once, whoever needs
-        it later, as long as there is memory for it. Return whether any was made."""
+        it later, as long as there is memory for it. Return whether any was made, or why that has to
+        wait."""
         slot, make = form.slot, form.make
         missing = [entry for entry in entries if getattr(entry, slot) is None]
         if not missing:
             return False
         frames_size = sum([len(entry.frame) for entry in missing])
-        self._on_make(room, form.growth * frames_size + form.overhead * len(missing))
+        is_large = frames_size > FORM_BATCH_BYTES  # then it is one entry
+        if is_large and self.making is not None:
+            if (self.making.entry, self.making.form) != (entries[0], form):
+                self.wanted.setdefault(room, (start, form))
+            return Wait.MAKING
+        most = form.growth * frames_size + form.overhead * len(missing)
+        if not self.memory.make_place(room, most):
+            return Wait.MEMORY
+        if is_large:
+            self.making = Making(room, start, entries[0], form)
+            return Wait.MAKING
         made = size = 0
         for entry in entries:
             # The others may have been dropped, to make place for these.
@@ -268,11 +339,52 @@ class ClientWriter:
                 made += 1
                 size += len(data)
         self.encodes[form] += made
-        room.add_forms(start, size)
-        if made and self.accounting is not room:
+        room.add_forms(form, start, size)
+        if made and room not in self.accounting:
             # Who joins where nothing is said may make the log grow: a pass counts and trims it.
             self.active[room] = None
         return True
+
+    def make_piece(self) -> None:
+        """Make one more piece of a large form, if there is one to be made; with the last one, serve
+        those who wait for it."""
+        making = self.making
+        if making is None:
+            return
+        room, form = making.room, making.form
+        if making.position < room.base:
+            making.rest = iter(())  # nobody needs it any more
+        piece = next(making.rest, None)
+        if piece is not None:
+            making.pieces.append(piece)
+            return
+        self.making = None
+        if making.position >= room.base and getattr(making.entry, form.slot) is None:
+            data = form.joined(making.pieces)
+            setattr(making.entry, form.slot, data)
+            self.encodes[form] += 1
+            room.add_forms(form, making.position, len(data))
+        # In this order: what somebody needs is not dropped.
+        self.feed([connection for connection in self.starved if connection.room is room])
+        self.memory.count_forms(room)
+        self.active[room] = None
+        self.feed_at = 0.0
+        self._make_next()
+
+    def _make_next(self) -> None:
+        """Begin with the next large form that is wanted; rooms take turns."""
+        while self.wanted and self.making is None:
+            room = next(iter(self.wanted))
+            position, form = self.wanted.pop(room)
+            if position >= room.base:
+                self._make(room, position, room.entries(position, position + 1), form)
+
+    def feed(self, connections: list[Connection]) -> None:
+        """Let clients look again whether what they need is there."""
+        for connection in connections:
+            del self.starved[connection]
+            if not connection.dropped:
+                self.unfinished[connection] = None
 
     def take_partly(
         self, connection: Connection, batch: LogBatch, sent: int, ranges: list[Range] | None
@@ -398,6 +510,7 @@ class ClientWriter:
         connection.plain = False
         connection.end(frames.ABNORMAL, "")
         self.connections.pop(connection, None)
+        self.starved.pop(connection, None)
         room = connection.room
         room.in_step[connection.form].pop(connection, None)
         room.behind.pop(connection, None)

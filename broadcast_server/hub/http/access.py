@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from ... import rules
+from ...arguments import TEXT_OR_NONE, check_type
 from .models import (
     Asset,
     Decision,
@@ -82,14 +83,12 @@ class Grant:
                 raise TypeError(f"each pattern in {field} must be a string")
             object.__setattr__(self, field, tuple(patterns))
         expires: object = self.expires
-        if expires is not None and not (isinstance(expires, (int, float)) and expires == expires):
+        check_type("expires", expires, (int, float, None))
+        if expires != expires:  # NaN
             raise TypeError("expires must be a number of seconds")
-        name: object = self.name
-        if name is not None:
-            if not isinstance(name, str):
-                raise TypeError("name must be a string")
-            if rules.checked_name(name) is None:
-                raise ValueError("a name has at least one character")
+        check_type("name", self.name, TEXT_OR_NONE)
+        if self.name is not None and rules.checked_name(self.name) is None:
+            raise ValueError("a name has at least one character")
 
     def may_subscribe(self, room: str) -> bool:
         """Tell whether a room may be read."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ...arguments import TEXT, check_type
 from .query import parse_query
 
 Headers = tuple[tuple[str, str], ...]
@@ -238,12 +239,27 @@ class Refusal:
         headers: more header lines.
         reason: what it is counted as, in ``broadcast_refusals_total``; empty for what is not
             counted, such as a mistake of whoever asks.
+
+    Raises:
+        TypeError: an attribute has a wrong type.
     """
 
     status: int
     text: str
     headers: Headers = ()
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_type("status", self.status, (int,))
+        check_type("text", self.text, TEXT)
+        check_type("reason", self.reason, TEXT)
+        check_type("headers", self.headers, (tuple, list))
+        for line in self.headers:
+            check_type("each header", line, (tuple, list))
+            if not (len(line) == 2 and all(isinstance(part, str) for part in line)):
+                raise TypeError("each header must be a name and a value, both str")
+        if type(self.headers) is not tuple:
+            object.__setattr__(self, "headers", tuple(self.headers))
 
     def with_headers(self, headers: Headers) -> Refusal:
         """Return the same with more header lines, such as those of a decision."""

@@ -13,6 +13,7 @@ import hashlib
 import re
 
 from ... import rules
+from ...arguments import kind_of
 from ...errors import InvalidRoom
 from ...messages import parse_id
 from . import cors, media_types
@@ -263,8 +264,11 @@ def check_room(path: str) -> None:
 
     Raises:
         InvalidRoom: no client could join a room of this path.
+        TypeError: it is not ``str``.
     """
-    if not isinstance(path, str) or not path.startswith("/"):
+    if not isinstance(path, str):
+        raise TypeError(f"room must be str, not {kind_of(path)}")
+    if not path.startswith("/"):
         raise InvalidRoom(f"a room is a path that begins with '/', not {path!r}")
     if len(path) > MAX_ROOM_CHARACTERS:
         raise InvalidRoom(_LONG_PATH)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ...messages import format_id
 from ...wire import events, frames
@@ -16,6 +16,9 @@ from .entries import Entry
 
 # After the end of a stream of events readers come back within these milliseconds.
 RETRY_MS = (1000, 5000)
+# A frame of more bytes than this is made into a form in pieces of so many, each some milliseconds
+# of work at most: 1 MiB of control characters takes 40 ms. A multiple of 3, for base64.
+PIECE_BYTES = 48 * 1024
 
 
 class Form:
@@ -25,19 +28,21 @@ class Form:
         name: for counters: raw, json, sse or sse_json.
         slot: the attribute of an entry that keeps what ``make`` returned.
         make: makes a message's bytes.
+        pieces: yields the same one after the other; without the frame, where there is one.
         overhead: about how many bytes those have more than the frame.
         growth: how many times the frame they may be at most, beside that.
         is_stream: server-sent events; else WebSocket frames.
         is_json: full events; else only the data.
     """
 
-    __slots__ = ("growth", "is_json", "is_stream", "make", "name", "overhead", "slot")
+    __slots__ = ("growth", "is_json", "is_stream", "make", "name", "overhead", "pieces", "slot")
 
     def __init__(
         self,
         name: str,
         slot: str,
         make: Callable[[Entry], bytes],
+        pieces: Callable[[Entry], Iterator[bytes]],
         overhead: int,
         *,
         is_stream: bool,
@@ -46,6 +51,7 @@ class Form:
         self.name = name
         self.slot = slot
         self.make = make
+        self.pieces = pieces
         self.overhead = overhead
         # A control character has six in JSON, a line end seven in a stream.
         self.growth = 1 if slot == "frame" else 6 if is_json else 7
@@ -54,6 +60,11 @@ class Form:
 
     def __repr__(self) -> str:
         return f"<Form {self.name}>"
+
+    def joined(self, pieces: list[bytes]) -> bytes:
+        """Return what ``make`` would have returned, of all ``pieces``."""
+        body = b"".join(pieces)
+        return body if self.is_stream else frames.encode_frame(frames.TEXT, body)
 
     def close(self, code: int, reason: str) -> bytes:
         """Return what is the last that a client gets."""
@@ -94,8 +105,16 @@ def sse(body: bytes, kind: str = "", id: bytes = b"") -> bytes:
 
 
 def json_event(entry: Entry) -> bytes:
-    """Return the JSON event of a message in a log, without a frame around it."""
+    """Return the JSON event of a message in a log, without a frame around it. Any thread; that of
+    a large message lets others run in between."""
+    if len(entry.frame) > PIECE_BYTES:
+        return b"".join(_json_pieces(entry))
     return events.message(entry.frame, format_id(entry.ms, entry.seq), entry.ms, entry.sender)
+
+
+def _json_pieces(entry: Entry) -> Iterator[bytes]:
+    id = format_id(entry.ms, entry.seq)
+    return events.message_pieces(entry.frame, id, entry.ms, entry.sender, PIECE_BYTES)
 
 
 def json_view(entry: Entry) -> bytes | memoryview:
@@ -119,14 +138,49 @@ def _sse_data(frame: bytes, id: bytes = b"") -> bytes:
     return b"%bdata: %b\n\n" % (id, data.replace(b"\n", b"\ndata: "))
 
 
+def _sse_pieces(entry: Entry) -> Iterator[bytes]:
+    data = frames.payload_view(entry.frame)
+    is_text = frames.is_text(entry.frame)
+    yield _id_line(entry) + (b"data: " if is_text else b"event: binary\ndata: ")
+    start = 0
+    while start < len(data):
+        stop = start + PIECE_BYTES
+        if not is_text:
+            yield binascii.b2a_base64(data[start:stop], newline=False)
+        else:
+            if bytes(data[stop - 1 : stop + 1]) == b"\r\n":
+                stop += 1  # both are one line end
+            piece = bytes(data[start:stop])
+            if b"\r" in piece:
+                piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
+            yield piece.replace(b"\n", b"\ndata: ")
+        start = stop
+    yield b"\n\n"
+
+
+def _sse_json_pieces(entry: Entry) -> Iterator[bytes]:
+    yield _id_line(entry) + b"data: "
+    yield from _json_pieces(entry)
+    yield b"\n\n"
+
+
 _CR_TO_LF = bytes.maketrans(b"\r", b"\n")
 _PING = frames.encode_frame(frames.PING, b"")
 
-RAW = Form("raw", "frame", lambda entry: entry.frame, 0, is_stream=False, is_json=False)
+RAW = Form(
+    "raw",
+    "frame",
+    lambda entry: entry.frame,
+    lambda entry: iter(()),  # never asked for: each entry has its frame
+    0,
+    is_stream=False,
+    is_json=False,
+)
 JSON = Form(
     "json",
     "json",
     lambda entry: frames.encode_frame(frames.TEXT, json_event(entry)),
+    _json_pieces,
     160,
     is_stream=False,
     is_json=True,
@@ -135,6 +189,7 @@ SSE = Form(
     "sse",
     "sse",
     lambda entry: _sse_data(entry.frame, _id_line(entry)),
+    _sse_pieces,
     40,
     is_stream=True,
     is_json=False,
@@ -143,6 +198,7 @@ SSE_JSON = Form(
     "sse_json",
     "sse_json",
     lambda entry: sse(json_event(entry), "", _id_line(entry)),
+    _sse_json_pieces,
     200,
     is_stream=True,
     is_json=True,

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ...arguments import utf8
 from ...messages import Id, Member, Message, format_id, time_of
 from ...wire import frames
 
@@ -105,9 +106,11 @@ class Entry:
         """Return how many bytes the forms have beside the frame."""
         return len(self.json or b"") + len(self.sse or b"") + len(self.sse_json or b"")
 
-    def drop_forms(self) -> None:
-        """Drop the forms; each can be made again."""
-        self.json = self.sse = self.sse_json = None
+    def drop_form(self, slot: str) -> int:
+        """Drop a form, which can be made again; return how many bytes it had."""
+        size = len(getattr(self, slot) or b"")
+        setattr(self, slot, None)
+        return size
 
 
 def encode(data: str | bytes) -> bytes:
@@ -115,10 +118,10 @@ def encode(data: str | bytes) -> bytes:
 
     Raises:
         TypeError: the data is neither.
-        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot carry.
+        UsageError: the text has a lone surrogate, which UTF-8 cannot carry.
     """
     if isinstance(data, str):
-        return frames.encode_frame(frames.TEXT, data.encode("utf-8"))
+        return frames.encode_frame(frames.TEXT, utf8("data", data))
     if isinstance(data, bytes):
         return frames.encode_frame(frames.BINARY, data)
     raise TypeError(f"data must be str or bytes, not {type(data).__name__}")

@@ -19,6 +19,7 @@ from ...errors import HubBusy
 from .room import Room
 from .shares import Shares
 from .subscriber import S
+from .waiters import Gate
 
 
 class NoRoom(HubBusy):
@@ -44,6 +45,9 @@ class RoomRegistry(Generic[S]):
         max_rooms: how many rooms there may be.
         newest: gives the newest id of the hub, the floor of a new room.
         max_rooms_per_address: how many rooms of one sender's making there may be; 0 for no limit.
+
+    Attributes:
+        gate: shut while all rooms together hold too much.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class RoomRegistry(Generic[S]):
         self._max_rooms = max_rooms
         self._newest = newest
         self._max_made = max_rooms_per_address
+        self.gate = Gate()
         # Guards _rooms, _made, _counts, _changing and _dropped, and of each room maker and claimed.
         # Taken before the backplane's and a room's lock.
         self._lock = threading.Lock()
@@ -104,7 +109,9 @@ class RoomRegistry(Generic[S]):
                 if not any(self._drop_one_locked(one) for one in self._counts.descending()):
                     raise NoRoom(f"there are {self._max_rooms} rooms, all in use", "max_rooms")
             self._changing = True
-            room = self._rooms[path] = Room(path, self._newest(), self._ring_bytes, maker)
+            room = self._rooms[path] = Room(
+                path, self._newest(), self._ring_bytes, maker, self.gate
+            )
             room.claimed = publishes
             self._made.setdefault(maker, OrderedDict())[path] = room
             self._counts.add(maker)

@@ -29,11 +29,13 @@ from .encodings import RAW, Form
 from .entries import ENTRY_BYTES, Draft, Entry, cost_of, sender_bytes
 from .presence import Roster
 from .subscriber import S
-from .waiters import Bells
+from .waiters import Bells, Gate
 
 # A wait for the fan-out is cut into pieces of this length: whoever waits looks up whether its
 # client or the hub is gone, even if nobody woke it.
 WAIT_SECONDS = 0.1
+# A batch that costs no more passes the gate: who says little does not wait for those who send much.
+GATE_BYTES = 64 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,10 +63,16 @@ class Room(Roster[S]):
         ring_bytes: how much the log holds, frames plus ``ENTRY_BYTES`` for each.
         maker: the sender for whom it counts, as ``networks.owner_of`` says; None for the hub's own
             program.
+        gate: shut while all rooms together hold too much; None for none.
     """
 
     def __init__(
-        self, path: str, floor: tuple[int, int], ring_bytes: int, maker: str | None = None
+        self,
+        path: str,
+        floor: tuple[int, int],
+        ring_bytes: int,
+        maker: str | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.path = path
         # Both are guarded by the registry's lock; others may look.
@@ -75,6 +83,7 @@ class Room(Roster[S]):
         # _reserved and _paused as well. Taken after the backplane's and before a subscriber's.
         super().__init__()
         self._space = Bells()  # rung when publishers may go on
+        self._gate = gate or Gate()
         self.closed = False
         self._entries: list[Entry] = []
         self._base = 0
@@ -88,10 +97,11 @@ class Room(Roster[S]):
         self.in_step: defaultdict[Form, dict[S, None]] = defaultdict(dict)
         self.behind: dict[S, None] = {}
         self.counted_cost = 0
+        self.counted_forms = 0
         self.counted_for = maker
         # Of the entries that are held, beside their frames; others read it for their sizes.
         self.forms_bytes = 0
-        self._formless = 0  # no entry before this position has any form but its frame
+        self._formless: dict[Form, int] = {}  # no entry before this position has it
         self.due = float("inf")  # its place in the fan-out's timers
         self.counted_at = 0.0  # when the last `count` went out
 
@@ -189,7 +199,8 @@ class Room(Roster[S]):
             with self.lock:
                 if self.closed:
                     return False
-                if not self._paused:
+                is_shut = cost > GATE_BYTES and self._gate.shut
+                if not self._paused and not is_shut:
                     self._reserved += cost
                     if reservation is not None:
                         reservation.room, reservation.cost = self, cost
@@ -200,8 +211,9 @@ class Room(Roster[S]):
                     timeout = min(timeout, deadline - time.monotonic())
                     if timeout <= 0:
                         raise HubBusy(f"the fan-out of {self.path} is behind; nothing was sent")
-                bell = self._space.get()
-            self._space.wait(bell, timeout)
+                bells = self._space if self._paused else self._gate.opened
+                bell = bells.get()
+            bells.wait(bell, timeout)
             if given_up():
                 return False
 
@@ -402,23 +414,22 @@ class Room(Roster[S]):
             base += 1
         return base
 
-    def add_forms(self, start: int, size: int) -> None:
+    def add_forms(self, form: Form, start: int, size: int) -> None:
         """Count forms that were made of entries from a position on, in bytes."""
         self.forms_bytes += size
-        self._formless = min(self._formless, start)
+        self._formless[form] = min(self._formless.get(form, start), start)
 
-    def drop_forms(self, before: int) -> bool:
-        """Drop the forms of all entries before a position; return whether there were any. Who
-        needs one later has it made again."""
+    def drop_forms(self, form: Form, before: int) -> bool:
+        """Drop a form of all entries before a position; return whether there were any. Who needs
+        one later has it made again."""
         held = self.forms_bytes
         # What was looked through is not again: where memory is short, this is called for each
         # message in any room, and a log may have thousands of entries.
-        start = max(self._formless, self._base)
-        if held and before > start:
+        start = max(self._formless.get(form, before), self._base)
+        if before > start:
             for entry in self._entries[start - self._base : before - self._base]:
-                self.forms_bytes -= entry.forms_bytes()
-                entry.drop_forms()
-            self._formless = before
+                self.forms_bytes -= entry.drop_form(form.slot)
+            self._formless[form] = before
         return self.forms_bytes < held
 
     def trim(self, base: int) -> None:

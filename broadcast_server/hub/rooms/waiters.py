@@ -48,3 +48,23 @@ class Bells:
     def __bool__(self) -> bool:
         """Whether anybody waits."""
         return bool(self._bells)
+
+
+class Gate:
+    """Whether large messages have to wait, in whatever room. Any thread.
+
+    Attributes:
+        shut: whether they have; only one thread sets it.
+        opened: rung when they may go on.
+    """
+
+    def __init__(self) -> None:
+        self.shut = False
+        self.opened = Bells()
+
+    def set(self, shut: bool) -> None:
+        """Shut the gate, or open it and wake those who wait."""
+        if shut != self.shut:
+            self.shut = shut
+            if not shut:
+                self.opened.ring()

@@ -51,7 +51,7 @@ function _shtab_broadcast_server_using
 end
 
 set -g _shtab_broadcast_server_commands start connect publish listen who
-set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --close-timeout --count --drain-delay --drain-seconds --exec --file --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --wait --write-timeout -H
+set -g _shtab_broadcast_server_opts_with_value --allow-host --allow-origin --ca-file --cert --cert-key --close-timeout --count --drain-delay --drain-seconds --exec --file --format --handshake-timeout --header --history --host --http-idle-timeout --jwt-key-file --key --linger --log-format --log-level --max-clients --max-clients-per-address --max-control-rate --max-fragments --max-handshakes --max-header-bytes --max-message-bytes --max-rate --max-rooms --max-rooms-per-address --name --origin --ping-interval --ping-timeout --port --publish-token-file --room --room-log-bytes --since --stop-timeout --subprotocol --switch-interval --timeout --tls-cert --tls-key --token-file --total-log-bytes --trust-proxy --wait --write-timeout -H
 
 complete -c broadcast-server -e
 complete -c broadcast-server -f
@@ -115,6 +115,8 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l linge
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l bell -d 'at a terminal, ring the bell when somebody says your name'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l subprotocol -x -d 'offer this subprotocol to a server that is no hub, instead of the hub'"'"'s own'
 complete -c broadcast-server -n '_shtab_broadcast_server_using connect' -l origin -x -d 'say that this is for a page of that origin, to a server that wants to know'
@@ -137,6 +139,8 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l wait 
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l no-reconnect -d 'give up when a connection breaks before the hub has answered'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l log-level -xka "debug info warning error" -d 'least serious log records to write to standard error: debug, info, warning or error'
 complete -c broadcast-server -n '_shtab_broadcast_server_using publish' -l log-format -xka "text json" -d 'form of the log: text for people, json for one JSON object a line'
@@ -158,6 +162,8 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l histor
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l no-reconnect -d 'end when the connection is lost'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -s H -l header -x -d 'send this header line, too, such as '"'"'Cookie: a=b'"'"''
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l subprotocol -x -d 'offer this subprotocol to a server that is no hub, instead of the hub'"'"'s own'
 complete -c broadcast-server -n '_shtab_broadcast_server_using listen' -l origin -x -d 'say that this is for a page of that origin, to a server that wants to know'
@@ -172,3 +178,5 @@ complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l room -x -
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'file whose first line is the token to show to the hub'
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: trust only hubs whose certificate is in this PEM file, or comes from one in it'
 complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l insecure -d 'for wss: trust whoever answers, without a look at the certificate'
+complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'for wss: show the certificate in this PEM file to a hub, or a proxy before it, that asks for one'
+complete -c broadcast-server -n '_shtab_broadcast_server_using who' -l key -l cert-key -xka "(__fish_complete_path (commandline -ct))" -d 'file with the private key of that certificate, in PEM form and without a password'

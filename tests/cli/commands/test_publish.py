@@ -287,7 +287,7 @@ def test_hub_that_has_gone_for_good_is_1_or_3(acts: list[bytes], status: int) ->
         _, errors = process.communicate("two\n", timeout=SECONDS)
     assert process.returncode == status
     (line,) = errors.splitlines()
-    assert "line 2: " in line and "Connection refused" in line
+    assert "line 2: " in line
     assert line.endswith("; it may have been published") is (status == 3)
 
 

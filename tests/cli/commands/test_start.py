@@ -161,14 +161,14 @@ def test_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = run("start", "--port", port, "--log-level", "error")
-        assert_fails(result, 1, "cannot listen on 127.0.0.1", port, "in use")
+        assert_fails(result, 1, f"cannot listen on 127.0.0.1:{port}: ", "in use")
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "256.1.1.1", "x" * 70, "192.0.2.1"])
 def test_bad_host_is_one_line(host: str) -> None:
     """An address that is not this machine's, or no address at all."""
     result = run("start", "--host", host, "--port", "0", "--log-level", "error")
-    assert_fails(result, 1, f"cannot listen on {host} port 0: ")
+    assert_fails(result, 1, f"cannot listen on {host}")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "abc", "1e3", "99999999999999999999"])

@@ -315,11 +315,18 @@ def test_path_that_is_no_room_is_refused(target: str, expected: int) -> None:
 @pytest.mark.parametrize(
     "room",
     ["", "a", "//", "/a//b", "/..", "/\n", "/\ud800", "/healthz", "/-/x",
-     "/" + "x" * MAX_ROOM_CHARACTERS, None, 5],
+     "/" + "x" * MAX_ROOM_CHARACTERS],
 )  # fmt: skip
-def test_room_of_a_caller_is_checked_alike(room: Any) -> None:
+def test_room_of_a_caller_is_checked_alike(room: str) -> None:
     """A program cannot publish where nobody could join."""
     with pytest.raises(InvalidRoom):
+        check_room(room)
+
+
+@pytest.mark.parametrize(("room", "shown"), [(None, "None"), (5, "int"), (b"/a", "bytes")])
+def test_room_of_a_wrong_type_is_a_type_error(room: Any, shown: str) -> None:
+    """As for any argument."""
+    with pytest.raises(TypeError, match=f"^room must be str, not {shown}$"):
         check_room(room)
 
 

@@ -95,6 +95,31 @@ def test_no_form_takes_a_message_apart(form: encodings.Form, data: str | bytes) 
     assert len(made) <= 7 * len(found.frame) + 1000
 
 
+@given(st.text(st.sampled_from('\r\na\u2028ä\x01"')) | st.binary(max_size=20))
+@example("\r\r\n\n\r")
+@example("aa\r\n")
+def test_pieces_make_the_same(data: str | bytes) -> None:
+    """Wherever they are cut: between the two halves of a line end, within a character."""
+    found = entry(data)
+    for form in (encodings.JSON, encodings.SSE, encodings.SSE_JSON):
+        with pytest.MonkeyPatch.context() as patch:
+            whole = form.make(found)
+            patch.setattr(encodings, "PIECE_BYTES", 3)
+            pieces = list(form.pieces(found))
+            assert form.joined(pieces) == whole == form.make(found)
+            assert max(map(len, pieces)) <= 7 * 4 + 200
+
+
+@pytest.mark.parametrize("data", WORST.values(), ids=list(WORST))
+def test_large_message_is_made_in_many_pieces(data: str | bytes) -> None:
+    """None of which takes long."""
+    found = entry(data)
+    for form in (encodings.JSON, encodings.SSE, encodings.SSE_JSON):
+        pieces = list(form.pieces(found))
+        assert len(pieces) >= len(found.frame) // encodings.PIECE_BYTES
+        assert max(map(len, pieces)) <= 7 * (encodings.PIECE_BYTES + 1)
+
+
 def test_sse_of_a_binary_message_is_an_event_of_its_own() -> None:
     """In base64: a stream is text."""
     data = bytes(range(256))

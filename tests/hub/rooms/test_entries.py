@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadcast_server import messages
+from broadcast_server import UsageError, messages
 from broadcast_server.hub.rooms.entries import (
     ENTRY_BYTES,
     Accepted,
@@ -62,7 +62,7 @@ def test_encode_refuses_other_types(data: Any) -> None:
 
 def test_encode_refuses_a_lone_surrogate() -> None:
     """UTF-8 has no place for half a character; it must not reach the wire as something else."""
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(UsageError):
         encode("a\ud800")
 
 

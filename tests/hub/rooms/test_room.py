@@ -8,9 +8,14 @@ import time
 import pytest
 
 from broadcast_server.errors import HubBusy
+from broadcast_server.hub.rooms.encodings import JSON, SSE, SSE_JSON
 from broadcast_server.hub.rooms.entries import ENTRY_BYTES, Draft, Entry, cost_of
-from broadcast_server.hub.rooms.room import Reservation, Room
+from broadcast_server.hub.rooms.room import GATE_BYTES, Reservation, Room
+from broadcast_server.hub.rooms.subscriber import Subscriber
+from broadcast_server.hub.rooms.waiters import Gate
 
+from ...support import wait_until
+from ...support.beside import during
 from ...support.inside import reserved_bytes
 from ...support.rooms import RING, client, drafts, never, publish, room
 
@@ -260,13 +265,17 @@ def test_forms_are_dropped_and_counted() -> None:
     r = room(1 << 30)
     publish(r, drafts(4), 10)
     cost = r.cost
-    for entry in r.entries(0, 4):
+    for position, entry in enumerate(r.entries(0, 4)):
         entry.json, entry.sse = b"12345", b"67"
-        r.forms_bytes += entry.forms_bytes()
-    assert r.drop_forms(3)
-    assert r.cost == cost + 7 and [e.json for e in r.entries(0, 4)] == [None] * 3 + [b"12345"]
-    assert not r.drop_forms(3) and not r.drop_forms(-1)
-    assert r.drop_forms(4) and r.cost == cost and not r.drop_forms(4)
+        r.add_forms(JSON, position, 5)
+        r.add_forms(SSE, position, 2)
+    assert r.drop_forms(JSON, 3)
+    assert r.cost == cost + 5 + 8
+    assert [e.json for e in r.entries(0, 4)] == [None] * 3 + [b"12345"]
+    assert not r.drop_forms(JSON, 3) and not r.drop_forms(JSON, -1)
+    assert r.drop_forms(JSON, 4) and not r.drop_forms(JSON, 4)
+    assert not r.drop_forms(SSE_JSON, 4)
+    assert r.drop_forms(SSE, 4) and r.cost == cost
 
 
 def test_forms_are_looked_for_where_some_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,30 +283,28 @@ def test_forms_are_looked_for_where_some_may_be(monkeypatch: pytest.MonkeyPatch)
     r = room(1 << 30)
     publish(r, drafts(1000), 10)
     looks: list[Entry] = []
-    forms_bytes = Entry.forms_bytes
+    drop_form = Entry.drop_form
 
-    def look(entry: Entry) -> int:
+    def look(entry: Entry, slot: str) -> int:
         looks.append(entry)
-        return forms_bytes(entry)
+        return drop_form(entry, slot)
 
     def make(position: int) -> None:
         (entry,) = r.entries(position, position + 1)
         entry.json = b"12345"
-        r.add_forms(position, 5)
+        r.add_forms(JSON, position, 5)
 
-    monkeypatch.setattr(Entry, "forms_bytes", look)
+    monkeypatch.setattr(Entry, "drop_form", look)
     make(999)
-    assert not r.drop_forms(999) and r.forms_bytes == 5
-    looks.clear()
-    assert not r.drop_forms(999)
-    assert r.drop_forms(1000) and r.forms_bytes == 0
+    assert not r.drop_forms(JSON, 999) and r.forms_bytes == 5
+    assert r.drop_forms(JSON, 1000) and r.forms_bytes == 0
     assert len(looks) == 1
     # Who reads from far back has some made there again.
     make(3)
     r.mark_offered(1000)
     r.trim(2)
     make(500)
-    assert r.drop_forms(1000) and r.forms_bytes == 0
+    assert r.drop_forms(JSON, 1000) and r.forms_bytes == 0
     assert all(entry.json is None for entry in r.entries(2, 1000))
 
 
@@ -344,3 +351,20 @@ def test_reservation_knows_what_of_it_is_still_to_be_given_back() -> None:
     for _ in range(2):
         unused.release(unused.cost)
         assert (unused.cost, reserved_bytes(r)) == (0, 0)
+
+
+def test_large_messages_wait_at_the_gate_and_small_ones_do_not() -> None:
+    """In whatever room; who waits goes on when it is opened."""
+    gate = Gate()
+    rooms = [Room[Subscriber](path, (5, 0), 1 << 24, gate=gate) for path in ("/a", "/b")]
+    gate.set(True)
+    for r in rooms:
+        assert r.reserve(GATE_BYTES, None, never)
+        assert not r.reserve(GATE_BYTES + 1, None, lambda: True)
+        with pytest.raises(HubBusy):
+            r.reserve(GATE_BYTES + 1, time.monotonic(), never)
+    with during(lambda: rooms[1].reserve(GATE_BYTES + 1, None, never)) as found:
+        assert wait_until(lambda: bool(gate.opened))
+        assert not found
+        gate.set(False)
+    assert found == [True]
