@@ -34,8 +34,8 @@ PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadfile
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv chromium shells tmux proxies run quick test stress soak conformance fuzz check lint \
-	types coverage package bench compare guard hostile walks man reference site docs screenshots clean
+.PHONY: help .venv chromium firefox shells tmux proxies run quick test stress soak conformance fuzz check \
+	lint types coverage package bench compare guard hostile walks man reference site docs screenshots clean
 
 help: ## list the targets
 	@echo "make <target>, where <target> is one of:"
@@ -51,7 +51,7 @@ run: .venv ## start a hub on port 8765 (PORT=… for another) and say what to ty
 quick: .venv ## the tests that need neither other programs nor much time (PYTHON=python3.10 for another Python)
 	$(BIN)/python $(PYTEST) -m "not slow and not stress and not package and not site" $(ARGS)
 
-test: .venv $(NODE_MODULES) chromium shells tmux proxies ## install what the tests need and run all but the long ones (ARGS=… for pytest)
+test: .venv $(NODE_MODULES) chromium firefox shells tmux proxies ## install what the tests need and run all but the long ones (ARGS=… for pytest)
 ifeq ($(COVERAGE),)
 	$(BIN)/python $(PYTEST) $(ARGS)
 else
@@ -135,6 +135,15 @@ chromium: ## install Chromium for the tests of the page, if there is none (Debia
 		apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	else echo "There is no Chromium, so the tests of the page will be skipped."; fi
+
+firefox: ## fetch Firefox for the tests of the page, into build/firefox, if there is none (Debian)
+	@if command -v firefox-esr || command -v firefox || [ -e build/firefox/usr/lib/firefox-esr ]; then :; \
+	elif command -v apt-get >/dev/null; then \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -q; fi; \
+		libraries=$$(apt-cache depends firefox-esr | sed -n 's/^ *Depends: \(libvpx.*\)/\1/p'); \
+		mkdir -p build/firefox && cd build/firefox && apt-get download -q firefox-esr $$libraries && \
+		for package in *.deb; do dpkg -x "$$package" . && rm "$$package"; done; \
+	else echo "There is no Firefox, so the tests of the page will be skipped in it."; fi
 
 shells: ## install zsh, fish, bash-completion and jq for the tests of the command (Debian, as root)
 	@if command -v zsh && command -v fish && command -v jq && \

@@ -5,6 +5,8 @@ Every ``checked`` function raises ``ValueError`` with a text for the one who sen
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import unicodedata
 
@@ -16,6 +18,10 @@ MAX_SESSION_CHARACTERS = 256
 # No time may be longer: eleven days. The system's polls count milliseconds in 31 bits, so that a
 # wait of 25 days fails when it begins; a ping may wait for a quarter more than its interval.
 MAX_SECONDS = 1_000_000
+
+# A client that comes back offers this subprotocol, too, with its session in base64url (RFC 4648 §5)
+# behind it: an address would be in the logs of proxies. It is never the one that is chosen.
+SESSION_PROTOCOL = "broadcast.session."
 
 # RFC 6750 §2.1 allows less; what others give out as tokens is seen in this range.
 _TOKEN = re.compile("[!-~]+")
@@ -39,6 +45,25 @@ def checked_session(token: str | None) -> str | None:
     if len(token) > MAX_SESSION_CHARACTERS or has_control(token):
         raise ValueError(f"session must be a token of at most {MAX_SESSION_CHARACTERS} characters")
     return token
+
+
+def encode_offered(text: str) -> str:
+    """Return a secret as it stands behind the name of a subprotocol: its UTF-8 in base64url without
+    padding."""
+    return base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii").rstrip("=")
+
+
+def decode_offered(text: str) -> str:
+    """Return what `encode_offered` was given.
+
+    Raises:
+        ValueError: this is no such text.
+    """
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        raise ValueError("a secret among the subprotocols is not base64url") from None
 
 
 def has_control(text: str) -> bool:

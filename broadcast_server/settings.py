@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import PurePath
 from typing import TypedDict
 
+from . import origins
 from .arguments import TEXT_OR_NONE, check_type, kind_of
 from .errors import UsageError
 from .networks import check_host_name, parse_network
@@ -112,7 +113,7 @@ class Settings:
     tls_key: str | PurePath | None = None
 
     def __post_init__(self) -> None:
-        self._need_texts("allow_origin", "origins")
+        self._need_texts("allow_origin", "origins", origins.check_allowed)
         self._need_texts("allow_host", "names", check_host_name)
         self._need_texts("trust_proxy", "addresses", parse_network)
         for name in (

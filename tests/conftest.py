@@ -19,7 +19,7 @@ from .support import (
     thread_count,
     wait_until,
 )
-from .support.browser import find_chromium, running_browser
+from .support.browser import BROWSERS, find_browser, running_browser
 from .support.certificates import Certificates
 from .support.pages import Reader, reading
 
@@ -58,13 +58,25 @@ def hub() -> Iterator[BroadcastHub]:
         yield running
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the page in each browser, but one that is marked ``chromium`` only there."""
+    if "browser" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("chromium") is not None
+        kinds = BROWSERS[:1] if only else BROWSERS
+        metafunc.parametrize("browser", kinds, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium; started before the test, so that only what a test makes is counted."""
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A browser for the tests of a module, one kind after the other.
+
+    It is started before the test, so that only what a test makes is counted. It takes the name of
+    an attacker's server for this machine.
+    """
     needs_module("playwright.sync_api")
-    if find_chromium() is None:
-        pytest.skip("Chromium is not installed (as root: make chromium)")
-    with running_browser() as found:
+    if find_browser(request.param) is None:
+        pytest.skip(f"{request.param} is not installed (make {request.param})")
+    with running_browser(request.param, here=["evil.example"]) as found:
         yield found
 
 

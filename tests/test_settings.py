@@ -96,6 +96,30 @@ def test_origins_must_be_a_sequence(origins: Any) -> None:
         make(allow_origin=origins)
 
 
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        ("example.org", "is not an origin such as https://example.org"),
+        ("https://", "is not an origin such as https://example.org"),
+        ("https://example.org/app", "has more than an origin has; give https://example.org"),
+        ("https://example.org?x", "has more than an origin has; give https://example.org"),
+        ("https://user@example.org", "is not an origin"),
+        ("https://example.org:http", "is not an origin"),
+        ("https://example.org:65536", "is not an origin"),
+        ("https://[::g]", "is not an origin"),
+        ("https://a b", "is not an origin"),
+        ("", "is not an origin"),
+        ("https://*.example.org", r"as a whole; \* alone is for all"),
+        ("*.example.org", r"as a whole; \* alone is for all"),
+        ("NULL", "is not an origin"),
+    ],
+)
+def test_origin_that_no_browser_sends_is_refused(origin: str, why: str) -> None:
+    """It would let nobody in."""
+    with pytest.raises(UsageError, match=f"^allow_origin: .*{why}"):
+        make(allow_origin=[origin])
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_list_of_texts_must_be_one(name: str) -> None:
     """One string would be taken for a sequence of letters."""

@@ -135,13 +135,14 @@ class ClientCore:
                 self.reconnect = False
                 self.end_locked(frames.ABNORMAL, "the connection is that of the parent process")
 
-    def dial(self, url: str) -> dialer.Dialing:
-        """Return an attempt to connect, not begun yet."""
+    def dial(self, url: str, session: str | None = None) -> dialer.Dialing:
+        """Return an attempt to connect, not begun yet; with a session, to come back with it."""
         return dialer.Dialing(
             url,
             self.headers,
             client_events.SUBPROTOCOL,
             self.open_timeout,
+            session=session,
             shown=self.url,
             context=self.context,
         )

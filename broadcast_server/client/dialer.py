@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import websocket
 
+from .. import rules
 from ..arguments import TEXT, check_type, utf8
 from ..errors import ConnectFailed, UsageError
 from ..rules import MAX_SECONDS
@@ -60,6 +61,7 @@ class Dialing:
             one offers nothing.
         timeout: seconds for all of it; what is longer than the system can wait counts as
             ``MAX_SECONDS``. Only the lookup of the host's name may take longer.
+        session: what to come back with; None for nothing. It goes with the subprotocol.
         shown: what errors call the address, which may have a secret in it.
         context: what TLS handshakes are made with; None where there are none.
     """
@@ -71,6 +73,7 @@ class Dialing:
         subprotocol: str,
         timeout: float,
         *,
+        session: str | None = None,
         shown: str,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -84,7 +87,9 @@ class Dialing:
         special = (PROTOCOL_HEADER, COOKIE_HEADER)
         self._headers = {k: v for k, v in headers.items() if k.lower() not in special}
         if offered:
-            self._headers["Sec-WebSocket-Protocol"] = offered
+            secret = rules.encode_offered(session) if session else ""
+            more = f", {rules.SESSION_PROTOCOL}{secret}" if secret else ""
+            self._headers["Sec-WebSocket-Protocol"] = offered + more
         self._offered = [name.strip() for name in offered.split(",")]
         self._timeout = min(timeout, MAX_SECONDS)
         parts = urllib.parse.urlsplit(url)

@@ -183,7 +183,7 @@ class Link:
             is_sent = 0 <= self._close_at <= self.channel.sent
             self.echoed = is_sent and code == own_code and reason in ("", own_reason)
         # The peer reads nothing that would come before the answer.
-        self.close_locked(1000 if code == frames.NO_CODE else code, "", now=True)
+        self.close_locked(1000 if code == frames.NO_CODE else code, reason, now=True)
         return code, reason
 
     def end_locked(self) -> None:

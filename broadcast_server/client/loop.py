@@ -81,7 +81,7 @@ class ClientLife:
                 if not self._core.may_return_locked():
                     continue
                 url = self._return_url_locked()
-                dialing = self._core.dialing = self._core.dial(url)
+                dialing = self._core.dialing = self._core.dial(url, self._core.membership.token)
                 self._core.state = "connecting"
             self._tell_state()
             link = None
@@ -149,7 +149,7 @@ class ClientLife:
 
     def _return_url_locked(self) -> str:
         membership = self._core.membership
-        wanted = {"history": None, "since": membership.resume, "session": membership.token}
+        wanted = {"history": None, "since": membership.resume, "session": None}
         if self._core.new_name is not None:
             wanted["name"] = self._core.new_name[0]
         return urls.with_parameters(urls.split(self._core.url), wanted).geturl()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TypedDict
 
@@ -21,6 +22,9 @@ class ClientOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
     ca_file: StrPath | None
     insecure: bool
+    cert_file: StrPath | None
+    key_file: StrPath | None
+    ssl_context: ssl.SSLContext | None
     wait: float
     open_timeout: float
     close_timeout: float

@@ -69,6 +69,7 @@ class Core:
         leaving: set once, when no load balancer is to send anybody here any more.
         draining: set once, when nobody is admitted any more.
         stopping: set once, when no message is accepted any more.
+        ends_at: ``time.monotonic()`` when it is expected to have ended, once it is draining.
         restarting: the hub comes back: its clients are told so, and from where to go on.
         encodes: frames made of messages so far; one for each message, whoever gets it.
         bytes_in: bytes of messages taken from clients and publishers.
@@ -101,6 +102,7 @@ class Core:
     leaving: bool = False
     draining: bool = False
     stopping: bool = False
+    ends_at: float = 0.0
     restarting: bool = False
     reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     encodes: int = 0
@@ -118,6 +120,10 @@ class Core:
         self.control_rates = SenderRates(self.settings.max_control_rate)
         if self.tls is not None:
             self.reloads.append(self.tls.reload)
+
+    def seconds_left(self) -> float:
+        """Return how long a hub that ends is expected to take; 0 for one that does not."""
+        return max(0.0, self.ends_at - time.monotonic())
 
     # -- Access --------------------------------------------------------------------------------
 

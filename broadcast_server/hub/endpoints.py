@@ -6,6 +6,7 @@ works.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
@@ -89,7 +90,8 @@ def respond(
     if isinstance(decision, (Page, Asset)):
         return _give_page(request, decision)
     if core.draining:
-        return Refusal(503, "the hub is stopping", RETRY, "stopping")
+        headers = getattr(decision, "headers", ())
+        return Refusal(503, "the hub is stopping", (*RETRY, *headers), "stopping")
     if isinstance(decision, Publish):
         return _publish(core, request, decision, http, address, grant, sender)
     if isinstance(decision, Recall):
@@ -131,12 +133,10 @@ def _publish(
         later = (("Retry-After", str(math.ceil(wait))), *decision.headers)
         text = "more messages in a second than one sender may publish"
         return Refusal(429, text, later, "rate")
-    data: str | bytes = body
-    if decision.is_text:
-        try:
-            data = body.decode("utf-8")
-        except UnicodeDecodeError:
-            return Refusal(400, "the text is not UTF-8", decision.headers)
+    try:
+        data = _data_of(body, decision.is_text)
+    except UnicodeDecodeError:
+        return Refusal(400, "the text is not UTF-8", decision.headers)
     # Who publishes is no member: without an id.
     sender = Member("", grant.name or decision.name, decision.room, str(address))
     owner = owner_of(address.host, grant.name)
@@ -164,6 +164,27 @@ def _publish(
             core.call(core.on_message, message)
     answer = {"id": format_id(*id), "room": decision.room, "duplicate": repeated}
     return Response(200, decision.headers, events.encode(answer) + b"\n", media_types.JSON)
+
+
+def _data_of(body: bytes, is_text: bool | None) -> str | bytes:
+    """Return a message as text or as binary.
+
+    Most programs that publish without a ``Content-Type`` send text. UTF-8 without a NUL is hardly
+    ever anything else.
+
+    Args:
+        body: the message.
+        is_text: what its ``Content-Type`` says; None if there is none.
+
+    Raises:
+        UnicodeDecodeError: it is said to be text and is not UTF-8.
+    """
+    if is_text:
+        return body.decode("utf-8")
+    if is_text is None and b"\0" not in body:
+        with contextlib.suppress(UnicodeDecodeError):
+            return body.decode("utf-8")
+    return body
 
 
 def _recall(
@@ -294,7 +315,7 @@ def _export(core: Core, request: Request, decision: Metrics) -> Refusal | Respon
 
 def _give_page(request: Request, decision: Page | Asset) -> Refusal | Response:
     if isinstance(decision, Page):
-        found: pages.WebFile | None = pages.page(decision.room, decision.board)
+        found: pages.WebFile | None = pages.page(request.target, decision.board)
     else:
         found = pages.asset(decision.name)
     if found is None:

@@ -24,11 +24,11 @@ from . import endpoints
 from .core import Core
 from .delivery.connection import Connection
 from .delivery.timers import NEVER
-from .http import host_header
+from .http import host_header, reasons, responses
 from .http.access import OPEN, Grant
-from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay
+from .http.connection import BadRequest, CutShort, HttpConnection, MadeWay, head_so_far
 from .http.forwarded import Address, client_of, is_in
-from .http.models import RETRY, Join, Publish, Refusal, Request, Response, Stream
+from .http.models import RETRY, Decision, Join, Publish, Refusal, Request, Response, Stream
 from .http.routes import decide
 from .rates import ANSWERED_BYTES, sender_of
 from .reader import REST_SECONDS, Reader
@@ -127,6 +127,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         http = self._http
         assert http is not None
         request: Request | None = None
+        decision: Decision | None = None
         answer: Refusal | Response | None
         sender: str | None = None
         try:
@@ -165,18 +166,22 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 answer = error.refusal
                 if isinstance(error, CutShort) and self.core.stopping:
                     answer = Refusal(503, "the hub is stopping", RETRY, "stopping")
+                    decision = self._decide_so_far(error.came)
                 if answer is None:
                     self.keep_alive = False
                     return
             if isinstance(answer, Refusal):
                 level = logging.INFO if answer.reason else logging.DEBUG
-                logger.log(level, "%s refused: %s", self.address, answer.text)
+                logger.log(level, "%s refused: %s", self.address, reasons.for_log(answer, request))
                 if answer.reason:
                     self.core.count_refusal(answer.reason)
             if sender is not None and isinstance(answer, Response):
                 cost = self.core.rates.bytes_cost(answer.size, ANSWERED_BYTES)
                 self.core.rates.charge(sender, cost)
-            self.keep_alive = http.answer(request, answer, settings.handshake_timeout)
+            given: Refusal | Response = answer
+            if isinstance(answer, Refusal) and isinstance(decision, Stream):
+                given = responses.refused_stream(decision, answer, self.core.seconds_left())
+            self.keep_alive = http.answer(request, given, settings.handshake_timeout)
             crowded = self.server.await_next(self)
             if self.keep_alive and http.has_more():
                 # It has had its answer. One after the other to whoever asks without a pause would
@@ -212,7 +217,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         if client.ended or client.form.is_stream:
             # Who is cut off but sends all the time would be read on: a socket that is shut down
             # says so only when it has nothing more.
-            self.keep_alive = self._reader.discard(len(data)) and not client.dropped
+            self.keep_alive = self._reader.discard(data) and not client.dropped
         else:
             self._reader.take(data)
 
@@ -243,6 +248,14 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
             logger.warning("the proxy %s cannot be believed: %s", self.peer, error)
             return Refusal(400, f"bad header: {error}", reason="forwarded")
         return host_header.refuse(request, self.server.names)
+
+    def _decide_so_far(self, came: bytes) -> Decision | None:
+        """Return what a request wants that was cut short, as far as it has come."""
+        request = head_so_far(came)
+        settings = self.core.settings
+        if request is None:
+            return None
+        return decide(request, settings.allow_origin, settings.history)
 
     def _sender(self, grant: Grant) -> str | None:
         """Return who pays for what is sent and asked; None for a listed proxy that does not tell
@@ -339,7 +352,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 # itself, if it was overtaken on its way.
                 core.dismiss(old, 1008, "a newer connection has your session")
             if isinstance(join, Stream):
-                http.start_stream(headers, form.begin(), core.settings.handshake_timeout)
+                first = form.begin(joined.after)
+                http.start_stream(headers, first, core.settings.handshake_timeout)
                 trailing = b""
             else:
                 trailing = http.upgrade(join, core.settings.handshake_timeout)

@@ -25,7 +25,7 @@ from ..messages import Member, Message
 from ..records import get_logger
 from ..settings import HubSettings, Settings
 from ..transport.tls_stream import Certificate
-from . import given
+from . import given, system
 from .core import Core, Filter
 from .http.access import Authorize, is_loopback
 from .http.keyring import Keyring
@@ -143,12 +143,13 @@ class BroadcastHub:
             OSError: the address cannot be listened on.
             AccessError: a file of tokens or a key cannot be used.
             TlsError: the certificate or its key cannot be used.
-            UsageError: it runs already.
+            UsageError: it runs already, or gevent or eventlet has replaced threads or sockets.
         """
         if self._pid != os.getpid():
             self._begin_empty()
         if self._run is not None:
             raise UsageError("the hub runs already")
+        system.check()
         # Without the lock, which stop() needs: to look up a name may take long.
         run = self._make_run()
         try:
@@ -191,7 +192,8 @@ class BroadcastHub:
 
         Raises:
             OSError, AccessError, TlsError: as for ``start``.
-            UsageError: signals are wanted, and this is not the main thread.
+            UsageError: as for ``start``; or signals are wanted, and this is not the main thread.
+            HubStopped: a thread of the hub has died. The log says why.
         """
         arguments.check_type("signals", signals, arguments.FLAG)
         if signals:
@@ -202,7 +204,10 @@ class BroadcastHub:
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
-            pass
+            run = self._run
+            if run is not None and run.has_failed:
+                self.stop(0.0)
+                raise HubStopped("the hub has failed, its log says why")
 
     def _serve_until(self, terminations: Terminations) -> None:
         """Serve until the hub is stopped, or SIGTERM has ended it. The main thread."""

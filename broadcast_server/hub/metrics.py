@@ -34,8 +34,9 @@ OTHER_CODE = "other"
 # What `Core.count_refusal` is called with; the same holds for them.
 REFUSALS = (
     "bad_request", "busy", "control_rate", "filter", "forwarded", "handshake_slots", "host",
-    "key_reused", "max_clients", "max_fragments", "max_header_bytes", "max_rooms", "origin",
-    "per_address", "rate", "rooms_per_address", "stopping", "timeout", "tls", "token", "too_big",
+    "key_reused", "max_clients", "max_fragments", "max_header_bytes", "max_rooms", "no_thread",
+    "origin", "per_address", "rate", "rooms_per_address", "stopping", "timeout", "tls", "token",
+    "too_big",
 )  # fmt: skip
 
 

@@ -149,6 +149,7 @@ class Reader:
         client = self._client
         # The fan-out ends the connection then, and may be a moment late.
         if client.expires != NEVER and time.monotonic() >= client.expires:
+            self._look_for_close(data)
             self._close(client, 1008, "token expired")
             return
         # Of a silent client the pongs come by here.
@@ -200,6 +201,7 @@ class Reader:
                 if client.queue_urgent(frames.encode_frame(frames.PONG, payload)):
                     self.core.fanout.attend(client)
             elif opcode == frames.CLOSE:
+                client.peer_closed = True
                 code, reason = frames.parse_close(payload)
                 self._close(client, code, reason, echo_code=code)
         self._owed += owed
@@ -213,10 +215,14 @@ class Reader:
         self._rest()
         if decoder.failure is not None:
             failure = decoder.failure
-            logger.info("%s broke the protocol: %s", client.member.id, failure)
+            option = ""
             if failure.code == 1009:
                 many = "fragments" in failure.reason
+                option = "; see --max-fragments" if many else "; see --max-message-bytes"
+            logger.info("%s broke the protocol: %s", client.member.id, f"{failure}{option}")
+            if failure.code == 1009:
                 self.core.count_refusal("max_fragments" if many else "too_big")
+            self._look_for_close(b"")
             self._close(client, failure.code, failure.reason)
 
     def _take_filtered(
@@ -225,6 +231,7 @@ class Reader:
         """Let the program's filter decide about a plain client's message, if it may send any."""
         if not self._may_publish:
             # There is no other way to tell a plain client.
+            self._log_not_allowed(client)
             self.core.count_refusal("token")
             self._close(client, 1008, "you may not write to this room")
             return
@@ -236,6 +243,10 @@ class Reader:
             return
         batch.add(encode(found))
 
+    def _log_not_allowed(self, client: Connection) -> None:
+        id, room = client.member.id, client.room.path
+        logger.info("a message of %s was refused: its token may not write to %s", id, room)
+
     def _take_event(self, client: Connection, opcode: int, payload: bytes, batch: Intake) -> Intake:
         """Do what a client says in ``broadcast.v1.json``; return the batch to go on with."""
         try:
@@ -246,6 +257,7 @@ class Reader:
                 return batch
             if isinstance(event, events.Send):
                 if not self._may_publish:
+                    self._log_not_allowed(client)
                     self.core.count_refusal("token")
                     raise BadFrame("not_allowed", "you may not write to this room", event.ref)
                 try:
@@ -329,12 +341,25 @@ class Reader:
         self, client: Connection, code: int, reason: str, echo_code: int | None = None
     ) -> None:
         """Answer with Close; whatever still comes is thrown away until the peer's end of stream."""
-        self.core.dismiss(client, code, reason, echo_code)
+        if not self.core.dismiss(client, code, reason, echo_code) and client.peer_closed:
+            self.core.fanout.attend(client)  # it ends already, and need not wait for an answer
 
-    def discard(self, size: int) -> bool:
+    def _look_for_close(self, data: bytes) -> None:
+        """Note whether the peer's Close is in what nobody reads any more."""
+        client = self._client
+        if client.peer_closed or client.form.is_stream:
+            return
+        if self._decoder is None:
+            self._decoder = FrameDecoder(0, 0)
+        if self._decoder.skip(data):
+            client.peer_closed = True
+            self.core.fanout.attend(client)
+
+    def discard(self, data: bytes) -> bool:
         """Throw away what comes after Close; return False, and cut the client off, if that is too
         much."""
-        self._discarded += size
+        self._look_for_close(data)
+        self._discarded += len(data)
         if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
             self._client.abort()
             return False
@@ -445,8 +470,11 @@ class Reader:
             return
         if flow not in self._slowed:
             self._slowed = (*self._slowed, flow)
-            what = "messages" if flow is self._flow else "control frames and small fragments"
-            logger.info("%s is slowed down: too many %s in a second", client.member.id, what)
+            what, option = "messages", "--max-rate"
+            if flow is not self._flow:
+                what, option = "control frames and small fragments", "--max-control-rate"
+            id = client.member.id
+            logger.info("%s is slowed down: too many %s in a second; see %s", id, what, option)
         # After the log: who has seen the count finds the line.
         self.core.count_refusal("rate" if flow is self._flow else "control_rate")
         while wait and not client.ended:

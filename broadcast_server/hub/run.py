@@ -83,8 +83,9 @@ class Run:
             settings.max_rooms_per_address,
         )
         self._accept_thread = threading.Thread(
-            target=lambda: self.server.serve_forever(), name="broadcast-accept", daemon=True
+            target=self._accept, name="broadcast-accept", daemon=True
         )
+        self._accept_failed = False  # a single store by that thread
         # Last: nothing that is open is left to nobody.
         fanout = FanOut(settings, rooms)
         # The server closes what it listens on, and another run needs them again.
@@ -128,7 +129,26 @@ class Run:
     @property
     def is_serving(self) -> bool:
         """Whether it takes messages."""
-        return not self.core.stopping and self.core.fanout.is_alive
+        return not (self.core.stopping or self._accept_failed) and self.core.fanout.is_alive
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of its threads has died. It serves no more then, and is to be ended."""
+        return not self.is_serving and not self.core.stopping
+
+    def _accept(self) -> None:
+        """Let clients in until the end. The accept thread."""
+        try:
+            self.server.serve_forever()
+        except Exception:
+            logger.critical(
+                "the accept thread has failed; all clients are cut off, nobody is let in",
+                exc_info=True,
+            )
+            self._accept_failed = True
+            # Whoever comes is refused by the system, instead of waiting for an answer.
+            self.server.server_close()
+            self.core.fanout.finish(0.0)
 
     def drain(self, delay: float, seconds: float, restart: bool) -> None:
         """Do what ``BroadcastHub.drain`` promises before the end; ``end`` tells whoever is left.
@@ -143,6 +163,7 @@ class Run:
         core.leaving = True
         if self._hurried.wait(delay):
             return
+        core.ends_at = time.monotonic() + core.settings.close_timeout
         server.stop_admitting()
         # In this order: what such a publisher was told to be accepted is in the log before anybody
         # gets a goodbye.
@@ -155,6 +176,7 @@ class Run:
             return
         random.shuffle(waiting)
         began = time.monotonic()
+        core.ends_at += seconds
         due = sorted(random.uniform(0.0, seconds) for _ in waiting)
         for at, connection in zip(due, waiting, strict=True):
             while (pause := began + at - time.monotonic()) > TICK_SECONDS:
@@ -193,6 +215,7 @@ class Run:
         core, server = self.core, self.server
         deadline = min(deadline, self._hurry_by)
         core.leaving = True
+        core.ends_at = min(deadline, time.monotonic() + core.settings.close_timeout)
         server.stop_admitting()
         core.stopping = True
         core.backplane.close()

@@ -27,9 +27,10 @@ from .core import Core
 from .delivery.connection import Connection
 from .handler import HubHandler, WebsocketServer
 from .http import responses
-from .http.connection import RESTING, HttpConnection, is_ready
+from .http.connection import RESTING, HttpConnection, head_so_far, is_ready
 from .http.host_header import own_names
-from .http.models import RETRY, Refusal
+from .http.models import RETRY, Refusal, Response, Stream
+from .http.routes import decide
 from .rooms.waiters import Bells
 
 logger = get_logger("broadcast_server.hub")
@@ -43,6 +44,9 @@ _EXHAUSTED_PAUSE_SECONDS = 0.05
 # one of these has become idle.
 PATIENCE_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
+# How long a connection that is turned away gets to send its request, and how much of it is read.
+_REQUEST_SECONDS = 0.02
+_REQUEST_BYTES = 4096
 # How often the log tells of connections that were cut off, that got no thread, or that could not
 # be accepted, at most.
 CROWD_SECONDS = 1.0
@@ -186,11 +190,34 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             self._behind_since = None
             return True
         self._note_crowd()
+        self._turn_away(request)
+        return False
+
+    def _turn_away(self, request: Wire) -> None:
+        """Answer a connection for which the hub has nothing: no place or no thread. Its request has
+        mostly come already, and tells whether it is that of an ``EventSource``."""
         try:
-            request.send(responses.busy(), socket.MSG_DONTWAIT)
+            came = b""
+            if isinstance(request, socket.socket) and is_ready(
+                request, select.POLLIN, _REQUEST_SECONDS
+            ):
+                came = request.recv(_REQUEST_BYTES, socket.MSG_DONTWAIT)
+            request.send(self._busy(came), socket.MSG_DONTWAIT)
         except OSError:
             pass
-        return False
+
+    def _busy(self, came: bytes) -> bytes:
+        settings = self.core.settings
+        request = head_so_far(came)
+        if request is not None:
+            asked = decide(request, settings.allow_origin, settings.history)
+            if isinstance(asked, Stream):
+                refusal = responses.BUSY.with_headers(asked.headers)
+                answer = responses.refused_stream(asked, refusal)
+                if isinstance(answer, Response):
+                    body = b"" if request.method == "HEAD" else answer.body
+                    return responses.head_of(answer, keep=False) + body
+        return responses.busy()
 
     def _await_end(self) -> bool:
         """Wait for one of those that make way to end: when thousands of clients come back at once,
@@ -250,11 +277,15 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         with self._registry_lock:
             count = self._crowd.add()
         if count:
-            logger.warning("too many handshakes: %d connections were cut off to make room", count)
+            logger.warning(
+                "too many handshakes: %d connections were cut off to make room; "
+                "see --max-handshakes",
+                count,
+            )
         self.core.count_refusal("handshake_slots")
 
     def process_request(self, request: Wire, client_address: Any) -> None:
-        """Start a client's thread; if there is none to be had, the connection is closed."""
+        """Start a client's thread; if there is none to be had, the connection is refused."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
@@ -266,11 +297,13 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         except RuntimeError as error:
             if many := self._threadless.add():
                 logger.error(
-                    "%d connections got no thread and were closed, now that of %s: %s",
+                    "%d connections got no thread and were refused, now that of %s: %s",
                     many,
                     client_address[0],
                     error,
                 )
+            self.core.count_refusal("no_thread")
+            self._turn_away(request)
             self.shutdown_request(request)
 
     # -- A reader thread: hooks of socketserver ------------------------------------------------

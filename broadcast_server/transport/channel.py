@@ -12,13 +12,13 @@ take away: so it does not wait for long before it tries again.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 import struct
 import sys
 import threading
 
+from . import waits
 from .deadlines import Deadline
 
 try:
@@ -67,9 +67,9 @@ class Channel:
                     data = self._sock.recv(RECV_BYTES)
                     self.received += len(data)
             except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait(select.POLLIN, deadline)
+                self._wait(waits.READ, deadline)
             except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+                self._wait(waits.WRITE, deadline)
             except ssl.SSLError as error:
                 # OpenSSL may have been left with an error by other code of this thread, such as a
                 # callback (CPython issue 148594). To report it clears it away.
@@ -97,12 +97,12 @@ class Channel:
                     self.sent += count
                 rest = rest[count:]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(select.POLLOUT, deadline)
+                self._wait(waits.WRITE, deadline)
             except ssl.SSLWantReadError:
                 left = deadline.left()
                 short = Deadline(RETRY_SECONDS if left is None else min(left, RETRY_SECONDS))
                 with contextlib.suppress(TimeoutError):
-                    self._wait(select.POLLIN, short)
+                    self._wait(waits.READ, short)
                 if left == 0:
                     raise TimeoutError("no byte could be moved in time") from None
 
@@ -128,8 +128,7 @@ class Channel:
         with self._lock, contextlib.suppress(OSError):
             if reset:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Not SSLSocket's own: that one would take the TLS state away from the other threads.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            waits.shut_down(self._sock)
 
     def close(self) -> None:
         """Give the descriptor back. Only when neither thread uses the channel any more."""
@@ -144,8 +143,5 @@ class Channel:
             self._sock.close()
 
     def _wait(self, event: int, deadline: Deadline) -> None:
-        poller = select.poll()
-        poller.register(self._sock, event)
-        left = deadline.left()
-        if not poller.poll(None if left is None else left * 1000):
+        if not waits.is_ready(self._sock, event, deadline.left()):
             raise TimeoutError("no byte could be moved in time")

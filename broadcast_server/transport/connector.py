@@ -22,11 +22,13 @@ import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from . import proxies
+from . import proxies, waits
 from .deadlines import Deadline
 
 # How long one address is tried alone before the next one is tried beside it.
 NEXT_ADDRESS_SECONDS = 0.25
+# How often who waits for a connection looks whether it was cut off.
+LOOK_SECONDS = 0.1
 # A server that speaks no events is asked by nobody else whether it is still there.
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
@@ -116,10 +118,10 @@ class Connector:
         with self._lock:
             self._was_cut = True
             for sock in self._sockets:
-                # Not SSLSocket's own: that one would take the TLS state away from who uses it.
-                # Linux lets one that is not connected yet end by this as well.
+                # Linux lets one that is not connected yet end by this as well; others say that it
+                # is not connected, and `connect` looks.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    waits.shut_down(sock)
 
     def leave_to_parent(self) -> None:
         """Give the descriptors of a forked child back: they are the parent's, whose thread is not
@@ -181,7 +183,7 @@ class Connector:
                 left = deadline.left_or_late()
                 if untried:
                     left = min(left, alone.left() or 0.0)
-                for key, _ in selector.select(left):
+                for key, _ in selector.select(min(left, LOOK_SECONDS)):
                     sock: socket.socket = key.data
                     selector.unregister(sock)
                     pending.discard(sock)

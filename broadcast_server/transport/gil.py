@@ -26,7 +26,7 @@ from typing import Any, Protocol
 Data = bytes | memoryview
 
 # A send neither waits nor raises a signal.
-SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 # What a send that lets go of the GIL may take; and how much longer than that all of them together,
 # before the next ones keep it, and for how long they do.
 SEND_SECONDS = 0.00003

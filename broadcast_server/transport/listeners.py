@@ -6,7 +6,8 @@ may be any, the first address gets one from the kernel; if it is taken on anothe
 all begin anew, a bounded number of times.
 
 One thread accepts for all of them: ``Listeners`` is a selector with a descriptor of its own, which
-another selector can wait for.
+another selector can wait for. Not every selector has one, those of poll and select do not: then
+that descriptor can always be read, and ``accept`` itself waits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import errno
 import os
 import selectors
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +37,9 @@ LOCALHOST = ("127.0.0.1", "::1")
 _TRIES = 16
 # What bind() says where a family, or its loopback address, is not there.
 _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+# How long `accept` waits at most where nothing else can wait for all sockets.
+_WAIT_SECONDS = 0.5
 
 _Place = tuple[socket.AddressFamily, Any]
 
@@ -85,7 +90,7 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
     # An IPv6 socket for all addresses takes IPv4's, too, unless it is told not to.
     both = {family for family, _ in places} >= {socket.AF_INET, socket.AF_INET6}
     opened: list[socket.socket] = []
-    missing: OSError | None = None
+    missing: list[OSError] = []
     try:
         for family, address in places:
             try:
@@ -94,16 +99,18 @@ def _open_all(places: list[_Place], optional: set[_Place], port: int) -> list[so
                 error.filename = _shown(address[0], port)
                 if error.errno not in _NO_FAMILY or (family, address) not in optional:
                     raise
-                logger.info("not listening on %s: %s", address[0], error.strerror)
-                missing = error
+                missing.append(error)
                 continue
             port = opened[-1].getsockname()[1]
-        if not opened and missing is not None:
-            raise missing
+        if not opened and missing:
+            raise missing[-1]
     except BaseException:
         for sock in opened:
             sock.close()
         raise
+    # Not before: a start that fails has one line to say.
+    for reason in missing:
+        logger.info("not listening on %s: %s", reason.filename, reason.strerror)
     return opened
 
 
@@ -141,6 +148,8 @@ class Listeners:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self.sockets = tuple(sockets)
         self._turns = collections.deque(self.sockets)
+        # Guards the numbers of the pipes against their closing. Taken alone.
+        self._lock = threading.Lock()
         with contextlib.ExitStack() as on_failure:
             for sock in self.sockets:
                 on_failure.callback(sock.close)
@@ -149,6 +158,18 @@ class Listeners:
             self._wake_reader, self._wake_writer = os.pipe()
             on_failure.callback(os.close, self._wake_reader)
             on_failure.callback(os.close, self._wake_writer)
+            # The descriptor for others, and what is closed with it: a pipe in which a byte stays.
+            self._pipe: tuple[int, ...] = ()
+            self._wait_seconds = 0.0
+            try:
+                self._fileno: int = self._selector.fileno()
+            except AttributeError:
+                self._pipe = os.pipe()
+                for descriptor in self._pipe:
+                    on_failure.callback(os.close, descriptor)
+                os.write(self._pipe[1], b"r")
+                self._fileno = self._pipe[0]
+                self._wait_seconds = _WAIT_SECONDS
             self._selector.register(self._wake_reader, selectors.EVENT_READ)
             for sock in self.sockets:
                 # Another process may share a socket that was inherited, and be faster.
@@ -164,7 +185,7 @@ class Listeners:
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is a connection to accept, or somebody
         has woken it."""
-        return self._selector.fileno()
+        return self._fileno
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection; take the sockets in turns.
@@ -173,7 +194,7 @@ class Listeners:
             BlockingIOError: there is none.
             OSError: it cannot be accepted.
         """
-        ready = {key.fd for key, _ in self._selector.select(0)}
+        ready = {key.fd for key, _ in self._selector.select(self._wait_seconds)}
         for _ in self.sockets:
             # In turns: a busy address must not keep those who come to another waiting.
             sock = self._turns[0]
@@ -191,18 +212,25 @@ class Listeners:
         To shut the sockets down would do the same, but for all who share them, such as the service
         manager that has opened them and would hand them to the next hub.
         """
-        if self._wake_writer >= 0:
-            os.write(self._wake_writer, b"w")
+        with self._lock:
+            if self._wake_writer >= 0:
+                os.write(self._wake_writer, b"w")
 
     def close(self) -> None:
         """Close everything. It may be called again, also if it was interrupted."""
-        self._selector.close()
-        # A number is forgotten before it is closed: the kernel may give it to somebody else then.
-        writer, self._wake_writer = self._wake_writer, -1
-        if writer >= 0:
-            os.close(writer)
-        reader, self._wake_reader = self._wake_reader, -1
-        if reader >= 0:
-            os.close(reader)
+        with self._lock:
+            self._selector.close()
+            # A number is forgotten before it is closed: the kernel may give it to somebody else
+            # then.
+            writer, self._wake_writer = self._wake_writer, -1
+            if writer >= 0:
+                os.close(writer)
+            reader, self._wake_reader = self._wake_reader, -1
+            if reader >= 0:
+                os.close(reader)
+            while self._pipe:
+                descriptor, *rest = self._pipe
+                self._pipe = tuple(rest)
+                os.close(descriptor)
         for sock in self.sockets:
             sock.close()

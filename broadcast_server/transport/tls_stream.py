@@ -45,7 +45,7 @@ MAX_RECV_BYTES = 64 * 1024
 MAX_PENDING_BYTES = 64 * 1024
 MAX_BARREN_BYTES = 64 * 1024
 
-_SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 _ADVICE = b"this port speaks TLS: use https or wss\n"
 _PLAIN_HTTP = (

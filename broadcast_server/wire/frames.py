@@ -5,7 +5,7 @@ control frames. The hub's side takes masked frames only, the client's only unmas
 is checked as soon as the header that breaks it is there, before its payload is waited for, and text
 is checked as UTF-8 while it arrives. An error does not raise: what came before it is still
 returned, and ``decoder.failure`` then tells the close code, so that nothing valid is lost because
-of a bad frame behind it in the same segment.
+of a bad frame behind it in the same segment. ``skip`` goes on from there, to find the peer's Close.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ CLOSE, PING, PONG = 0x8, 0x9, 0xA
 FIN = 0x80
 MASKED = 0x80
 MAX_CONTROL_BYTES = 125
+# The longest header: two bytes, eight of the length, four of the mask.
+MAX_HEADER_BYTES = 14
+# So many frames are skipped in search of a Close: more than the buffers of a connection hold.
+MAX_SKIPPED = 65_536
 
 NO_CODE = 1005  # RFC 6455 §7.4.1: "no status received", never on the wire
 ABNORMAL = 1006  # the connection ended without a Close frame, never on the wire
@@ -105,7 +109,8 @@ class FrameDecoder:
 
     Attributes:
         failure: what the peer did wrong, with the close code, once it did; nothing is decoded then.
-        closed: True once a Close frame has arrived; what follows it is ignored (RFC 6455 §5.5.1).
+        closed: True once a Close frame has arrived, or was skipped; what follows it is ignored
+            (RFC 6455 §5.5.1).
         crumbs: fragments so far that end no message and have less than 126 bytes: frames that cost
             the decoder as much as a message each. Whoever feeds it may set it back.
     """
@@ -120,6 +125,7 @@ class FrameDecoder:
         "_max_message_bytes",
         "_message",
         "_opcode",
+        "_skipped",
         "_tail",
         "_utf8",
         "closed",
@@ -134,7 +140,9 @@ class FrameDecoder:
         self.failure: ProtocolError | None = None
         self.closed = False
         self.crumbs = 0
-        self._tail = b""  # an incomplete header, or a control frame that is not all here
+        # An incomplete header, a control frame that is not all here, or what could not be decoded.
+        self._tail = b""
+        self._skipped = 0  # frames that were skipped
         # The message in progress; `_opcode` is 0 between messages.
         self._opcode = 0
         self._message: bytearray | None = None
@@ -163,52 +171,86 @@ class FrameDecoder:
             self._message = None
         return events
 
+    def skip(self, data: bytes) -> bool:
+        """Skip what arrives of a peer whose messages nobody wants any more, and what could not be
+        decoded; return whether its Close has arrived.
+
+        A frame is skipped by its length alone, whatever is wrong with it. After `MAX_SKIPPED` of
+        them no Close is found any more: each costs as much as a message.
+        """
+        if self.closed or self._skipped > MAX_SKIPPED:
+            return self.closed
+        data = self._tail + data
+        self._tail = b""
+        position = 0
+        while self._skipped <= MAX_SKIPPED:
+            step = min(self._left, len(data) - position)
+            self._left -= step
+            position += step
+            if self._left or position == len(data):
+                break
+            size, payload_bytes = _measure(data[position : position + MAX_HEADER_BYTES])
+            if not size:
+                self._tail = data[position:]
+                break
+            if data[position] & 0x0F == CLOSE:
+                self.closed = True
+                break
+            self._left = size + payload_bytes
+            self._skipped += 1
+        return self.closed
+
     def _decode(self, data: bytes, events: list[tuple[int, bytes]]) -> None:
         position = 0
         end = len(data)
         from_bytes = int.from_bytes
         limit = self._max_message_bytes
-        while position < end:
-            if self._left:
-                position = self._take_payload(data, position, events)
-                continue
-            # The fast path: whole, unfragmented, masked messages. Whatever is not one, or is wrong,
-            # is left to the rest.
-            if self._key_bytes and not self._opcode:
-                while end - position >= 6:
-                    first = data[position]
-                    length = data[position + 1] - MASKED
-                    start = position + 6
-                    if not 0 <= length < 126:
-                        if length != 126 or end - position < 8:
+        try:
+            while position < end:
+                if self._left:
+                    position = self._take_payload(data, position, events)
+                    continue
+                # The fast path: whole, unfragmented, masked messages. Whatever is not one, or is
+                # wrong, is left to the rest.
+                if self._key_bytes and not self._opcode:
+                    while end - position >= 6:
+                        first = data[position]
+                        length = data[position + 1] - MASKED
+                        start = position + 6
+                        if not 0 <= length < 126:
+                            if length != 126 or end - position < 8:
+                                break
+                            length = data[position + 2] << 8 | data[position + 3]
+                            start = position + 8
+                            if length < 126:
+                                break
+                        stop = start + length
+                        if stop > end or length > limit or (first != 0x81 and first != 0x82):
                             break
-                        length = data[position + 2] << 8 | data[position + 3]
-                        start = position + 8
-                        if length < 126:
-                            break
-                    stop = start + length
-                    if stop > end or length > limit or (first != 0x81 and first != 0x82):
-                        break
-                    key = data[start - 4 : start] * ((length + 3) >> 2)
-                    payload = (
-                        from_bytes(data[start:stop], "little") ^ from_bytes(key[:length], "little")
-                    ).to_bytes(length, "little")
-                    if first == 0x81:
-                        if not payload.isascii():
-                            _check_utf8(payload)
-                        events.append((TEXT, payload))
-                    else:
-                        events.append((BINARY, payload))
-                    position = stop
-                if position == end:
+                        key = data[start - 4 : start] * ((length + 3) >> 2)
+                        payload = (
+                            from_bytes(data[start:stop], "little")
+                            ^ from_bytes(key[:length], "little")
+                        ).to_bytes(length, "little")
+                        if first == 0x81:
+                            if not payload.isascii():
+                                _check_utf8(payload)
+                            events.append((TEXT, payload))
+                        else:
+                            events.append((BINARY, payload))
+                        position = stop
+                    if position == end:
+                        return
+                header_end = self._start_frame(data, position, events)
+                if header_end < 0:
+                    self._tail = data[position:]
                     return
-            header_end = self._start_frame(data, position, events)
-            if header_end < 0:
-                self._tail = data[position:]
-                return
-            if self.closed:
-                return
-            position = header_end
+                if self.closed:
+                    return
+                position = header_end
+        except ProtocolError:
+            self._tail = data[position:]
+            raise
 
     def _start_frame(self, data: bytes, position: int, events: list[tuple[int, bytes]]) -> int:
         """Check one header (and take a whole control frame); return where to go on, -1 for
@@ -287,10 +329,6 @@ class FrameDecoder:
         """Take what is there of the data frame in progress; return where it ends."""
         stop = min(position + self._left, len(data))
         piece = _unmask(data[position:stop], self._mask)
-        self._left -= len(piece)
-        if self._left:
-            turn = len(piece) & 3  # of no effect where there is no mask
-            self._mask = self._mask[turn:] + self._mask[:turn]
         if self._utf8 is not None:
             # Decoding piece by piece finds a bad byte as soon as it is here (RFC 6455 §8.1).
             try:
@@ -303,8 +341,13 @@ class FrameDecoder:
                 raise ProtocolError(1007, "text is not UTF-8")
         assert self._message is not None
         self._message += piece
-        if not self._left:
+        if len(piece) == self._left:
             self._end_frame(events)
+        # Last: `skip` goes on at the piece if there is something wrong with it.
+        self._left -= len(piece)
+        if self._left:
+            turn = len(piece) & 3  # of no effect where there is no mask
+            self._mask = self._mask[turn:] + self._mask[:turn]
         return stop
 
     def _end_frame(self, events: list[tuple[int, bytes]]) -> None:
@@ -342,6 +385,21 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(
         length, "little"
     )
+
+
+def _measure(start: bytes) -> tuple[int, int]:
+    """Return the bytes of the header of a frame that begins so, and of its payload; (0, 0) for
+    "more"."""
+    if len(start) < 2:
+        return 0, 0
+    masked, length = start[1] >= MASKED, start[1] & ~MASKED
+    size = 2
+    if length > MAX_CONTROL_BYTES:
+        size += 2 if length == 126 else 8
+        length = int.from_bytes(start[2:size], "big")
+    if len(start) < size:
+        return 0, 0
+    return size + 4 * masked, length
 
 
 def _check_utf8(payload: bytes) -> None:

@@ -19,16 +19,10 @@ import pytest
 from broadcast_server import BroadcastHub
 
 from ..support import RawClient, needs_module, running_hub
-from ..support.browser import find_chromium, running_browser
 from ..support.inside import core_of
 
 needs_module("playwright.sync_api")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 # Everything by which a page can reach a server; each way tells what it got.
 ATTACK = """
@@ -96,6 +90,8 @@ async (hub) => {
     frame.src = http + "/room";
     document.body.append(frame);
   });
+  // Firefox does not always tell of a frame that it does not show.
+  if (found.frame === "nothing") found.frame = "closed";
   return found;
 }
 """
@@ -114,13 +110,6 @@ NOTHING = {
     "script": "failed",
     "frame": "closed",
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium for which the name of the attacker means this machine."""
-    with running_browser("--host-resolver-rules=MAP evil.example 127.0.0.1") as running:
-        yield running
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,9 @@
 """The page in a real browser: what people see and do, on a hub of its own for each test.
 
-One Chromium serves all tests of this file; it is started before the first of them, so that the
-check for threads and descriptors left behind counts what a test makes and not the browser.
+One Chromium and one Firefox serve all tests of this file; each is started before the first of its
+tests, so that the check for threads and descriptors left behind counts what a test makes and not
+the browser. A test of looks alone, or one that needs what only Chromium can be told, is not run in
+Firefox.
 After each test there must have been no error in a page's console, which is also where a violation
 of the Content-Security-Policy would be told.
 """
@@ -14,7 +16,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,66 +23,19 @@ import pytest
 from broadcast_server import BroadcastHub
 
 from ..support import RawClient, lasting_port, needs_module, running_hub, wait_until
-from ..support.browser import find_chromium
-from ..support.chat_page import CONTRASTS, Window, connected, here, is_sent, say, shows
+from ..support.chat_page import (
+    CONTRASTS,
+    Opener,
+    connected,
+    here,
+    is_sent,
+    say,
+    shows,
+)
 
 sync_api = needs_module("playwright.sync_api")
 expect = sync_api.expect
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_chromium() is None, reason="Chromium is not installed (as root: make chromium)"
-    ),
-]
-
-# What Chromium itself writes when there is no hub; nothing that the page could do about it.
-NO_HUB = re.compile(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
-
-Opener = Callable[..., Window]
-
-
-@pytest.fixture
-def window(browser: Any) -> Iterator[Opener]:
-    """Open windows, each of a person of its own: ``window(hub, "/room", name="ann")``."""
-    contexts: list[Any] = []
-    troubles: list[str] = []
-
-    def watch(page: Window) -> None:
-        page.set_default_timeout(10_000)
-
-        def hear(message: Any) -> None:
-            if message.type in ("error", "warning") and not NO_HUB.search(message.text):
-                troubles.append(f"{message.type}: {message.text}")
-
-        page.on("console", hear)
-        page.on("pageerror", lambda error: troubles.append(f"uncaught: {error}"))
-
-    def opened(
-        hub: BroadcastHub,
-        path: str = "/",
-        *,
-        name: str | None = None,
-        before: str | None = None,
-        **options: Any,
-    ) -> Window:
-        context = browser.new_context(locale="en-GB", **options)
-        contexts.append(context)
-        context.on("page", watch)
-        if before is not None:
-            context.add_init_script(before)
-        page = context.new_page()
-        page.goto(f"http://127.0.0.1:{hub.port}{path}")
-        connected(page)
-        if name is not None:
-            page.fill("#name", name)
-            page.press("#name", "Enter")
-            expect(page.locator("#member-list li", has_text="(you)")).to_have_text(f"{name} (you)")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert troubles == []
+pytestmark = pytest.mark.slow
 
 
 def post(hub: BroadcastHub, target: str, body: str) -> None:
@@ -155,6 +109,7 @@ def test_keyboard_alone_is_enough(hub: BroadcastHub, window: Opener) -> None:
     assert order == ["send", "name"]
 
 
+@pytest.mark.chromium
 def test_history_is_there_on_load(hub: BroadcastHub, window: Opener) -> None:
     """A newcomer finds the last fifty messages, in order."""
     for number in range(60):
@@ -167,6 +122,7 @@ def test_history_is_there_on_load(hub: BroadcastHub, window: Opener) -> None:
     assert page.locator("#empty").is_hidden()
 
 
+@pytest.mark.chromium
 def test_asks_for_no_more_than_the_hub_keeps(window: Opener) -> None:
     """A hub that keeps less than fifty messages gives what it has."""
     with running_hub(history=5) as hub:
@@ -235,6 +191,7 @@ def test_members_follow_join_rename_and_leave(hub: BroadcastHub, window: Opener)
     here(ann, ["ann (you)"])
 
 
+@pytest.mark.chromium
 def test_a_crowd_is_counted_and_not_listed(hub: BroadcastHub, window: Opener) -> None:
     """Above a hundred only the number is shown; below it the list is right again."""
     page = window(hub, "/crowd", name="ann")
@@ -252,6 +209,7 @@ def test_a_crowd_is_counted_and_not_listed(hub: BroadcastHub, window: Opener) ->
         expect(page.locator("#crowd")).to_be_hidden()
 
 
+@pytest.mark.chromium
 def test_binary_and_the_hubs_own_messages(hub: BroadcastHub, window: Opener) -> None:
     """Binary data is a notice with its size; the hub's own program cannot be mistaken, and who has
     no name is a guest, as at a terminal."""
@@ -411,6 +369,7 @@ def test_closed_for_good_says_why_and_waits_for_the_user(hub: BroadcastHub, wind
     shows(page, ["later"])
 
 
+@pytest.mark.chromium
 def test_too_long_is_told_before_it_is_sent(window: Opener) -> None:
     """What the hub would refuse stays in the box, with the reason beside it."""
     with running_hub(max_message_bytes=100) as hub:
@@ -427,6 +386,7 @@ def test_too_long_is_told_before_it_is_sent(window: Opener) -> None:
 # What it looks like.
 
 
+@pytest.mark.chromium
 def test_fits_a_phone(hub: BroadcastHub, window: Opener) -> None:
     """At 360 pixels nothing runs out of the window, and the members are behind a button."""
     page = window(hub, "/phone", viewport={"width": 360, "height": 640}, has_touch=True)
@@ -480,6 +440,7 @@ def test_stays_where_the_reader_is(hub: BroadcastHub, window: Opener) -> None:
     assert page.evaluate(f"{place}.scrollHeight > {place}.clientHeight")
 
 
+@pytest.mark.chromium
 def test_title_counts_what_is_unread(hub: BroadcastHub, window: Opener) -> None:
     """In a tab that is not looked at the title says how much is new."""
     page = window(hub, "/title")
@@ -496,6 +457,7 @@ def test_title_counts_what_is_unread(hub: BroadcastHub, window: Opener) -> None:
     assert page.title() == "/title"
 
 
+@pytest.mark.chromium  # it can be told what its user prefers
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_dark_and_light_can_be_read(hub: BroadcastHub, window: Opener, scheme: str) -> None:
     """Every text has a contrast of 4.5:1 or more on what is behind it, and the picture is as
@@ -534,6 +496,7 @@ def test_board_shows_the_newest_message_and_follows(hub: BroadcastHub, window: O
     assert page.title() == "/board"
 
 
+@pytest.mark.chromium
 def test_board_follows_curl(hub: BroadcastHub, window: Opener) -> None:
     """The command that the page itself proposes is understood."""
     curl = shutil.which("curl")
@@ -550,6 +513,7 @@ def test_board_follows_curl(hub: BroadcastHub, window: Opener) -> None:
     shows(room, ["hello"])
 
 
+@pytest.mark.chromium
 @pytest.mark.parametrize(
     "text",
     [
@@ -582,6 +546,7 @@ def test_board_fills_the_window(hub: BroadcastHub, window: Opener, text: str) ->
     assert len(set(sizes)) > 1
 
 
+@pytest.mark.chromium
 def test_board_can_be_scrolled_where_nothing_fits(hub: BroadcastHub, window: Opener) -> None:
     """A text of very many lines begins at the top and is readable."""
     hub.broadcast("\n".join(f"line {number}" for number in range(50)), "/lines")

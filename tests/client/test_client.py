@@ -870,11 +870,11 @@ def test_callbacks_may_close_and_must_not_wait() -> None:
 
 
 def test_close_of_the_peer_is_echoed() -> None:
-    """The code comes back, and who iterates learns code and reason (RFC 6455 §5.5.1)."""
+    """Code and reason come back, and who iterates learns code and reason (RFC 6455 §5.5.1)."""
     with connected_pair() as (client, server):
         server.send_frame(TEXT, "before")
         server.send_close(1013, "slow: since=00ff")
-        assert server.recv_close() == (1013, "")
+        assert server.recv_close() == (1013, "slow: since=00ff")
         server.sock.shutdown(socket.SHUT_WR)
         server.recv_eof()
         got = []

@@ -85,6 +85,7 @@ def test_units_leave_the_hub_its_time_and_its_descriptors() -> None:
     """systemd kills what takes longer, and counts one descriptor for each client."""
     assert int(values(SERVICE, "TimeoutStopSec")[0]) > seconds_to_end()
     assert int(values(SERVICE, "LimitNOFILE")[0]) > Settings().max_clients
+    assert int(values(SERVICE, "TasksMax")[0]) > Settings().max_clients
     assert values(SERVICE, "Type") == ["notify"]
     assert "AF_UNIX" in values(SERVICE, "RestrictAddressFamilies")[0]  # for the notification
 

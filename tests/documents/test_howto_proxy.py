@@ -4,109 +4,74 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import pathlib
 import re
-import shutil
-import signal
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 
 import pytest
 
-from broadcast_server import BroadcastClient, BroadcastHub, PublishFailed, publish
+from broadcast_server import BroadcastClient, PublishFailed, publish
+from broadcast_server.settings import Settings
 
-from ..support import ROOT, code_blocks, lasting_port, running_hub, wait_until
+from ..support import lasting_port, running_hub
 from ..support.certificates import Certificates
 from ..support.command import run
+from ..support.http_server import GOOD, read_request
+from ..support.programs import ROOT
+from ..support.proxies import PAGE, caddy, nginx, proxy
 
 pytestmark = pytest.mark.slow
 
-
-PAGE = "docs/howto/tls.md"
 SECONDS = 20.0
-# Where they are looked for; `make proxies` puts them into the last two.
-FETCHED = ROOT / "build" / "proxies" / "usr"
-PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", f"{FETCHED}/sbin", f"{FETCHED}/bin"])
 
 
-def nginx(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
-    """Write what nginx reads, the page's block in the middle; return how to run it."""
-    (block,) = code_blocks(PAGE, "nginx")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
-    block = block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
-    block = re.sub(r"/etc/\S*/fullchain\.pem", str(own.cert), block)
-    block = re.sub(r"/etc/\S*/privkey\.pem", str(own.key), block)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    folders = "".join(f"{kind}_temp_path {place / kind};\n" for kind in kinds)
-    file = place / "nginx.conf"
-    file.write_text(
-        f"daemon off; pid {place / 'pid'}; error_log stderr warn;\n"
-        f"events {{}}\nhttp {{ access_log off;\n{folders}{block}}}\n"
-    )
-    return ["nginx", "-e", "stderr", "-p", str(place), "-c", str(file)]
-
-
-def caddy(place: pathlib.Path, port: int, hub: BroadcastHub, own: Certificates) -> list[str]:
-    """The same for Caddy, which here has a certificate instead of asking an authority for one."""
-    (block,) = code_blocks(PAGE, "caddyfile")
-    block = block.replace("127.0.0.1:8765", f"127.0.0.1:{hub.port}")
-    block = block.replace(
-        "hub.example {",
-        f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {own.cert} {own.key}",
-    )
-    file = place / "Caddyfile"
-    settings = "admin off\n\tauto_https disable_redirects"
-    file.write_text(f"{{\n\t{settings}\n}}\n{block}")
-    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(file)]
-
-
-@contextlib.contextmanager
-def proxy(command: list[str], place: pathlib.Path, port: int) -> Iterator[None]:
-    """Run a proxy until it has been used."""
-    log = place / "log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            command,
-            cwd=place,
-            env={**os.environ, "HOME": str(place), "XDG_DATA_HOME": str(place), "PATH": PATH},
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        ) as process,
-    ):
-
-        def answers() -> bool:
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return True
-            return False
-
-        try:
-            assert wait_until(answers, SECONDS), log.read_text()
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+def test_nginx_of_the_page_keeps_event_sources_alive_while_the_hub_is_down(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """They get 200 and a time to come back; everybody else gets 502, as before."""
+    port = lasting_port()
+    with running_hub() as hub:
+        command = nginx(tmp_path, port, hub.port, certificates)
+    with proxy(command, tmp_path, port):
+        times = set()
+        for method, accept, status in (
+            *[("GET", "text/event-stream", 200)] * 20,
+            ("GET", "application/json", 502),
+            ("GET", "text/event-stream, */*", 502),
+            ("POST", "*/*", 502),
+        ):
+            context = certificates.client_context()
+            asker = http.client.HTTPSConnection(
+                f"localhost:{port}", timeout=SECONDS, context=context
+            )
+            body = b"x" if method == "POST" else None
+            asker.request(method, "/scores", body, {"Accept": accept})
+            answer = asker.getresponse()
+            assert answer.status == status, (method, accept)
+            if status == 200:
+                assert answer.headers["Content-Type"] == "text/event-stream"
+                assert answer.headers["Cache-Control"] == "no-store"
+                found = re.fullmatch(rb"retry: (\d+)\n: [ a-z]+\n\n", answer.read())
+                assert found
+                times.add(int(found[1]))
+            asker.close()
+        assert times <= {3000, 5000, 7000, 9000} and len(times) > 1
 
 
 @pytest.mark.parametrize("prepare", [nginx, caddy], ids=["nginx", "caddy"])
 def test_proxy_of_the_page_passes_everything_on(
-    prepare: Callable[[pathlib.Path, int, BroadcastHub, Certificates], list[str]],
+    prepare: Callable[[pathlib.Path, int, int, Certificates], list[str]],
     tmp_path: pathlib.Path,
     certificates: Certificates,
 ) -> None:
     """WebSockets both ways, streams at once, publishers; own pages come in, and no others."""
-    if shutil.which(prepare.__name__, path=PATH) is None:
-        pytest.skip(f"{prepare.__name__} is missing (make proxies)")
-    tmp_path.chmod(0o755)  # nginx's worker is another user
     port = lasting_port()  # a proxy cannot tell which one it has taken
     place = f"localhost:{port}"
     with (
         running_hub(trust_proxy=("127.0.0.1",)) as hub,
-        proxy(prepare(tmp_path, port, hub, certificates), tmp_path, port),
+        proxy(prepare(tmp_path, port, hub.port, certificates), tmp_path, port),
         BroadcastClient(f"wss://{place}/scores", name="ann", ca_file=certificates.ca) as ann,
     ):
         # The proxy tells whom it calls for; an address without a port is what it has told.
@@ -138,16 +103,13 @@ def test_nginx_that_asks_for_certificates_gets_them(
     tmp_path: pathlib.Path, certificates: Certificates
 ) -> None:
     """With the two lines of the page; who shows none is refused, in a sentence."""
-    if shutil.which("nginx", path=PATH) is None:
-        pytest.skip("nginx is missing (make proxies)")
-    tmp_path.chmod(0o755)
     port = lasting_port()
     lines = re.findall(r"^    (ssl_(?:client|verify).*;)$", (ROOT / PAGE).read_text(), re.MULTILINE)
     assert len(lines) == 2
     cert, key = certificates.issue("ann.example")
     shown = {"ca_file": certificates.ca, "cert_file": cert, "key_file": key}
     with running_hub(trust_proxy=("127.0.0.1",)) as hub:
-        command = nginx(tmp_path, port, hub, certificates)
+        command = nginx(tmp_path, port, hub.port, certificates)
         file = tmp_path / "nginx.conf"
         asks = re.sub(r"/etc/\S*\.pem", str(certificates.ca), "\n".join(lines))
         file.write_text(file.read_text().replace("    location / {", f"{asks}\n    location / {{"))
@@ -163,3 +125,59 @@ def test_nginx_that_asks_for_certificates_gets_them(
                 publish(url, "x", ca_file=certificates.ca)
             assert failed.value.status == 400
         assert [message.data for message in hub.history("/scores")] == ["3:1", "4:1", "4:1"]
+
+
+class _Upstream:
+    """What a proxy takes for a hub: it answers one POST and keeps the connection."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(SECONDS)
+        self.port: int = self._listener.getsockname()[1]
+        self._sock: socket.socket | None = None
+        self._thread = threading.Thread(target=self._answer)
+
+    def __enter__(self) -> _Upstream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join(SECONDS)
+        if self._sock is not None:
+            self._sock.close()
+
+    def _answer(self) -> None:
+        self._sock, _ = self._listener.accept()
+        with self._sock.makefile("rb") as file:
+            assert read_request(file).first.startswith("POST ")
+        self._sock.sendall(GOOD)
+
+    def ends_first(self, seconds: float) -> bool:
+        """Tell whether the proxy ends the connection within that time."""
+        assert self._sock is not None
+        self._sock.settimeout(seconds)
+        try:
+            return self._sock.recv(1) == b""
+        except TimeoutError:
+            return False
+
+
+def test_proxies_of_the_page_drop_quiet_connections_before_the_hub(
+    tmp_path: pathlib.Path, certificates: Certificates
+) -> None:
+    """Else they send a POST on a connection that the hub is closing, and answer 502: they do not
+    repeat a POST."""
+    with contextlib.ExitStack() as stack:
+        upstreams = []
+        for prepare in (nginx, caddy):
+            place, port = tmp_path / prepare.__name__, lasting_port()
+            place.mkdir()
+            upstream = stack.enter_context(_Upstream())
+            stack.enter_context(
+                proxy(prepare(place, port, upstream.port, certificates), place, port)
+            )
+            publish(f"https://localhost:{port}/scores", "3:1", ca_file=certificates.ca)
+            upstreams.append(upstream)
+        for upstream in upstreams:
+            assert upstream.ends_first(Settings().http_idle_timeout)

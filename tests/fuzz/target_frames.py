@@ -2,7 +2,8 @@
 
 Of an input the first byte chooses side and limits, the second how the stream is cut; the rest is
 the stream. What must hold: no exception; the result does not depend on the cuts; no limit is
-passed, not even by what is only kept; all that was decoded can be encoded and decoded again.
+passed, not even by what is only kept; all that was decoded can be encoded and decoded again. What
+comes behind a failure is skipped, and whether a Close is found does not depend on the cuts either.
 """
 
 from __future__ import annotations
@@ -63,8 +64,13 @@ def _decode(pieces: list[bytes], masked: bool, limit: int, fragments: int) -> Re
     decoder = FrameDecoder(limit, fragments, masked=masked)
     events = []
     for piece in pieces:
+        if decoder.failure is not None or decoder.closed:
+            decoder.skip(piece)
+            continue
         found = decoder.feed(piece)
         events += found
+        if decoder.failure is not None:
+            decoder.skip(b"")
         assert len(tail_of(decoder)) <= MAX_TAIL_BYTES
         message = message_of(decoder)
         assert message is None or len(message) <= limit

@@ -22,6 +22,7 @@ from broadcast_server.hub.http import access, host_header
 from broadcast_server.hub.http.connection import BadRequest, HttpConnection
 from broadcast_server.hub.http.forwarded import Address, client_of
 from broadcast_server.hub.http.models import (
+    Asset,
     Decision,
     Join,
     Publish,
@@ -61,7 +62,7 @@ KNOWN_HEADERS = frozenset(
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [A-Za-z' -]+\Z")
 _HEADER_LINE = re.compile(rb"([A-Za-z-]+): ([ -~\x80-\xff]*)\Z")
 # Refusals that depend on what is there when h11 looks; all of them end the connection.
-_BAD_HEADS = (400, 431, 501)
+_BAD_HEADS = (400, 431, 501, 505)
 
 
 @dataclasses.dataclass
@@ -234,7 +235,7 @@ def _check_decision(decision: Decision) -> None:
         check_room(room)
         assert not rules.has_control(room)
     name = getattr(decision, "name", None)
-    if name is not None:
+    if name is not None and not isinstance(decision, Asset):
         assert 0 < len(name) <= rules.MAX_NAME_CHARACTERS and not rules.has_control(name)
     assert 0 <= getattr(decision, "history", 0) <= HISTORY
     if isinstance(decision, Refusal):

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import urllib.parse
 
-from broadcast_server import networks, rules
+from broadcast_server import networks, origins, rules
 from broadcast_server.client import retries
 from broadcast_server.client.http import Answer
 from broadcast_server.errors import InvalidRoom, UsageError
@@ -116,12 +116,12 @@ def run_origins(data: bytes) -> str:
     found = dict(cors.shared_headers(request, ("https://app.example",)))
     foreign = request.values("origin")
     if "Access-Control-Allow-Origin" in found:
-        assert usable and foreign[0].lower() == "https://app.example"
-    if usable and len(foreign) == 1 and foreign[0].lower() != "https://app.example":
-        # Only the hub's own: the same authority, but for a default port.
-        authority = foreign[0].lower().partition("://")[2]
-        host = request.values("host")[0].lower()
-        assert authority and (authority.startswith(host) or host.startswith(authority))
+        assert usable and origins.parse(foreign[0]) == ("https", "app.example", 443)
+    elif usable and len(foreign) == 1:
+        # Only the hub's own.
+        own = origins.parse(foreign[0])
+        assert own is not None and own.host and 0 <= own.port <= 65535
+        assert own == origins.of_host(own.scheme, request.values("host")[0])
     return "usable" if usable else "foreign"
 
 

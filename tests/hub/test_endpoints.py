@@ -88,6 +88,40 @@ def test_post_is_accepted_delivered_and_has_an_id(
     assert hub.history("/scores")[0].id == answer["id"]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"3:1", "3:1"),
+        (b"", ""),
+        ("Grüße 👍\r\n\t\x1b[1m".encode(), "Grüße 👍\r\n\t\x1b[1m"),
+        (b"\xef\xbb\xbfa", "\ufeffa"),
+        (b"a\0b", b"a\0b"),
+        (b"\xff", b"\xff"),
+        (b"caf\xe9", b"caf\xe9"),
+        (b"\xed\xa0\x80", b"\xed\xa0\x80"),  # a surrogate is no character
+        (b"abc\xf0\x9f\x91", b"abc\xf0\x9f\x91"),  # cut off
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, {"Content_Type": ""}])
+def test_body_without_a_type_is_text_if_it_can_be(
+    hub: BroadcastHub,
+    connection: http.client.HTTPConnection,
+    body: bytes,
+    expected: str | bytes,
+    headers: dict[str, str],
+) -> None:
+    """As requests, httpx, Node and ``curl -T`` send texts; a type that is given always counts."""
+    for method in ("POST", "PUT"):
+        assert ask(connection, method, "/r", body, **headers)[0] == 200
+    binary = {"Content_Type": "application/octet-stream"}
+    assert ask(connection, "POST", "/r", body, **binary)[0] == 200
+    chunks = iter([body]) if body else iter(())
+    connection.request("POST", "/r", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    assert connection.getresponse().read()
+    found = [message.data for message in hub.history("/r")]
+    assert found == [expected, expected, body, expected]
+
+
 def test_key_that_comes_again_is_taken_once(
     hub: BroadcastHub, connection: http.client.HTTPConnection
 ) -> None:
@@ -99,7 +133,7 @@ def test_key_that_comes_again_is_taken_once(
         ids.append((answer["id"], answer["duplicate"]))
     assert ids[0][0] == ids[1][0] and [again for _, again in ids] == [False, True]
     assert not ask(connection, "POST", "/s", b"a", Idempotency_Key="k")[1]["duplicate"]
-    assert [message.data for message in hub.history("/r")] == [b"a"]
+    assert [message.data for message in hub.history("/r")] == ["a"]
 
 
 def test_key_of_another_message_is_422(
@@ -107,13 +141,18 @@ def test_key_of_another_message_is_422(
 ) -> None:
     """Nothing is delivered, and whoever publishes is told so, not that it was there before."""
     assert ask(connection, "POST", "/r", b"", Idempotency_Key="k")[0] == 200
-    for kind, body in (("text/plain", b"17 is paid"), ("text/plain", b""), ("x/y", b"17 is paid")):
+    for kind, body in (("text/plain", b"17 is paid"), ("x/y", b""), ("x/y", b"17 is paid")):
         status, answer = ask(connection, "POST", "/r", body, Idempotency_Key="k", Content_Type=kind)
         assert (status, answer["status"]) == (422, 422)
         assert answer["detail"].startswith("key_reused: another message was published with this")
     status, answer = ask(connection, "POST", "/r", b"", Idempotency_Key="k")
     assert (status, answer["duplicate"]) == (200, True)
-    assert [message.data for message in hub.history("/r")] == [b""]
+    # Text as well, whether that is said or seen.
+    status, answer = ask(
+        connection, "POST", "/r", b"", Idempotency_Key="k", Content_Type="text/plain"
+    )
+    assert (status, answer["duplicate"]) == (200, True)
+    assert [message.data for message in hub.history("/r")] == [""]
     with pytest.raises(PublishFailed, match="key_reused") as caught:
         publish(f"{hub.url}r", b"17 is paid", key="k")
     assert caught.value.status == 422
@@ -588,10 +627,66 @@ def test_stream_after_an_unknown_id_begins_with_a_gap(hub: BroadcastHub) -> None
     message = hub.broadcast("x", "/r")
     for last, reason in (("nonsense", "unknown"), ("1-1", "restarted")):
         with Stream(hub, "/r", f"Last-Event-ID: {last}") as stream:
-            kind, data = stream.event().split("\n")
+            id_line, kind, data = stream.event().split("\n")
             gap = json.loads(data.removeprefix("data: "))
             assert (kind, gap["reason"], gap["since"]) == ("event: gap", reason, last)
+            assert id_line == f"id: {gap['after']}"
             assert stream.event().startswith(f"id: {message.id}\n")
+
+
+def test_stream_begins_with_the_id_after_which_it_begins(hub: BroadcastHub) -> None:
+    """As `after` in ``welcome`` says it: of a new room, of a new reader, before the history, its
+    own id where it resumes. Where a gap is, the gap has it."""
+    with Stream(hub, "/new") as stream:
+        assert stream.after and parse_id(stream.after) <= parse_id(hub.broadcast("x", "/new").id)
+    first, second, third = [hub.broadcast(text, "/r").id for text in "abc"]
+    elsewhere = hub.broadcast("d", "/other").id
+    cases = {
+        "/r": third,
+        "/r?history=2": first,
+        "/r?history=0": third,
+        f"/r?since={second}": second,
+        f"/r?since={second}&history=1": second,
+        # Newer than all that the room has: its own, which is still known when the room is not.
+        f"/r?since={elsewhere}": elsewhere,
+        "/r?since=1-0": "",
+    }
+    for path, after in cases.items():
+        for form in ("", "&format=json" if "?" in path else "?format=json"):
+            with Stream(hub, path + form) as stream:
+                assert stream.after == after, path
+        offer = ["Sec-WebSocket-Protocol: broadcast.v1.json"]
+        with RawClient.connect(port=hub.port, path=path, headers=offer) as client:
+            welcome = json.loads(client.recv_message())
+            assert after in ("", welcome["after"])
+
+
+@pytest.mark.parametrize("query", ["", "?history=2"])
+def test_stream_that_is_cut_before_its_first_message_loses_nothing(
+    hub: BroadcastHub, query: str
+) -> None:
+    """It comes back with the id with which it began, as an EventSource does, and misses nothing of
+    what came meanwhile; so also if it is cut again between that id and what is replayed."""
+    old = [hub.broadcast(text, "/r").id for text in ("a", "b")]
+    with Stream(hub, f"/r{query}") as stream:
+        last = stream.after
+    missed = [hub.broadcast(text, "/r").id for text in ("c", "d")]
+    for _ in range(2):
+        with Stream(hub, f"/r{query}", f"Last-Event-ID: {last}") as stream:
+            assert stream.after == last
+    with Stream(hub, f"/r{query}", f"Last-Event-ID: {last}") as stream:
+        for id in [*(old if query else []), *missed]:
+            assert stream.event().startswith(f"id: {id}\n")
+
+
+def test_stream_that_is_cut_before_a_gap_is_told_again(hub: BroadcastHub) -> None:
+    """Nothing before the gap sets another id: the reader comes back with its old one."""
+    hub.broadcast("a", "/r")
+    for _ in range(2):
+        with Stream(hub, "/r", "Last-Event-ID: 1-0") as stream:
+            assert stream.after == ""
+    with Stream(hub, "/r", "Last-Event-ID: 1-0") as stream:
+        assert "event: gap" in stream.event()
 
 
 def test_quiet_stream_gets_comments_and_the_last_word_is_retry() -> None:

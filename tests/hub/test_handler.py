@@ -66,7 +66,7 @@ def test_callbacks_come_in_the_order_of_a_clients_life() -> None:
             client.send("a")
             client.send(b"b")
             client.send_close(4000, "enough")
-            assert client.recv_close() == (4000, "")
+            assert client.recv_close() == (4000, "enough")
             client.recv_eof()
         assert wait_until(lambda: len(events) == 4)
     assert events == [

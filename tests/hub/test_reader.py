@@ -208,8 +208,13 @@ def test_client_that_is_behind_is_not_read_for_a_moment(monkeypatch: pytest.Monk
             client.lagging = False
 
     monkeypatch.setattr(Connection, "wait_caught_up", wait_caught_up)
-    with running_hub() as hub, RawClient.connect(port=hub.port, path="/r?echo=1") as client:
+    with (
+        running_hub() as hub,
+        RawClient.connect(port=hub.port, path="/r?echo=1") as client,
+        RawClient.connect(port=hub.port, path="/other") as other,
+    ):
         client.sync()
+        other.sync()  # the fan-out is done with the first one
         (connection,) = core_of(hub).rooms.open("/r").members.values()
         assert wait_until(lambda: connection.plain) and sleeps(fanout_of(hub))
         connection.blocked_since = float("inf")

@@ -259,11 +259,37 @@ BAD_REQUESTS = {
     "two lengths": (request("Content-Length: 4", "Content-Length: 5"), 400),
     "no target": (request(first="GET HTTP/1.1"), 400),
     "authority target": (request(first="GET hub.test:80 HTTP/1.1"), 400),
+    **{
+        f"HTTP/{version}": (request("Connection: close", first=f"GET / HTTP/{version}"), 505)
+        for version in ("0.9", "2.0", "3.0", "9.9")
+    },
+    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    **{
+        f"HTTP/{version} without a host": (f"GET / HTTP/{version}\r\n\r\n".encode(), 400)
+        for version in ("1.1", "1.2", "1.9", "1.10", "1.", "1", "x.1", "01.1")
+    },
+    "CR before the request": (b"\r" + nothing(), 400),
+    "too many empty lines": (b"\r\n" * 10_000 + nothing(), 400),
+    **{
+        f"{name} in a chunk": (
+            request("Transfer-Encoding: chunked", first="POST / HTTP/1.1")
+            + chunk
+            + b"\r\n0\r\n\r\n",
+            400,
+        )
+        for name, chunk in (
+            ("bare CR", b"1;a\rb\r\nx"),
+            ("bare LF", b"1;a\nb\r\nx"),
+            ("CR before CRLF", b"1\r\r\nx"),
+            ("zero", b"1;a\0b\r\nx"),
+        )
+    },
     "garbage": (b"hello\r\n\r\n", 400),
     "zeros": (bytes(100), 400),
     "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
     "folded header": (nothing("X-A: b", " c: d", "\tz"), 404),
     "zero in a header": (request("X-A: b\0c"), 400),
+    "bare CR in the first line": (b"GET / HTTP/1.1\rHost: x\r\n\r\n", 400),
     "bare CR": (b"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n", 400),
     "space before colon": (request("X-A : b"), 400),
     "high byte in the target": (request(first="GET /\xe9 HTTP/1.1"), 400),
@@ -296,6 +322,81 @@ def test_http_1_0_is_no_upgrade(hub: BroadcastHub) -> None:
     raw = request(UPGRADE, CONNECTION, KEY, VERSION, first="GET / HTTP/1.0")
     assert ask(hub, raw, eof=False).status == 400
     assert ask(hub, nothing(version="1.0"), eof=False).status == 404
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.9"])
+def test_later_http_1_is_http_1_1(hub: BroadcastHub, version: str) -> None:
+    """RFC 9110 §2.5: with a Host, kept open, and good for an upgrade."""
+    raw = request("Accept: */*", first=f"GET /r HTTP/{version}") * 2
+    raw += request("Accept: */*", "Connection: close", first=f"GET /r HTTP/{version}")
+    answers = parse_answers(http_request(hub.port, raw))
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    raw = request(UPGRADE, CONNECTION, KEY, VERSION, first=f"GET / HTTP/{version}")
+    with RawClient.open(port=hub.port) as client:
+        client.sock.sendall(raw)
+        while b"\r\n\r\n" not in client.buffer:
+            client.fill()
+        assert client.buffer.startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\n", b"\r\n\r\n\n"])
+def test_empty_lines_before_a_request_are_no_part_of_it(hub: BroadcastHub, blank: bytes) -> None:
+    """RFC 9112 §2.2: some clients send one behind the body of a POST. In one piece or byte by
+    byte, before a request of any kind."""
+    post = request("Content-Length: 1", first="POST /r HTTP/1.1") + b"x"
+    chunked = request("Transfer-Encoding: chunked", first="POST /r HTTP/1.1") + b"0\r\n\r\n"
+    look = request("Accept: */*", first="GET /r HTTP/1.1")
+    upgrade = request(UPGRADE, CONNECTION, KEY, VERSION)
+    raw = blank.join([b"", post, chunked, look, post, upgrade])
+    for step in (1, len(raw)):
+        with RawClient.open(port=hub.port) as client:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(raw), step):
+                client.sock.sendall(raw[at : at + step])
+            while b" 101 " not in client.buffer:
+                client.fill()
+            assert client.buffer.count(b"HTTP/1.1 200 ") == 4
+    assert [message.data for message in hub.history("/r")] == ["x", "", "x"] * 2
+
+
+def test_empty_line_behind_a_body_does_not_begin_a_request() -> None:
+    """The connection is idle after it, and ends without an answer when nothing more comes."""
+    with running_hub(http_idle_timeout=0.2, handshake_timeout=30) as hub:
+        post = request("Content-Length: 1", first="POST /r HTTP/1.1") + b"x\r\n"
+        (answer,) = parse_answers(http_request(hub.port, post))
+        assert answer.status == 200
+
+
+def test_raw_utf_8_in_a_target_is_understood(hub: BroadcastHub) -> None:
+    """As curl and many libraries send what they are given; bytes that are no UTF-8 are 400."""
+    target = "/café?name=Zoë 👍".replace(" ", "+").encode()
+    with RawClient.open(port=hub.port) as client:
+        client.sock.sendall(upgrade_request().replace(b"GET / ", b"GET %b " % target, 1))
+        while b"\r\n\r\n" not in client.buffer:
+            client.fill()
+        assert b" 101 " in client.buffer
+        (member,) = hub.members("/café")
+        assert member.name == "Zoë 👍"
+    raw = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+    for asked, status in (
+        (target, 200),
+        ("http://127.0.0.1/café?name=ä".encode(), 200),
+        (b"/?name=\xff", 400),
+        (b"/\xc3", 400),
+        (b"/?name=\xc3%A4", 200),
+    ):
+        (answer,) = parse_answers(http_request(hub.port, raw % asked))
+        assert answer.status == status, asked
+
+
+def test_options_of_the_hub_as_a_whole(hub: BroadcastHub) -> None:
+    """RFC 9110 §9.3.7: ``*`` is no path, and for no other method a target."""
+    raw = request("Connection: close", first="OPTIONS * HTTP/1.1")
+    (answer,) = parse_answers(http_request(hub.port, raw), head_only=True)
+    assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, POST, PUT, OPTIONS")
+    raw = request("Connection: close", first="GET * HTTP/1.1")
+    (answer,) = parse_answers(http_request(hub.port, raw))
+    assert answer.status == 400
 
 
 def test_head_has_headers_only(hub: BroadcastHub) -> None:

@@ -172,7 +172,10 @@ def test_breach_ends_with_its_close_code(breach: str) -> None:
     """
     data, code = BREACHES[breach]
     left: list[tuple[int, str]] = []
-    with running_hub(on_leave=lambda member, code, reason: left.append((code, reason))) as hub:
+    # In the middle of a frame there is no answer to its Close.
+    with running_hub(
+        close_timeout=0.3, on_leave=lambda member, code, reason: left.append((code, reason))
+    ) as hub:
         with echo_client(hub) as client, RawClient.connect(port=hub.port, path="/raw") as other:
             client.sock.sendall(client_frame(TEXT, "before") + data)
             assert client.recv_message() == "before"
@@ -365,12 +368,13 @@ def test_close_echo_does_not_overtake_echoes(hub: BroadcastHub, count: int) -> N
     "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999]
 )
 def test_close_is_echoed(code: int) -> None:
-    """RFC 6455 §5.5.1: the peer's code comes back, then the hub ends the TCP stream first."""
+    """RFC 6455 §5.5.1: the peer's code comes back, with its reason, then the hub ends the TCP
+    stream first."""
     left: list[tuple[Member, int, str]] = []
     with running_hub(on_leave=lambda *leave: left.append(leave)) as hub:
         with echo_client(hub) as client:
             client.send_close(code, "weil's endet ✓")
-            assert client.recv_close()[0] == code
+            assert client.recv_close() == (code, "weil's endet ✓")
             client.recv_eof()
             client.close()
             assert wait_until(lambda: len(left) == 1)
@@ -483,6 +487,15 @@ def test_quiet_client_is_pinged_and_stays_if_it_answers() -> None:
             client.sock.sendall(client_frame(TEXT, "x")[1:])
             assert client.recv_frame()[1:] == (TEXT, b"x")
         assert len(hub.members("/raw")) == 1
+
+
+def test_answer_brings_the_next_ping_closer_than_a_long_time_out() -> None:
+    """One that answers is pinged an interval later, however long it might have taken."""
+    with running_hub(ping_interval=0.05, ping_timeout=3600.0) as hub, echo_client(hub) as client:
+        for _ in range(5):
+            fin, opcode, payload = client.recv_frame()
+            assert (fin, opcode) == (True, PING)
+            client.send_frame(PONG, payload)
 
 
 def test_client_that_does_not_answer_is_closed() -> None:

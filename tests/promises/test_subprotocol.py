@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 
+import jsonschema
 import pytest
 
 from broadcast_server import BroadcastHub
 
-from ..support import BINARY, CLOSE, PONG, RawClient, running_hub, wait_until
+from ..support import BINARY, CLOSE, PONG, HandshakeRefused, RawClient, running_hub, wait_until
+from ..support.event_schema import checked
 from ..support.inside import fanout_of, sleeps
 from ..support.json_peer import Peer
 
@@ -131,6 +135,53 @@ def test_client_that_comes_back_keeps_its_name(hub: BroadcastHub) -> None:
     assert wait_until(lambda: not hub.members("/r"))
     with Peer(hub, f"/r?session={token}") as last:
         assert (last.welcome["id"], last.welcome["name"]) == (old.welcome["id"], "anna")
+
+
+def offer(session: str) -> str:
+    """Return the subprotocol with which a session is shown."""
+    encoded = base64.urlsafe_b64encode(session.encode()).decode().rstrip("=")
+    return f"broadcast.session.{encoded}"
+
+
+def test_session_is_shown_among_the_subprotocols(hub: BroadcastHub) -> None:
+    """No proxy has it in its log; it is never the one that is chosen. In both places it must be the
+    same."""
+    protocol = "Sec-WebSocket-Protocol: broadcast.v1.json"
+    with Peer(hub, "/r?name=ann") as old:
+        session = old.welcome["session"]
+    for path, lines in (
+        ("/r", [f"{protocol}, {offer(session)}"]),
+        ("/r", [protocol, f"Sec-WebSocket-Protocol: {offer(session)}"]),
+        (f"/r?session={session}", [f"{protocol}, {offer(session)}"]),
+    ):
+        with RawClient.connect(port=hub.port, path=path, headers=lines) as raw:
+            assert raw.header("Sec-WebSocket-Protocol") == "broadcast.v1.json"
+            welcome = json.loads(raw.recv_message())
+            assert (welcome["id"], welcome["name"]) == (old.welcome["id"], "ann")
+    for path, entry in (
+        ("/r?session=other", offer(session)),
+        ("/r", f"{offer(session)}, {offer('other')}"),
+        ("/r", "broadcast.session.a"),
+        ("/r", "broadcast.session._w"),
+        ("/r", offer("x" * 257)),
+    ):
+        with pytest.raises(HandshakeRefused) as caught:
+            RawClient.connect(port=hub.port, path=path, headers=[f"{protocol}, {entry}"])
+        assert caught.value.status == 400
+
+
+def test_room_is_reserved_in_every_event(hub: BroadcastHub) -> None:
+    """A client may send it some day: a hub of today is not confused by it."""
+    with Peer(hub, "/r") as ann, Peer(hub, "/r") as bob:
+        assert ann.recv()["type"] == "join"
+        ann.send(type="send", data="x", ref=1, room="/r")
+        ann.send(type="who", ref=2, room="/r")
+        assert [ann.recv()["ref"] for _ in range(2)] == [1, 2]
+        assert bob.recv()["data"] == "x"
+    for event in ({"type": "count", "count": 1}, {"type": "session", "session": "s"}):
+        assert checked(json.dumps(event | {"room": "/r"}).encode())
+        with pytest.raises(jsonschema.ValidationError):
+            checked(json.dumps(event | {"room": 5}).encode())
 
 
 def test_client_that_stays_gets_a_new_session(

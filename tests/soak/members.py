@@ -192,7 +192,8 @@ class Member(Peer):
 
     def _take_head(self, head: Head) -> bool:
         """Look at the answer; return whether it is let in."""
-        if head.status == 503:
+        # Whoever reads server-sent events is refused for now with 200.
+        if head.status == 503 or (head.status == 200 and "retry-after" in head.headers):
             if "retry-after" not in head.headers:
                 raise Violation(f"{self}: 503 without Retry-After")
             self.driver.counts["503"] += 1
@@ -243,10 +244,12 @@ class StreamMember(Member):
         self._as_json = as_json
         self._events = Events()
         self._begun = False
+        self._asked: int | None = None  # after which id it wants to go on
 
     def _request(self) -> bytes:
         self._events = Events()
         self._begun = False
+        self._asked = self.track.last
         query = ["format=json"] if self._as_json else []
         headers = ["Accept: text/event-stream"]
         if self.track.last is not None:
@@ -259,7 +262,7 @@ class StreamMember(Member):
         return http_head(f"GET {self.order.path}?{'&'.join(query)}", headers)
 
     def _take_head(self, head: Head) -> bool:
-        if head.status == 200:
+        if head.status == 200 and "retry-after" not in head.headers:
             if head.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
                 raise Violation(f"{self} got no stream: {head.headers}")
             return True
@@ -273,6 +276,9 @@ class StreamMember(Member):
                 if set(fields) != {"retry"}:
                     raise Violation(f"{self} was not told first how long to wait: {fields}")
                 self._begun = True
+            elif set(fields) == {"id"}:
+                if self._asked not in (None, pack_id(fields["id"])):
+                    raise Violation(f"{self} asked for another id than {fields}")
             elif "retry" in fields:
                 self._sent_away()
                 self._told = True

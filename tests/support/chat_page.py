@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from .libraries import needs_module
@@ -9,6 +11,15 @@ from .libraries import needs_module
 expect = needs_module("playwright.sync_api").expect
 
 Window = Any  # playwright.sync_api.Page
+Opener = Callable[..., Window]
+
+# What browsers themselves write when there is no hub, or one that refuses, or when a test forbids
+# them to remember: nothing that the page could do about it.
+EXPECTED = re.compile(
+    r"WebSocket connection to .* failed|status of (401|403|429|50[0-9])|ERR_CONNECTION_REFUSED"
+    r"|blocked the loading of a resource \(connect-src\) at https://login\.example/"
+    r"|Firefox can.t establish a connection"
+)
 
 # [contrast (WCAG 2.2), text] of each piece of text that is there.
 CONTRASTS = """() => {
@@ -37,6 +48,21 @@ CONTRASTS = """() => {
   }
   return found;
 }"""
+
+
+def hear_troubles(page: Window, troubles: list[str]) -> None:
+    """Add to the list what goes wrong in a page: errors, and warnings in its console."""
+
+    def hear(message: Any) -> None:
+        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
+            troubles.append(f"{message.type}: {message.text}")
+
+    def fail(error: Any) -> None:
+        if not EXPECTED.search(str(error)):
+            troubles.append(f"uncaught: {error}")
+
+    page.on("console", hear)
+    page.on("pageerror", fail)
 
 
 def connected(page: Window) -> None:

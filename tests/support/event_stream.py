@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """The events of one request, from its head on."""
+    """The events of one request, from its head on.
+
+    Attributes:
+        head: the head of the answer.
+        after: the id with which the stream begins; empty if it begins with a gap, which is the next
+            event.
+    """
 
     def __init__(self, hub: BroadcastHub, path: str, *headers: str) -> None:
         self.raw = RawClient.open(port=hub.port)
@@ -21,6 +27,11 @@ class Stream:
         self.head = self._until(b"\r\n\r\n")
         if " 200 " in self.head:
             assert re.fullmatch(r"retry: \d+", self.event())
+            first = self.event()
+            found = re.fullmatch(r"id: (\d+-\d+)", first)
+            self.after = found[1] if found else ""
+            if not found:
+                self.raw.buffer = f"{first}\n\n".encode() + self.raw.buffer
 
     def _until(self, end: bytes) -> str:
         while end not in self.raw.buffer:

@@ -46,6 +46,7 @@ class RawClient:
         self.sock = sock
         self.buffer = b""
         self.head = ""
+        self._has_closed = False  # it has sent a Close
 
     @classmethod
     def connect(
@@ -164,25 +165,34 @@ class RawClient:
         return payload.decode() if opcode == TEXT else payload
 
     def recv_close(self) -> tuple[int, str]:
-        """Return code and reason of the Close frame that must come next; 1005 if it has none."""
+        """Return code and reason of the Close frame that must come next; 1005 if it has none. It is
+        answered, unless it is an answer."""
         fin, opcode, payload = self.recv_frame()
         assert fin and opcode == CLOSE, (fin, opcode, payload[:200])
         assert len(payload) != 1 and len(payload) <= 125
+        self._answer_close(payload)
         if not payload:
             return 1005, ""
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
     def recv_until_close(self) -> tuple[list[bytes], int, str]:
-        """Read messages, answering nothing, until Close; return them with its code and reason."""
+        """Read messages, answering nothing, until Close, which is answered unless it is an answer;
+        return them with its code and reason."""
         messages = []
         while True:
             fin, opcode, payload = self.recv_frame()
             assert fin
             if opcode == CLOSE:
+                self._answer_close(payload)
                 self.recv_eof()
                 return messages, int.from_bytes(payload[:2], "big"), payload[2:].decode()
             if opcode != PING:
                 messages.append(payload)
+
+    def _answer_close(self, payload: bytes) -> None:
+        if not self._has_closed:
+            with contextlib.suppress(OSError):  # a hub that was broken off is gone
+                self.send_frame(CLOSE, payload[:2])
 
     def recv_eof(self) -> None:
         """Check that the stream ends here, in order: no more bytes, and no reset."""
@@ -198,6 +208,7 @@ class RawClient:
         rsv: int = 0,
     ) -> None:
         """Send one frame."""
+        self._has_closed = self._has_closed or opcode == CLOSE
         self.sock.sendall(client_frame(opcode, payload, fin, rsv=rsv))
 
     def send(self, data: bytes | str) -> None:

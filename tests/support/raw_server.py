@@ -6,6 +6,7 @@ it is strict: a frame that no client may send fails the test.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -25,6 +26,12 @@ from .inside import link_of, socket_of
 
 SECONDS = 10.0
 SUBPROTOCOL = "broadcast.v1.json"
+
+
+def session_in(head: str) -> str | None:
+    """Return the session that a request shows among its subprotocols."""
+    found = re.search(r"broadcast\.session\.([A-Za-z0-9_-]+)", head)
+    return None if found is None else base64.urlsafe_b64decode(found[1] + "==").decode()
 
 
 class RawServer:
@@ -94,6 +101,10 @@ class RawServer:
         """Return the subprotocols that the opening handshake offers."""
         found = re.search(r"^Sec-WebSocket-Protocol: (.*)\r$", self.head, re.MULTILINE)
         return [] if found is None else found[1].split(", ")
+
+    def session(self) -> str | None:
+        """Return the session that the opening handshake shows."""
+        return session_in(self.head)
 
     def query(self) -> dict[str, str]:
         """Return the query parameters of the opening handshake."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastClient, ConnectFailed, publish
-from broadcast_server.transport import connector
+from broadcast_server.transport import connector, waits
 from broadcast_server.transport.connector import Connector
 from broadcast_server.transport.deadlines import Deadline
 
@@ -141,6 +142,26 @@ def test_close_cuts_off_who_waits_for_a_connection() -> None:
         assert client.close() is False
         with pytest.raises(ConnectFailed, match="closed while"):
             connecting.result(SECONDS)
+
+
+def test_close_cuts_off_also_where_a_socket_cannot_be_shut_down_before_it_is_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on macOS, which says ENOTCONN and lets it wait."""
+
+    def shut_down(sock: socket.socket) -> None:
+        raise OSError(errno.ENOTCONN, "Socket is not connected")
+
+    monkeypatch.setattr(waits, "shut_down", shut_down)
+    with silent_host() as silent:
+        host, port = silent.getsockname()
+        connecting = Connector(host, port, None)
+        waiting = in_thread(connecting.connect, Deadline(1000.0))
+        assert wait_until(lambda: is_waiting(connecting))
+        connecting.cut()
+        with pytest.raises(ConnectionAbortedError):
+            waiting.result(SECONDS)
+        connecting.close()
 
 
 def test_close_cuts_off_a_client_that_comes_back() -> None:

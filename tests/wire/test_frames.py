@@ -453,3 +453,69 @@ def test_small_fragments_are_counted(frames_: list[tuple[int, int, bool]], crumb
     for byte in data:
         pieces.feed(bytes([byte]))
     assert (whole.crumbs, pieces.crumbs) == (crumbs, crumbs)
+
+
+# -- Skipping ----------------------------------------------------------------------------------
+
+
+def whole_breaches(masked: bool) -> Iterator[bytes]:
+    """Give streams in which something is wrong, but each frame has the length that it claims."""
+    yield b""
+    yield client_frame(TEXT, b"x", mask=masked, rsv=2)
+    yield client_frame(3, b"x" * 300, mask=masked)
+    yield client_frame(PING, b"x", False, masked)
+    yield client_frame(PING, b"x" * 300, mask=masked)
+    yield client_frame(CONTINUATION, b"x", mask=masked)
+    yield client_frame(TEXT, b"a", False, masked) + client_frame(TEXT, b"b", mask=masked)
+    yield client_frame(TEXT, b"x", mask=not masked)
+    yield client_frame(TEXT, b"x", mask=masked, length_bytes=8)
+    yield client_frame(BINARY, b"x" * 70_000, mask=masked)
+    for bad in (b"\xff", b"\xe2\x82", b"x" * 200 + b"\xff" + b"x" * 200, b"x" * 400 + b"\xe2"):
+        yield client_frame(TEXT, bad, mask=masked)
+        yield client_frame(TEXT, b"", False, masked) + client_frame(0, bad, True, masked)
+    yield client_frame(TEXT, b"\xe2", False, masked) + client_frame(0, b"", True, masked)
+    yield client_frame(TEXT, b"a", False, masked) + 9 * client_frame(0, b"b", False, masked)
+
+
+@both_sides
+def test_close_is_found_behind_whatever_is_wrong(masked: bool) -> None:
+    """And behind what came before and after it; nowhere else, however the stream is cut."""
+    good = client_frame(TEXT, "good", mask=masked)
+    # In a payload there is no Close.
+    late = client_frame(BINARY, 200 * close(masked, b""), mask=masked)
+    for breach in whole_breaches(masked):
+        decoded = good + breach + late
+        stream = decoded + client_frame(PING, b"?", mask=masked) + close(masked, b"\x03\xe8")
+        for pieces in ([stream], single_bytes(stream), [decoded, stream[len(decoded) :]]):
+            decoder = FrameDecoder(LIMIT, FRAGMENTS, masked=masked)
+            read = 0
+            for piece in pieces:
+                assert not decoder.closed, (breach[:20], read)
+                if decoder.failure is None and read < len(decoded):
+                    decoder.feed(piece)
+                    if decoder.failure is not None:
+                        decoder.skip(b"")
+                elif decoder.skip(piece):
+                    break
+                read += len(piece)
+            assert decoder.closed, breach[:20]
+            assert len(pieces) < 3 or read >= len(stream) - len(close(masked, b"\x03\xe8"))
+            assert decoder.feed(good) == []
+
+
+def test_close_that_is_wrong_is_found() -> None:
+    """It is no good one, but the peer says nothing more."""
+    for payload in (b"\x03", b"\x03\xed", b"\x03\xe8\xff"):
+        decoder = FrameDecoder(LIMIT, FRAGMENTS)
+        assert decoder.feed(close(True, payload)) == []
+        assert decoder.failure is not None and decoder.skip(b"")
+
+
+def test_no_close_is_found_behind_more_frames_than_buffers_hold() -> None:
+    """Each frame that is skipped costs as much as a message, and nobody pays for it."""
+    last = close(True, b"\x03\xe8")
+    for count, is_found in ((frames.MAX_SKIPPED, True), (frames.MAX_SKIPPED + 1, False)):
+        decoder = FrameDecoder(LIMIT, FRAGMENTS)
+        assert not decoder.skip(client_frame(TEXT, "") * count)
+        assert decoder.skip(last) is is_found
+    assert not decoder.skip(last)

@@ -23,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     It takes over the signals and the logging of the process: call it where it is the program, in
     the main thread.
     """
+    if os.name != "posix":
+        complain("", "the command needs Linux, macOS or another POSIX system")
+        return 1
     open_standard_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # before a command has taken the signals over
         status = 130
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        complain("", "the system gives this process no more threads (ulimit -u, pids.max)")
+        status = 1
     return status if write_stdout() else status or 1
 
 

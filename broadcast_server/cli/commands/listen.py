@@ -294,7 +294,10 @@ class Listener:
                 return None
             if caught in ready:
                 return os.read(caught, 1)[0]
-            if output in ready:
+            if ready.get(output, 0) & (select.POLLERR | select.POLLHUP):
                 return OUTPUT_CLOSED
+            if output in ready:  # what macOS says of a device: it cannot be watched
+                poller.unregister(output)
+                output = -1
             if deadline.left() == 0:
                 return TIME_OVER

@@ -31,6 +31,7 @@ from ...client.client import BroadcastClient
 from ...errors import BroadcastServerError, ConnectionClosed, MessagesLost, SendRefused, UsageError
 from ...escapes import printable
 from ...messages import Gap, Member, Message, Presence, Received
+from ...transport import waits
 from ...transport.deadlines import Deadline
 from ..io.endings import ending
 from ..io.formats import nameless
@@ -195,11 +196,8 @@ class Pipe:
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines of standard input until it ends, cannot be read, or we are woken."""
         descriptor = sys.stdin.fileno()
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        poller.register(self._wake_reader, select.POLLIN)
         lines = Lines()
-        while self._wake_reader not in dict(poller.poll()):
+        while self._wake_reader not in waits.await_readable(descriptor, self._wake_reader):
             try:
                 data = os.read(descriptor, READ_BYTES)
             except BlockingIOError:

@@ -15,11 +15,15 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 
 from ...messages import Message
 from ..io.formats import rfc3339
 
 SHELL = "/bin/sh"
+# Between two looks whether a command has ended, where the system cannot tell.
+MIN_PAUSE_SECONDS = 0.001
+MAX_PAUSE_SECONDS = 0.05
 
 
 class Runner:
@@ -62,15 +66,30 @@ class Runner:
         with self._lock:
             self._process = process
             self._send_locked()  # `stop` may have been called while it started
-        # While it has not been waited for, its number is nobody else's.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with self._lock:
-            self._process = None
-        status = process.wait()
+        status = self._await_end(process)
         if status == 0 or self._is_stopped():
             return None
         self.failures += 1
         return f"ended with {status}" if status > 0 else f"was ended by signal {-status}"
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> int:
+        """Return the status with which the command has ended. Until it has been waited for, its
+        number is nobody else's, and signals may be sent there."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with self._lock:
+                self._process = None
+            return process.wait()
+        # macOS has it from Python 3.13 on. There is no other way to wait that leaves the number.
+        pause = MIN_PAUSE_SECONDS
+        while True:
+            with self._lock:
+                status = process.poll()
+                if status is not None:
+                    self._process = None
+                    return status
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _start(self, message: Message, given: bytes) -> subprocess.Popen[bytes]:
         with tempfile.TemporaryFile() as file:

@@ -6,21 +6,16 @@ logging, its descriptor limit, its standard streams. All functions run on the ma
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import resource
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import AccessError, TlsError, UsageError
 from ...records import get_logger
-from ..io import logs, systemd
+from ..io import capacity, logs, systemd
 from ..io.streams import complain, write_stdout
 from . import service
-
-# Descriptors that no client can have: standard streams, listener, poller and wake-up pipe.
-OWN_DESCRIPTORS = 32
 
 logger = get_logger("broadcast_server.cli")
 
@@ -48,61 +43,57 @@ def start(values: Mapping[str, Any], sources: Mapping[str, str]) -> int:
     except systemd.WrongSockets as error:
         complain("start", str(error))
         return 1
-    settings.update(_make_room(settings["max_clients"], settings["max_handshakes"]))
-    try:
-        hub = BroadcastHub(**settings, sockets=sockets)
-    except UsageError as error:
-        complain("start", _in_the_users_words(str(error), sources))
-        return 2
-    try:
-        hub.start()
-    except (AccessError, TlsError) as error:
-        complain("start", str(error))
-        return 1
-    # socket has its own words for names that cannot be names: UnicodeError.
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        where = getattr(error, "filename", None) or f"{' '.join(values['host'])}:{values['port']}"
-        complain("start", f"cannot listen on {where}: {why}")
-        return 1
+    with logs.held() as write_log:
+        _make_room(settings)
+        try:
+            hub = BroadcastHub(**settings, sockets=sockets)
+        except UsageError as error:
+            complain("start", _in_the_users_words(str(error), sources))
+            return 2
+        try:
+            hub.start()
+        except (AccessError, TlsError) as error:
+            complain("start", str(error))
+            return 1
+        # socket has its own words for names that cannot be names: UnicodeError.
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            where = getattr(error, "filename", None)
+            where = where or f"{' '.join(values['host'])}:{values['port']}"
+            complain("start", f"cannot listen on {where}: {why}")
+            return 1
+        write_log()
     # If nobody reads that, the hub serves all the same.
     write_stdout(f"Listening on {' '.join(hub.urls)} (Ctrl-C to stop)\n")
     return service.serve(hub, signals, notifier, restart)
 
 
-def _make_room(max_clients: int, max_handshakes: int) -> dict[str, int]:
-    """Raise the descriptor limit as far as we may; return how many clients, and connections that
-    are no clients, it really holds.
+def _make_room(settings: dict[str, Any]) -> None:
+    """Raise the limits of this process as far as we may, and let the settings ask for no more
+    clients, and connections that are no clients, than they allow.
 
-    Running out of descriptors would leave clients waiting for an answer; a full hub gives one.
+    A hub that ran out of descriptors would leave clients waiting for an answer; a full hub gives
+    one.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS says "unlimited" and refuses it. The old limit then stays.
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    if soft == resource.RLIM_INFINITY:
-        return {}
+    limit = capacity.tightest()
+    if limit is None:
+        return
+    clients, handshakes = settings["max_clients"], settings["max_handshakes"]
     # Without these, a full hub could not even say so: at most a quarter of all.
-    spare = min(max_handshakes, max(1, soft // 4))
-    room = max(1, soft - OWN_DESCRIPTORS - spare)
-    if spare < max_handshakes:
+    spare = min(handshakes, max(1, limit.most // 4))
+    room = max(1, limit.room - spare)
+    if spare < handshakes:
+        settings["max_handshakes"] = spare
         logger.warning(
-            "max-handshakes is %d instead of %d: a quarter of the limit of %d descriptors",
-            spare,
-            max_handshakes,
-            soft,
+            "max-handshakes is %d instead of %d: a quarter of %s", spare, handshakes, limit.name
         )
-    if room < max_clients:
+    if room < clients:
+        settings["max_clients"] = room
         logger.warning(
-            "max-clients is %d instead of %d: the limit of %d descriptors holds no more",
-            room,
-            max_clients,
-            soft,
+            "max-clients is %d instead of %d: %s allows no more", room, clients, limit.name
         )
-        return {"max_clients": room, "max_handshakes": spare}
-    logger.info("max-clients is %d; the limit of %d descriptors holds it", max_clients, soft)
-    return {"max_handshakes": spare}
+    else:
+        logger.info("max-clients is %d; %s allows it", clients, limit.name)
 
 
 def _in_the_users_words(text: str, sources: Mapping[str, str]) -> str:

@@ -74,18 +74,42 @@ class BackgroundHandler(logging.Handler):
     """
 
     def __init__(self, descriptor: int, limit: int = MAX_WAITING) -> None:
-        super().__init__()
         self._descriptor = descriptor
         self.instead: Callable[[str], object] | None = None
         self._waiting: queue.Queue[bytes | threading.Event | None] = queue.Queue(limit)
-        # Guarded by the handler's own lock, which logging holds around emit(): _lost.
+        # Guarded by the handler's own lock, which logging holds around emit(): _lost and _held.
         self._lost = 0
+        self._held: list[str] | None = None  # lines that are kept back for now
         self._thread = threading.Thread(target=self._write_all, name="broadcast-log", daemon=True)
         self._thread.start()
+        # Last: at the end of the process logging closes each handler that there is.
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put a record behind the others."""
         line = self.format(record)
+        if self._held is None:
+            self._put_or_lose(line)
+        else:
+            self._held.append(line)
+
+    def hold(self) -> None:
+        """Keep back what comes from now on."""
+        self.acquire()
+        self._held = []
+        self.release()
+
+    def let_go(self, *, wanted: bool) -> None:
+        """Write what was kept back if it is wanted, and what comes from now on. It may be called
+        again."""
+        self.acquire()
+        held, self._held = self._held or [], None
+        if wanted:
+            for line in held:
+                self._put_or_lose(line)
+        self.release()
+
+    def _put_or_lose(self, line: str) -> None:
         try:
             if self._lost:
                 note = f"{self._lost} records were left out: the log is read too slowly"
@@ -162,6 +186,21 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("broadcast_server").setLevel(level.upper())
     # A closed or full standard error must not become a traceback, which would go there as well.
     logging.raiseExceptions = False
+
+
+@contextlib.contextmanager
+def held() -> Iterator[Callable[[], None]]:
+    """Keep back what is logged until the function is called that it gives; without that it is
+    dropped at the end: whoever fails has one line to say, and no other before it."""
+    handler = _handler
+    if handler is None:
+        yield lambda: None
+        return
+    handler.hold()
+    try:
+        yield lambda: handler.let_go(wanted=True)
+    finally:
+        handler.let_go(wanted=False)
 
 
 @contextlib.contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import select
 import sys
 import termios
 from typing import TextIO
 
 from ...escapes import printable
+from ...transport import waits
 from . import logs
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -95,9 +95,7 @@ def write_bytes(data: bytes) -> bool | None:
             try:
                 view = view[os.write(descriptor, view) :]
             except BlockingIOError:
-                poller = select.poll()
-                poller.register(descriptor, select.POLLOUT)
-                poller.poll()
+                waits.is_ready(descriptor, waits.WRITE, None)
     except OSError as error:
         _give_up(error)
         return None if isinstance(error, BrokenPipeError) else False

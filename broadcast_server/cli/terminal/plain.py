@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 
+from ...transport import waits
 from ..io.streams import CUT_OFF, is_cut_off, write_stdout
 from .screen import Host
 from .view import Line, notice
@@ -38,23 +38,21 @@ class LineScreen:
 
     def run(self) -> None:
         """Take lines until the end of the input, or until a signal comes."""
-        poller = select.poll()
-        poller.register(sys.stdin.fileno(), select.POLLIN)
-        poller.register(self._wake_reader, select.POLLIN)
         # A handler in Python runs only when `poll` returns: a signal that comes just before it is
         # called, or that the system gives to another thread, would wait for the next key.
         os.set_blocking(self._wake_writer, False)
         before = signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         try:
-            self._take_lines(poller)
+            self._take_lines()
         finally:
             signal.set_wakeup_fd(before)
 
-    def _take_lines(self, poller: select.poll) -> None:
+    def _take_lines(self) -> None:
         rest = b""  # of a line whose end has not come
-        while self._wake_reader not in dict(poller.poll()):
+        descriptor = sys.stdin.fileno()
+        while self._wake_reader not in waits.await_readable(descriptor, self._wake_reader):
             try:
-                data = os.read(sys.stdin.fileno(), READ_BYTES)
+                data = os.read(descriptor, READ_BYTES)
             except BlockingIOError:
                 continue
             if not data:

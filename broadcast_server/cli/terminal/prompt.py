@@ -43,6 +43,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
+from ...transport import waits
 from .history import HistoryFile
 from .output import ReflowedApplication, SteadyOutput, terminal_output
 from .screen import ENDING_SIGNALS, Host
@@ -411,9 +412,7 @@ class PromptScreen:
         """Whether keys are there already that nobody can have pressed since the last one."""
         if self._app.key_processor.input_queue:
             return True
-        poller = select.poll()
-        poller.register(self._app.input.fileno(), select.POLLIN)
-        return any(events & select.POLLIN for _, events in poller.poll(0))
+        return waits.is_ready(self._app.input.fileno(), waits.READ)
 
     def _collect(self, key: Keys | str, data: str) -> None:
         """Take a key of a paste that is not marked."""

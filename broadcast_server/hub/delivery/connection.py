@@ -51,6 +51,7 @@ class Connection(Subscriber):
         "hard_deadline",
         "lagging",
         "overdue",
+        "peer_closed",
         "pinged",
         "quiet_since",
         "reader_gone",
@@ -81,9 +82,10 @@ class Connection(Subscriber):
         # Entries of this origin are not sent to this client; no entry has the origin -1.
         self.exclude = -1 if echo else number
 
-        # Written by the reader, read by the fan-out's heartbeat: a single store each.
+        # Written by the reader, read by the fan-out: a single store each.
         self.waiting = False  # the reader is blocked in recv()
         self.quiet_since = time.monotonic()  # when it began to wait
+        self.peer_closed = False  # its Close has come
 
         # Written by the fan-out, read by the reader: a single store each.
         self.lagging = False  # far behind, and its socket is full

@@ -26,7 +26,7 @@ from ...messages import format_id
 from ...records import get_logger
 from ...settings import Settings
 from ...transport import gil
-from ...wire import events, frames
+from ...wire import frames
 from ..rooms.encodings import RAW, Form
 from ..rooms.registry import RoomRegistry
 from ..rooms.room import Room
@@ -76,6 +76,8 @@ class FanOut:
         self._settings = settings
         self._thread = threading.Thread(target=self._run, name="broadcast-fanout", daemon=True)
         self._selector = selectors.DefaultSelector()
+        # Those of poll and select have no descriptor that tells whether there is anything.
+        self._selected: int | None = getattr(self._selector, "fileno", lambda: None)()
         self._begun = False  # set once, by start()
 
         # Guards the next two. Taken alone.
@@ -243,7 +245,7 @@ class FanOut:
         """Do a share of what should not wait for a long pass: full sockets that take more, what
         other threads posted, timers. Waits for the first of it at most for the time-out."""
         # A look at the selector gives the GIL away, also one that does not wait.
-        if timeout or gil.is_readable(self._selector.fileno()):
+        if timeout or self._selected is None or gil.is_readable(self._selected):
             for key, _ in self._selector.select(timeout):
                 if key.data is None:
                     self._mailbox.empty_pipe()
@@ -487,8 +489,8 @@ class FanOut:
             assert connection.joined_after is not None
             since = format_id(*connection.joined_after)
             connection.cursor = room.base
-            gap = events.gap("trimmed", since, format_id(*room.id_before(room.base)))
-            connection.queue_second(connection.form.event(gap, "gap"))
+            after = format_id(*room.id_before(room.base))
+            connection.queue_second(connection.form.gap("trimmed", since, after))
         connection.joined_after = connection.rewelcome = None
         self.writer.attend(connection)
 

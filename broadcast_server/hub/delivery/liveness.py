@@ -90,7 +90,8 @@ class Liveness:
         if connection.pinged > quiet_since:
             limit = connection.pinged + self._settings.ping_timeout
             if now < limit:
-                return limit
+                # The next ping is due an interval after the answer, and no event tells of that.
+                return min(now + interval, limit)
             if _has_input(connection.sock):
                 return now + interval  # the pong is here, its reader has not run yet
             if not connection.overdue:
@@ -107,7 +108,7 @@ class Liveness:
         connection.overdue = False
         connection.queue_urgent(connection.form.ping())
         self._writer.attend(connection)
-        return now + self._settings.ping_timeout
+        return now + min(interval, self._settings.ping_timeout)
 
     def _ping_interval(self) -> float:
         # Up to a quarter more, so that clients that came together are not pinged together for ever.

@@ -474,7 +474,9 @@ class ClientWriter:
         self.drop(connection)
 
     def _end_writing(self, connection: Connection) -> None:
-        """Close is sent: nothing follows it. The reader waits for the end of the peer's stream."""
+        """Close is sent: nothing follows it. The stream ends once the peer's Close has come: for
+        Firefox a connection that ends before its answer is not clean (RFC 6455 §7.1.1). The reader
+        waits for the end of the peer's stream."""
         connection.close_sent = True
         connection.plain = False
         connection.room.in_step[connection.form].pop(connection, None)
@@ -483,13 +485,17 @@ class ClientWriter:
         if connection.reader_gone:
             self.drop(connection)
             return
-        try:
-            connection.sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self.lose(connection, error)
-            return
         connection.deadline = time.monotonic() + self._settings.close_timeout
         self._timers.schedule(connection, connection.deadline)
+        self._half_close(connection)
+
+    def _half_close(self, connection: Connection) -> None:
+        """End the stream of a client that was sent Close, if nothing is to come of it any more."""
+        if connection.peer_closed or connection.form.is_stream:
+            try:
+                connection.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self.lose(connection, error)
 
     def _leave(self, connection: Connection) -> None:
         room = connection.room
@@ -528,6 +534,8 @@ class ClientWriter:
         """Serve a client for which something was queued."""
         if connection not in self.connections:
             return  # not handed over yet: it is served when it is; or dropped
+        if connection.close_sent:
+            self._half_close(connection)
         if connection.blocked or connection.close_sent:
             return
         if connection in connection.room.in_step[connection.form]:

@@ -11,8 +11,6 @@ not, each with a ``WWW-Authenticate: Bearer``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 import ipaddress
 import re
@@ -158,7 +156,7 @@ def find_token(request: Request) -> str | None:
         found.append(query["access_token"])
     for offered in request.elements("sec-websocket-protocol"):
         if offered.startswith(TOKEN_PROTOCOL):
-            found.append(_decode_token(offered.removeprefix(TOKEN_PROTOCOL)))
+            found.append(rules.decode_offered(offered.removeprefix(TOKEN_PROTOCOL)))
     if len(set(found)) > 1:
         raise ValueError("there is more than one token")
     return found[0] if found else None
@@ -215,11 +213,3 @@ def _matches(patterns: tuple[str, ...] | None, room: str) -> bool:
         room.startswith(pattern[:-1]) if pattern.endswith("*") else room == pattern
         for pattern in patterns
     )
-
-
-def _decode_token(text: str) -> str:
-    try:
-        padded = text + "=" * (-len(text) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
-    except (binascii.Error, ValueError):
-        raise ValueError("the token among the subprotocols is not base64url") from None

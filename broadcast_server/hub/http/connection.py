@@ -1,10 +1,10 @@
 """HTTP on a client's socket before it is something else: requests in, answers out, all bounded.
 
 h11 parses requests and bodies, except what nearly every client sends: ``plain_request`` reads that;
-``answers`` makes the bytes of the answers. For each request there is a new h11 connection, fed with
-what came behind the last one; so there is no state that a long connection could heap up. The socket
-belongs to the reader thread, which waits for each request, each body and each answer under one
-deadline, however slowly the bytes move.
+and bodies in chunks, which ``chunks`` reads. ``responses`` makes the bytes of the answers. For each
+request there is a new h11 connection, fed with what came behind the last one; so there is no state
+that a long connection could heap up. The socket belongs to the reader thread, which waits for each
+request, each body and each answer under one deadline, however slowly the bytes move.
 
 A connection may have to make way for another one (hub/admission.py). Then it never waits for its
 peer again: it takes what has come, gives one answer if that is a whole request, and ends.
@@ -26,10 +26,16 @@ import h11
 
 from ...transport.tls_stream import ByteStream
 from . import responses
+from .chunks import ChunkReader
 from .models import MAX_HEADER_LINES, MAX_LIST_ELEMENTS, Headers, Join, Refusal, Request, Response
 from .plain_request import parse_plain
 
 _HEAD_END = re.compile(rb"\n\r?\n")
+_BLANK_LINES = re.compile(rb"(?:\r?\n)*")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_FIRST_LINE = re.compile(
+    rb"(?P<method>[!-~]+) (?P<target>[!-~\x80-\xff]+) HTTP/(?P<major>[0-9])\.(?P<minor>[0-9])(\r?)"
+)
 _RECV_BYTES = 4096
 _BODY_RECV_BYTES = 64 * 1024
 # Smaller pieces of an answer are joined to so much.
@@ -62,7 +68,15 @@ class BadRequest(Exception):
 
 class CutShort(BadRequest):
     """The stream ended in the middle of a request: the peer has left, or the hub hears nothing
-    more."""
+    more.
+
+    Attributes:
+        came: what came of its head; empty if that was whole.
+    """
+
+    def __init__(self, refusal: Refusal | None, came: bytes = b"") -> None:
+        super().__init__(refusal)
+        self.came = came
 
 
 class MadeWay(ConnectionAbortedError):
@@ -109,20 +123,21 @@ class HttpConnection:
             BadRequest: none came, or not a good one.
             OSError: the connection broke.
         """
-        deadline = time.monotonic() + timeout
-        if not self._trailing:
-            if self._answered:
-                self._trailing = self._receive(time.monotonic() + idle_timeout, idle=True)
-                deadline = time.monotonic() + timeout
-            else:
-                self._trailing = self._receive(deadline)
+        first_by = time.monotonic() + (idle_timeout if self._answered else timeout)
+        self._trailing = self._receive_first(self._trailing, first_by)
+        deadline = time.monotonic() + timeout if self._answered else first_by
         plain = parse_plain(self._trailing, self._max_header_bytes)
         if plain is not None:
             request, self._trailing = plain
             return _checked(request)
+        came = self._trailing
+        while (data := _begin(came, self._max_header_bytes)) is None:
+            rest = self._receive(deadline)
+            if not rest:
+                raise CutShort(Refusal(400, "the request ends too early"), came)
+            came += rest
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_header_bytes)
-        self._h11.receive_data(self._trailing)
-        data = self._trailing
+        self._h11.receive_data(data)
         fed = len(data)
         lines, ending = _lines_of_head(b"", data)
         self._trailing = b""
@@ -146,9 +161,10 @@ class HttpConnection:
             if not data:
                 # The peer may still read. Nothing is counted: mostly it has only left.
                 if fed:
-                    raise CutShort(Refusal(400, "the request ends too early"))
+                    raise CutShort(Refusal(400, "the request ends too early"), came)
                 raise BadRequest(None)
             fed += len(data)
+            came += data
             more, ending = _lines_of_head(ending, data)
             lines += more
             self._h11.receive_data(data)
@@ -180,23 +196,14 @@ class HttpConnection:
         if self._h11 is None:
             return b""
         pieces: list[bytes] = []
-        size = chunks = 0
+        size = 0
+        chunks: ChunkReader | None = None
+        if request.values("transfer-encoding"):
+            chunks = ChunkReader(self._max_header_bytes)
+            chunks.rest, self._h11 = self._h11.trailing_data[0], None
         while True:
-            event = self._next_event(self._h11)
-            if isinstance(event, h11.Data):
-                pieces.append(event.data)
-                size += len(event.data)
-                chunks += event.chunk_start
-                if size > limit_bytes:
-                    raise BadRequest(_too_big(limit_bytes))
-                if chunks > _MAX_CHUNKS:
-                    raise BadRequest(
-                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
-                    )
-            elif isinstance(event, h11.EndOfMessage):
-                self._unread = False
-                return b"".join(pieces)
-            else:
+            piece = self._next_piece(chunks)
+            if piece is None:
                 if expected and not pieces:
                     self._send(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
                     expected = set()
@@ -204,7 +211,42 @@ class HttpConnection:
                 if not data:
                     # Nobody is there any more to be told, unless it is the hub that stops.
                     raise CutShort(None)
-                self._h11.receive_data(data)
+                if chunks is not None:
+                    chunks.rest += data
+                elif self._h11 is not None:
+                    self._h11.receive_data(data)
+            elif piece:
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit_bytes:
+                    raise BadRequest(_too_big(limit_bytes))
+                if chunks is not None and chunks.chunks > _MAX_CHUNKS:
+                    raise BadRequest(
+                        _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                    )
+            else:
+                self._unread = False
+                return b"".join(pieces)
+
+    def _next_piece(self, chunks: ChunkReader | None) -> bytes | None:
+        """Return the next part of a body, nothing at its end; None if more bytes are needed.
+
+        Raises:
+            BadRequest: it is broken.
+        """
+        if chunks is None:
+            assert self._h11 is not None
+            event = self._next_event(self._h11)
+            if isinstance(event, h11.Data):
+                return bytes(event.data)
+            return b"" if isinstance(event, h11.EndOfMessage) else None
+        try:
+            piece = chunks.next_piece()
+        except ValueError as error:
+            raise BadRequest(_malformed(400, f"bad request: {error}")) from None
+        if chunks.done:
+            self._trailing = _skip_blank(chunks.rest)
+        return piece
 
     def _next_event(self, parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         """Return what h11 makes of what it has.
@@ -221,6 +263,27 @@ class HttpConnection:
             # Behind the colon h11 repeats what came, and there may be a token in it.
             why = str(error).partition(":")[0]
             raise BadRequest(_malformed(status, f"bad request: {why}")) from None
+
+    def _receive_first(self, came: bytes, deadline: float) -> bytes:
+        """Return the first bytes of a request, none at the end of the stream. Empty lines before it
+        are not a part of it (RFC 9112 §2.2).
+
+        Args:
+            came: what has come already.
+            deadline: when it is too late.
+        """
+        blank = 0
+        while True:
+            found = _skip_blank(came)
+            blank += len(came) - len(found)
+            if blank > self._max_header_bytes:
+                raise BadRequest(_malformed(400, "bad request: too many empty lines"))
+            if found and found != b"\r":
+                return found
+            data = self._receive(deadline, idle=self._answered)
+            if not data:
+                return b""
+            came = found + data
 
     def _receive(self, deadline: float, *, idle: bool = False, size: int = _RECV_BYTES) -> bytes:
         """Return some bytes, none at the end of the stream.
@@ -286,13 +349,14 @@ class HttpConnection:
         """
         deadline = time.monotonic() + timeout
         if isinstance(response, Refusal):
-            response = responses.problem(response)
+            response = responses.refused(response, request)
         keep = (
             request is not None
             and request.version >= "1.1"
             and "close" not in request.tokens("connection")
             and not self._unread
             and not self.makes_way
+            and not response.ends
             # Whoever may not join because there is no room for it should not keep a thread.
             and not (response.status >= 500 and request.tokens("upgrade"))
         )
@@ -308,7 +372,7 @@ class HttpConnection:
                 response.done()
         self._answered = True
         if keep:
-            self._trailing = self._take_trailing()  # a pipelined request is not lost
+            self._trailing = _skip_blank(self._take_trailing())  # a pipelined request is not lost
             return True
         self._linger()
         return False
@@ -408,6 +472,53 @@ class HttpConnection:
                 left -= len(data)
         except OSError:
             return
+
+
+def _skip_blank(data: bytes) -> bytes:
+    """Return what comes behind empty lines."""
+    found = _BLANK_LINES.match(data)
+    return data[found.end() :] if found is not None else data
+
+
+def _begin(data: bytes, limit_bytes: int) -> bytes | None:
+    """Return the begin of a request as h11 understands it; None if its first line is not whole.
+
+    h11 knows nothing of versions, and only ASCII. An HTTP/1.2 is an HTTP/1.1 (RFC 9110 §2.5), which
+    must have a ``Host``. Programs send what people type into an address as UTF-8, and mean what a
+    browser would make of it.
+
+    Raises:
+        BadRequest: it is of another major version.
+    """
+    end = data.find(b"\n")
+    if not data:
+        return data
+    if end < 0:
+        # h11 says what is wrong with it.
+        return data if data[0] <= 0x20 or len(data) > limit_bytes else None
+    found = _FIRST_LINE.fullmatch(data, 0, end)
+    if found is None:
+        return data
+    if found["major"] != b"1":
+        raise BadRequest(_malformed(505, "only HTTP/1.0 and HTTP/1.1 are understood"))
+    target = _NOT_ASCII.sub(lambda byte: b"%%%02X" % ord(byte[0]), found["target"])
+    minor = b"1" if found["minor"] > b"1" else found["minor"]
+    return b"%b %b HTTP/1.%b%b%b" % (found["method"], target, minor, found[5], data[end:])
+
+
+def head_so_far(data: bytes) -> Request | None:
+    """Return what is known of a request of which only so much has come, or is to be read; None if
+    that is no request, or says too little."""
+    data = _skip_blank(data)
+    end = _HEAD_END.search(data)
+    lines = data[: end.start() if end else data.rfind(b"\n") + 1].rstrip(b"\r\n") + b"\r\n\r\n"
+    parser = h11.Connection(h11.SERVER)
+    try:
+        parser.receive_data(_begin(lines, len(lines)) or b"")
+        event = parser.next_event()
+        return _checked(_convert(event)) if isinstance(event, h11.Request) else None
+    except (h11.RemoteProtocolError, BadRequest):
+        return None
 
 
 def is_ready(sock: ByteStream, event: int, seconds: float = 0.0) -> bool:

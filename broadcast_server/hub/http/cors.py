@@ -18,9 +18,9 @@ A program sends none of them and may do everything: a page cannot pass for one.
 
 from __future__ import annotations
 
+from ... import origins
 from .models import Headers, Preflight, Refusal, Request
-
-DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+from .reasons import cut
 
 # What a page of another origin may send along, and for how long its browser need not ask again.
 _CORS_HEADERS = "Content-Type, Broadcast-Name, Idempotency-Key, Last-Event-ID, Authorization"
@@ -36,16 +36,15 @@ def may_use(request: Request, allow_origin: tuple[str, ...]) -> bool:
     """
     if "*" in allow_origin:
         return True
-    origins = request.values("origin")
-    if not origins:
+    sent = request.values("origin")
+    if not sent:
         is_navigation = request.tokens("sec-fetch-mode") == ["navigate"]
         if is_navigation and request.method in ("GET", "HEAD"):
             return True
         return {"same-origin", "none"}.issuperset(request.tokens("sec-fetch-site"))
-    if len(origins) != 1:
+    if len(sent) != 1:
         return False
-    allowed = (text.lower().rstrip("/") for text in allow_origin)
-    return origins[0].lower() in allowed or _is_own(request)
+    return origins.same(sent[0]) in origins.allowed(allow_origin) or _is_own(request)
 
 
 def shared_headers(request: Request, allow_origin: tuple[str, ...], *vary: str) -> Headers:
@@ -56,10 +55,10 @@ def shared_headers(request: Request, allow_origin: tuple[str, ...], *vary: str) 
         vary: request headers on which the answer depends, besides ``Origin``.
     """
     headers: Headers = ()
-    origins = request.values("origin")
-    if origins and not _is_own(request):
+    sent = request.values("origin")
+    if sent and not _is_own(request):
         if may_use(request, allow_origin):
-            headers = (("Access-Control-Allow-Origin", _named(origins, allow_origin)),)
+            headers = (("Access-Control-Allow-Origin", _named(sent, allow_origin)),)
         vary = (*vary, "Origin")
     return (*headers, ("Vary", ", ".join(vary))) if vary else headers
 
@@ -73,14 +72,14 @@ def decide_options(
         request, allow_origin: as for `may_use`.
         methods: what the path understands, without OPTIONS.
     """
-    origins = request.values("origin")
-    if not origins or not request.values("access-control-request-method"):
+    sent = request.values("origin")
+    if not sent or not request.values("access-control-request-method"):
         return Preflight((("Allow", ", ".join((*methods, "OPTIONS"))),))
     if not may_use(request, allow_origin):
-        return foreign()
+        return foreign(request)
     return Preflight(
         (
-            ("Access-Control-Allow-Origin", _named(origins, allow_origin)),
+            ("Access-Control-Allow-Origin", _named(sent, allow_origin)),
             # HEAD needs no permission (Fetch §4.8).
             ("Access-Control-Allow-Methods", ", ".join(m for m in methods if m != "HEAD")),
             ("Access-Control-Allow-Headers", _CORS_HEADERS),
@@ -90,23 +89,43 @@ def decide_options(
     )
 
 
-def foreign() -> Refusal:
-    """Return the answer to whoever may not use the hub; it is not for others to be kept."""
-    return Refusal(403, "this origin may not use the hub", (("Vary", "Origin"),), "origin")
+def foreign(request: Request) -> Refusal:
+    """Return the answer to whoever may not use the hub; it is not for others to be kept.
+
+    It tells the host as well: a proxy that passes another one on makes the hub's own page foreign.
+    """
+    sent, hosts = request.values("origin"), request.values("host")
+    if len(sent) == 1:
+        origin = cut(sent[0])
+        text = (
+            f"the origin {origin} may not use the hub, which was called {_shown(hosts)}: start the "
+            f"hub with --allow-origin {origin}; if it is the hub's own page, the proxy in front "
+            "must pass on the Host"
+        )
+    elif sent:
+        text = "a request has one Origin at most"
+    else:
+        site = _shown(request.values("sec-fetch-site"))
+        text = (
+            f"the browser says that a page of another origin asks (Sec-Fetch-Site: {site}); only "
+            "a request with an Origin can be let in, by --allow-origin"
+        )
+    return Refusal(403, text, (("Vary", "Origin"),), "origin")
 
 
-def _named(origins: list[str], allow_origin: tuple[str, ...]) -> str:
-    return "*" if "*" in allow_origin else origins[0]
+def _shown(values: list[str]) -> str:
+    return cut(", ".join(values)) or "nothing"
+
+
+def _named(sent: list[str], allow_origin: tuple[str, ...]) -> str:
+    return "*" if "*" in allow_origin else sent[0]
 
 
 def _is_own(request: Request) -> bool:
     """Tell whether the one origin is the hub's own host and port, as the client calls them."""
-    origins, hosts = request.values("origin"), request.values("host")
-    if len(origins) != 1 or len(hosts) != 1:
+    sent, hosts = request.values("origin"), request.values("host")
+    if len(sent) != 1 or len(hosts) != 1:
         return False
-    scheme, separator, netloc = origins[0].lower().partition("://")
+    origin = origins.parse(sent[0])
     # A request may come without a host (RFC 9110 §7.2), but no page does.
-    if not separator or scheme not in DEFAULT_PORTS or netloc[:1] in ("", ":"):
-        return False
-    default = ":" + DEFAULT_PORTS[scheme]
-    return netloc.removesuffix(default) == hosts[0].lower().removesuffix(default)
+    return origin is not None and origin == origins.of_host(origin.scheme, hosts[0])

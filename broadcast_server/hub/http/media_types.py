@@ -105,6 +105,18 @@ def prefer(accept: Iterable[str]) -> str | None:
     return best[-1] if best is not None else None
 
 
+def is_only(accept: Iterable[str], kind: str) -> bool:
+    """Tell whether a client accepts this type and names no other, as an ``EventSource`` does.
+
+    Args:
+        accept: the values of all ``Accept`` header lines.
+        kind: one of ``HTML``, ``JSON`` and ``EVENTS``.
+    """
+    named = [part for value in accept for part in _split(value, ",") if part]
+    found = _parse_range(named[0]) if len(named) == 1 else None
+    return found is not None and found[0].name == kind and found[1] > 0
+
+
 def is_text(content_type: str) -> bool:
     """Tell whether a body of this type is text, in UTF-8.
 

@@ -126,6 +126,7 @@ class Stream:
         since_text: the id as it came, at most 64 characters of it; None if there was none.
         as_json: the data of each event is the JSON event.
         headers: belong to the answer.
+        only_events: nothing else is accepted, as ``EventSource`` asks.
     """
 
     room: str
@@ -135,6 +136,7 @@ class Stream:
     since_text: str | None
     as_json: bool
     headers: Headers = ()
+    only_events: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,14 +181,14 @@ class Publish:
         room: the room's path.
         name: what the sender calls itself, or None.
         key: with the same key the message may come again, and is taken once; None for no key.
-        is_text: the body is text and must be UTF-8; else it is binary.
+        is_text: the body is text and must be UTF-8, or it is binary; None if nothing says so.
         headers: belong to the answer.
     """
 
     room: str
     name: str | None
     key: str | None
-    is_text: bool
+    is_text: bool | None
     headers: Headers = ()
 
 
@@ -277,6 +279,7 @@ class Response:
         content_type: None for none.
         pieces: more of the body, which is not joined.
         done: called once when the answer was sent, or could not be; None for nothing.
+        ends: the connection ends with it.
     """
 
     status: int
@@ -285,6 +288,7 @@ class Response:
     content_type: str | None = None
     pieces: Sequence[bytes | memoryview] = ()
     done: Callable[[], None] | None = None
+    ends: bool = False
 
     @property
     def size(self) -> int:

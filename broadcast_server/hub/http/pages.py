@@ -1,8 +1,9 @@
 """The web page: what a browser gets at the URL of a room, and the files below ``/-/static/``.
 
-The files lie in ``static/`` as they are sent: nothing is built from them, nothing is put into them,
-and they load nothing from elsewhere. The page finds out by its own address which room it is for, so
-it is the same for all rooms. They are read when this module is imported; then there is no I/O.
+The files lie in ``static/`` as they are sent, and they load nothing from elsewhere. The page finds
+out by its own address which room it is for. It names its files relative to that address, so that it
+works below a prefix of a proxy that the hub does not know; only as many ``../`` as the room's path
+has folders are put into it. They are read when this module is imported; then there is no I/O.
 
 Two things keep a room's messages from becoming part of the page: its scripts handle them as text
 only, and the browser is told to run nothing but these files (Content-Security-Policy, without
@@ -12,6 +13,7 @@ only, and the browser is told to run nothing but these files (Content-Security-P
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.resources
 
@@ -23,7 +25,7 @@ _TYPES = {
 }
 
 # connect-src 'self' covers ws: and wss: to the page's own host and port (CSP 3, §6.7.2.8).
-_POLICY = "; ".join(
+POLICY = "; ".join(
     [
         "default-src 'none'",
         "script-src 'self'",
@@ -59,7 +61,7 @@ _NO_FEATURES = ", ".join(
 # versions would be worse than a request.
 _FILE_HEADERS = (
     ("Cache-Control", "no-cache"),
-    ("Content-Security-Policy", _POLICY),
+    ("Content-Security-Policy", POLICY),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
@@ -103,16 +105,19 @@ class WebFile:
         return "*" in tags or self.etag in tags
 
 
+def _make(body: bytes, suffix: str) -> WebFile:
+    etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+    headers = _PAGE_HEADERS if suffix == ".html" else _FILE_HEADERS
+    return WebFile(body, _TYPES[suffix], (*headers, ("ETag", etag)), etag)
+
+
 def _load() -> dict[str, WebFile]:
     assets = {}
     for file in (importlib.resources.files(__package__) / "static").iterdir():
         suffix = "." + file.name.rpartition(".")[2]
         if suffix not in _TYPES:
             continue  # an editor's backup
-        body = file.read_bytes()
-        etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-        headers = _PAGE_HEADERS if suffix == ".html" else _FILE_HEADERS
-        assets[file.name] = WebFile(body, _TYPES[suffix], (*headers, ("ETag", etag)), etag)
+        assets[file.name] = _make(file.read_bytes(), suffix)
     return assets
 
 
@@ -120,14 +125,27 @@ _ASSETS = _load()
 _ROOM, _BOARD = _ASSETS.pop("index.html"), _ASSETS.pop("board.html")
 
 
-def page(room: str, board: bool = False) -> WebFile:
+def page(target: str, board: bool = False) -> WebFile:
     """Return the page of a room. May be called from any thread.
 
     Args:
-        room: the room's path. It is no part of the page, which is the same for all rooms.
+        target: the target of the request for a room that exists: a path and perhaps a query, before
+            it is decoded, for a browser counts the slashes as they stand there. No part of it gets
+            into the page.
         board: whether it is the one that shows the newest message only (``?view=board``).
     """
-    return _BOARD if board else _ROOM
+    path = target.partition("?")[0]
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]  # RFC 9112 §3.2.2
+    return _at_depth(path.count("/") - 1, board)
+
+
+@functools.lru_cache(maxsize=32)
+def _at_depth(depth: int, board: bool) -> WebFile:
+    found = _BOARD if board else _ROOM
+    if not depth:
+        return found
+    return _make(found.body.replace(b'"-/static/', b'"' + b"../" * depth + b"-/static/"), ".html")
 
 
 def asset(name: str) -> WebFile | None:

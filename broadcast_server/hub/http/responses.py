@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import email.utils
+import html
 import http
 import json
+import math
+import random
 
-from .models import RETRY, Headers, Join, Refusal, Response
+from ...escapes import printable
+from .media_types import EVENTS, HTML, prefer
+from .models import RETRY, Headers, Join, Refusal, Request, Response, Stream
+from .pages import POLICY
 
 _PROBLEM = "application/problem+json"
+# Nothing is loaded into it, so that it looks the same below any path and for any refusal.
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{status} {phrase}</title>
+<h1>{phrase}</h1>
+<p>The hub answered {status}: {text}.</p>
+</html>
+"""
+# With these the same request may be granted later.
+_FOR_NOW = (429, 503)
+# Those that are turned away together come back at random times within so many more seconds at most.
+_JITTER_SECONDS = 10.0
+
+# Said to a connection for which there is no thread, or no place.
+BUSY = Refusal(503, "the hub has too much to do now", RETRY)
 
 # What every answer has, unless it says otherwise, as the page does. Nobody may frame it, guess that
 # it is a script, load it into a page of another origin without asking (CORS is for those that
@@ -23,7 +48,26 @@ _SAFE_HEADERS: Headers = (
 )
 
 
-def problem(refusal: Refusal) -> Response:
+def refused(refusal: Refusal, request: Request | None) -> Response:
+    """Return a refusal as whoever asks can read it: a page for a browser, JSON for a program."""
+    try:
+        is_browser = request is not None and prefer(request.values("accept")) == HTML
+    except ValueError:
+        is_browser = False
+    return _error_page(refusal) if is_browser else _problem(refusal)
+
+
+def _error_page(refusal: Refusal) -> Response:
+    phrase = http.HTTPStatus(refusal.status).phrase
+    body = _PAGE.format(
+        status=refusal.status, phrase=phrase, text=html.escape(printable(refusal.text))
+    )
+    policy = ("Content-Security-Policy", POLICY)
+    headers = (*refusal.headers, policy)
+    return Response(refusal.status, headers, body.encode(), "text/html; charset=utf-8")
+
+
+def _problem(refusal: Refusal) -> Response:
     """Return an error as RFC 9457 wants it; the status says all about its type."""
     problem = {
         "type": "about:blank",
@@ -33,6 +77,36 @@ def problem(refusal: Refusal) -> Response:
     }
     body = json.dumps(problem, ensure_ascii=False).encode() + b"\n"
     return Response(refusal.status, refusal.headers, body, _PROBLEM)
+
+
+def refused_stream(asked: Stream, refusal: Refusal, seconds: float = 0.0) -> Refusal | Response:
+    """Return the answer to a reader of server-sent events that is refused.
+
+    Any status but 200 ends an ``EventSource`` for good (WHATWG HTML §9.2.3). So whoever accepts
+    nothing but such a stream and is refused only for now gets one that says when to come back, and
+    ends.
+
+    Args:
+        asked: what it wants.
+        refusal: why it is refused; with a ``Retry-After`` if that is for now.
+        seconds: how long it is expected to take, if that is longer.
+    """
+    if not (asked.only_events and refusal.status in _FOR_NOW):
+        return refusal
+    told = [value for name, value in refusal.headers if name.lower() == "retry-after"]
+    # A program's own refusal may tell a date, or nothing.
+    known = [float(value) for value in told if value.isascii() and value.isdigit()]
+    wait = max(seconds, *(known or [float(RETRY[0][1])]))
+    retry_ms = math.ceil(1000 * random.uniform(wait, wait + min(wait, _JITTER_SECONDS)))
+    headers = tuple(header for header in refusal.headers if header[0].lower() != "retry-after")
+    why = " ".join(refusal.text.split())
+    return Response(
+        200,
+        (*headers, ("Retry-After", str(math.ceil(wait))), ("X-Accel-Buffering", "no")),
+        f"retry: {retry_ms}\n: {why}\n\n".encode(),
+        EVENTS,
+        ends=True,
+    )
 
 
 def head_of(response: Response, *, keep: bool) -> bytes:
@@ -71,7 +145,7 @@ def switching(join: Join) -> bytes:
 def stream_head(headers: Headers) -> bytes:
     """Return the head of a stream of events, with the headers of the decision."""
     own = (
-        ("Content-Type", "text/event-stream"),
+        ("Content-Type", EVENTS),
         # The body has no length and no chunks: it ends with the connection.
         ("Connection", "close"),
         # nginx would keep events until its buffer is full.

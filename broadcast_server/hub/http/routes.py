@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import re
 
-from ... import rules
+from ... import origins, rules
 from ...arguments import kind_of
 from ...errors import InvalidRoom
 from ...messages import parse_id
@@ -67,10 +67,13 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         max_history: the most messages that ``history=`` can ask for; more is cut to it.
     """
     target = request.target
+    if target == "*" and request.method == "OPTIONS":
+        # RFC 9110 §9.3.7: about the hub as a whole.
+        return cors.decide_options(request, allow_origin, _ROOM_METHODS)
     if not target.startswith("/"):
         # RFC 9112 §3.2.2: a server must accept the absolute form, too.
         scheme, separator, rest = target.partition("://")
-        if scheme.lower() not in cors.DEFAULT_PORTS or not separator:
+        if scheme.lower() not in origins.DEFAULT_PORTS or not separator:
             return Refusal(400, "the request target must be a path")
         target = _AUTHORITY.sub("", rest, count=1)
     raw_path = target.partition("?")[0]
@@ -91,12 +94,12 @@ def decide(request: Request, allow_origin: tuple[str, ...], max_history: int) ->
         return _wrong_method(_ROOM_METHODS)
     if request.method == "GET" and "websocket" in request.tokens("upgrade"):
         if not cors.may_use(request, allow_origin):
-            return cors.foreign()
+            return cors.foreign(request)
         return _decide_upgrade(request, path, max_history)
     if request.method in ("GET", "HEAD"):
         return _decide_look(request, path, allow_origin, max_history)
     if not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     headers = cors.shared_headers(request, allow_origin)
     return _decide_publish(request, path, headers)
 
@@ -131,7 +134,7 @@ def _decide_upgrade(request: Request, path: str, max_history: int) -> Join | Ref
             checked_count(query, "history", 0, max_history),
             since,
             accept_key(keys[0]),
-            rules.checked_session(query.get("session")),
+            _session(request, query.get("session")),
             SUBPROTOCOL if offered else None,
             since_text,
         )
@@ -154,7 +157,7 @@ def _decide_look(
         return Refusal(400, f"bad header: Accept: {error}", headers)
     # The page itself tells nothing of the room: everybody may have it.
     if kind != media_types.HTML and not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     if kind is None:
         text = "a room can be had as text/html, application/json or text/event-stream"
         return Refusal(406, text, headers)
@@ -175,6 +178,7 @@ def _decide_look(
             since_text,
             checked_word(query, "format", "json"),
             headers,
+            media_types.is_only(request.values("accept"), media_types.EVENTS),
         )
     except ValueError as error:
         return Refusal(400, f"bad query: {error}", headers)
@@ -192,7 +196,7 @@ def _decide_publish(request: Request, path: str, headers: Headers) -> Publish | 
         return Refusal(415, "a message must come without Content-Encoding", accepted)
     try:
         content_type = _only_value(request, "content-type")
-        is_text = media_types.is_text(content_type) if content_type else False
+        is_text = media_types.is_text(content_type) if content_type else None
         key = _only_value(request, "idempotency-key")
         if key is not None and not (len(key) <= MAX_KEY_CHARACTERS and _VISIBLE.fullmatch(key)):
             raise ValueError(
@@ -235,7 +239,7 @@ def _decide_reserved(
     if path == "/healthz":
         return Health()
     if not cors.may_use(request, allow_origin):
-        return cors.foreign()
+        return cors.foreign(request)
     if path == "/metrics":
         return Metrics(cors.shared_headers(request, allow_origin, "Accept"))
     headers = cors.shared_headers(request, allow_origin)
@@ -289,6 +293,24 @@ def _is_key(key: str) -> bool:
 
 def _since(text: str | None) -> tuple[Id | None, str | None]:
     return (parse_id(text), text) if text is not None else (None, None)
+
+
+def _session(request: Request, in_query: str | None) -> str | None:
+    """Return the session that a client shows, in the query or among the subprotocols.
+
+    Raises:
+        ValueError: it shows two different ones, or one that cannot be read.
+    """
+    found = {
+        rules.decode_offered(offered.removeprefix(rules.SESSION_PROTOCOL))
+        for offered in request.elements("sec-websocket-protocol")
+        if offered.startswith(rules.SESSION_PROTOCOL)
+    }
+    if in_query:
+        found.add(in_query)
+    if len(found) > 1:
+        raise ValueError("there is more than one session")
+    return rules.checked_session(found.pop()) if found else None
 
 
 def _last_event_id(request: Request) -> tuple[Id, str] | None:

@@ -73,10 +73,17 @@ class Form:
         # A stream has no codes. Those that lost it together should not come back together.
         return b"retry: %d\n\n" % random.randint(*RETRY_MS)
 
-    def begin(self) -> bytes:
-        """Return what comes before everything else."""
+    def begin(self, after: str) -> bytes:
+        """Return what comes before everything else in a stream of events.
+
+        Args:
+            after: the id after which it begins; empty if a gap follows, which has it.
+        """
         # So that those do not come back together either whom a hub loses without a last word.
-        return self.close(0, "") if self.is_stream else b""
+        retry = self.close(0, "")
+        # WHATWG HTML §9.2.6: sets the last event id and dispatches nothing. A reader that is cut
+        # off before its first message comes back with it.
+        return retry + b"id: %s\n\n" % after.encode("ascii") if after else retry
 
     def ping(self) -> bytes:
         """Return what a quiet client gets."""
@@ -91,11 +98,17 @@ class Form:
             return sse(body) if self.is_stream else frames.encode_frame(frames.TEXT, body)
         return _sse_data(frame)
 
-    def event(self, body: bytes, kind: str = "") -> bytes:
-        """Return an event that is no message; only for forms that have such."""
-        if self.is_stream:
-            return sse(body, kind)
+    def event(self, body: bytes) -> bytes:
+        """Return an event that is no message; only for JSON."""
         return frames.encode_frame(frames.TEXT, body)
+
+    def gap(self, reason: str, since: str, after: str) -> bytes:
+        """Return that messages are missing; only for forms that can tell it."""
+        body = events.gap(reason, since, after)
+        if not self.is_stream:
+            return self.event(body)
+        # With its own id, so that a reader learns of the gap or comes back with the old id.
+        return sse(body, "gap", b"id: %s\n" % after.encode("ascii"))
 
 
 def sse(body: bytes, kind: str = "", id: bytes = b"") -> bytes:

@@ -24,7 +24,6 @@ from typing import Generic
 
 from ...errors import HubBusy
 from ...messages import Id, Member, format_id
-from ...wire import events
 from .encodings import RAW, Form
 from .entries import ENTRY_BYTES, Draft, Entry, cost_of, sender_bytes
 from .presence import Roster
@@ -43,11 +42,13 @@ class Joined(Generic[S]):
     """What a join has come to.
 
     Attributes:
+        after: the id after which the client begins; empty if a gap was queued, which tells it.
         told: the clients for which something was queued.
         replaced: of two connections of one client the older one, which is to be closed: mostly the
             one whose place the new one has taken; the new one itself if it was overtaken.
     """
 
+    after: str
     told: list[S]
     replaced: S | None
 
@@ -146,7 +147,8 @@ class Room(Roster[S]):
                 if gap is not None and subscriber.form is RAW:
                     raise LookupError("the messages after this id are not held any more")
                 subscriber.cursor = self._base if gap is not None else self._position_after(since)
-            after = self.id_before(subscriber.cursor)
+            # Of a client that resumes its own id: the room's may be older.
+            after = self.id_before(subscriber.cursor) if since is None or gap else since
             subscriber.joined_after = after
             subscriber.skips_to = head if since is None else subscriber.cursor
             replaced, told = self._enter_locked(subscriber)
@@ -159,11 +161,10 @@ class Room(Roster[S]):
                 if subscriber.cursor < subscriber.skips_to:
                     again = functools.partial(welcome, members, newest)
             if gap is not None:
-                body = events.gap(gap, since_text, format_id(*after))
-                first += subscriber.form.event(body, "gap")
+                first += subscriber.form.gap(gap, since_text, format_id(*after))
             if first:
                 subscriber.queue_first(first, again)
-            return Joined(told, replaced)
+            return Joined("" if gap else format_id(*after), told, replaced)
 
     def _position_after(self, since: Id) -> int:
         key = lambda entry: (entry.ms, entry.seq)  # noqa: E731

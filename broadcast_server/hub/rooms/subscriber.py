@@ -181,7 +181,7 @@ class Subscriber:
                 reason = f"since={format_id(*self.room.id_before(self.room.head))}"
             self._end_locked(code, reason)
             if is_echo and echo_code is not None:
-                frame = self.form.close(echo_code, "")
+                frame = self.form.close(echo_code, reason)
             else:
                 frame = self.form.close(self.end_code, self.end_reason)
             self._queue_locked(frame, True)

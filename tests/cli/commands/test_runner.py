@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import pathlib
 import resource
 import signal
@@ -25,6 +26,13 @@ TIME = datetime.datetime(2026, 11, 25, 6, 0, 0, tzinfo=datetime.timezone.utc)
 
 def message(data: str | bytes = "x", name: str | None = "ann", id: str | None = "5-0") -> Message:
     return Message(data, "/r", Member("c7", name, "/r", ""), TIME, id)
+
+
+@pytest.fixture(params=["waitid", "without"], autouse=True)
+def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that Linux has, and as on macOS with Python before 3.13."""
+    if request.param == "without":
+        monkeypatch.delattr(os, "waitid")
 
 
 def run(command: str, given: bytes = b"x", name: str | None = "ann") -> tuple[str | None, int]:

@@ -49,6 +49,37 @@ def test_log_is_redirected_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_log_is_kept_back_until_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it then, in order; dropped where nobody asks for it, also by who fails."""
+    reader, writer = os.pipe()
+    handler = logs.BackgroundHandler(writer)
+    set_log_handler(monkeypatch, handler)
+
+    def log(text: str) -> None:
+        handler.handle(logging.LogRecord("n", logging.INFO, "f", 1, text, None, None))
+
+    try:
+        with logs.held():
+            log("dropped")
+        with pytest.raises(KeyError), logs.held():
+            log("dropped as well")
+            raise KeyError
+        with logs.held() as write:
+            log("one")
+            log("two")
+            write()
+            log("three")
+        log("four")
+        handler.close()
+        assert os.read(reader, 100) == b"one\ntwo\nthree\nfour\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    set_log_handler(monkeypatch, None)
+    with logs.held() as write:
+        write()
+
+
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JSONFormatter()])
 def test_log_has_the_traceback(formatter: logging.Formatter) -> None:
     """A failure in user code can be found by its log."""

@@ -457,6 +457,7 @@ def test_nothing_follows_a_close_that_came_while_a_client_joined(bench: Bench, f
     bench.fill(10_000)
     room = bench.room
     client, theirs = bench.client(since=room.id_before(room.base), form=form)
+    client.peer_closed = True
     assert client.queue_close(4000, "go")
     head = room.head
     while room.base <= head:

@@ -40,12 +40,14 @@ class Writer:
 class Case:
     """One client whose reader has waited since 1000.0."""
 
-    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+    def __init__(
+        self, ours: socket.socket, theirs: socket.socket, settings: Settings = SETTINGS
+    ) -> None:
         self.theirs = theirs
         self.timers = Timers()
         self.writer = Writer()
         writer: Any = self.writer
-        self.liveness = Liveness(SETTINGS, self.timers, writer)
+        self.liveness = Liveness(settings, self.timers, writer)
         member = Member("c1", None, "/", "x")
         room = Room("/", (0, 0), 1 << 20)
         self.client = Connection(1, member, room, ours, echo=False)
@@ -97,6 +99,55 @@ def test_quiet_client_is_pinged_and_given_time(case: Case) -> None:
     assert case.client.urgent == [b"\x89\x00"]
     assert case.check(1024.0) == 1028.0
     assert case.writer.done == ["attend"]
+
+
+# Interval, time-out, and after how many seconds the client answers.
+TIMES = [(1, 6, 0.0), (1, 6, 0.4), (1, 6, 1.0), (1, 6, 4.7), (3, 4, 3.5), (6, 1, 0.5), (5, 5, 2.0)]
+
+
+@pytest.mark.parametrize(("interval", "timeout", "answers_after"), TIMES)
+def test_client_that_answers_is_pinged_an_interval_after_its_answer(
+    interval: float, timeout: float, answers_after: float
+) -> None:
+    """Whatever the time-out is: a proxy drops a connection on which nothing passes for longer."""
+    with_timeout = Settings(ping_interval=interval, ping_timeout=timeout)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        case = Case(ours, theirs, with_timeout)
+        case.liveness.begin(case.client)
+        for _ in range(20):
+            quiet_since, answered = case.client.quiet_since, case.client.pinged
+            while case.client.pinged == answered:
+                case.check(case.client.due)
+            assert interval <= case.client.pinged - quiet_since <= latest_ping(with_timeout)
+            answer_at = case.client.pinged + answers_after
+            while case.client.due <= answer_at:
+                case.check(case.client.due)
+            case.client.quiet_since = answer_at + 0.001
+    assert set(case.writer.done) == {"attend"}
+
+
+@pytest.mark.parametrize(("interval", "timeout", "answers_after"), TIMES)
+def test_client_that_stops_to_answer_is_evicted_within_the_promised_time(
+    interval: float, timeout: float, answers_after: float
+) -> None:
+    """Counted from its last answer, as docs/topics/reliability.md does."""
+    with_timeout = Settings(ping_interval=interval, ping_timeout=timeout)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        case = Case(ours, theirs, with_timeout)
+        case.check(1000.0 + interval)
+        last = 1000.0 + interval + answers_after
+        while case.client.due <= last:
+            case.check(case.client.due)
+        case.client.quiet_since = last + 0.001
+        now = last
+        while case.client.due != NEVER:
+            now = case.client.due
+            case.check(now)
+    assert case.writer.done == ["attend", "attend", (1011, "ping timeout")]
+    bound = latest_ping(with_timeout) + timeout + LAST_LOOK_SECONDS
+    assert interval + timeout <= now - last <= bound + 0.001
 
 
 def test_client_that_does_not_answer_is_evicted(case: Case) -> None:

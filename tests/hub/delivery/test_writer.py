@@ -20,7 +20,7 @@ from broadcast_server.hub.delivery.writer import (
     SEND_COST_BYTES,
     ClientWriter,
 )
-from broadcast_server.hub.rooms.encodings import RAW
+from broadcast_server.hub.rooms.encodings import RAW, SSE, Form
 from broadcast_server.hub.rooms.entries import Draft, cost_of
 from broadcast_server.hub.rooms.room import Room
 from broadcast_server.messages import Member
@@ -71,14 +71,14 @@ class Case:
         self._numbers = itertools.count(1)
         self.sockets: list[socket.socket] = []
 
-    def client(self, *, echo: bool = False) -> tuple[Connection, socket.socket]:
+    def client(self, *, echo: bool = False, form: Form = RAW) -> tuple[Connection, socket.socket]:
         """Return a client that was handed over, and its peer's socket."""
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)
         self.sockets += [ours, theirs]
         number = next(self._numbers)
         member = Member(f"c{number}", None, "/r", "x")
-        connection = Connection(number, member, self.room, ours, echo=echo)
+        connection = Connection(number, member, self.room, ours, echo=echo, form=form)
         self.room.join(connection, 0, None)
         connection.share()
         self.writer.connections[connection] = None
@@ -173,7 +173,7 @@ def test_pong_goes_before_what_waits_but_never_into_a_frame(case: Case) -> None:
 
 
 def test_close_comes_after_everything(case: Case) -> None:
-    """What was queued before it is sent; then the stream ends."""
+    """What was queued before it is sent; once the peer's has come the stream ends."""
     connection, theirs = case.client()
     case.writer.fall_behind(connection)
     big = case.publish((0, bytes(BIG)))
@@ -182,8 +182,37 @@ def test_close_comes_after_everything(case: Case) -> None:
     case.writer.attend(connection)
     expected = big + frames.encode_close(1000, "bye")
     assert case.drain(connection, theirs, len(expected)) == expected
-    assert theirs.recv(1) == b""
+    assert nothing_comes(theirs)
     assert connection.close_sent and connection.deadline is not None
+    case.writer.attend(connection)
+    assert nothing_comes(theirs)
+    connection.peer_closed = True
+    case.writer.attend(connection)
+    assert theirs.recv(1) == b""
+
+
+def test_answer_to_a_close_ends_the_stream_at_once(case: Case) -> None:
+    """Both have closed then; also where the socket was full when the peer's Close came."""
+    connection, theirs = case.client()
+    case.writer.fall_behind(connection)
+    big = case.publish((0, bytes(BIG)))
+    case.writer.attend(connection)
+    assert connection.blocked
+    connection.peer_closed = True
+    connection.queue_close(1000, "", echo_code=1000)
+    case.writer.attend(connection)
+    expected = big + frames.encode_close(1000)
+    assert case.drain(connection, theirs, len(expected)) == expected
+    assert theirs.recv(1) == b""
+
+
+def test_stream_of_events_ends_behind_its_last_words(case: Case) -> None:
+    """A reader says nothing, so there is nothing to wait for."""
+    connection, theirs = case.client(form=SSE)
+    connection.queue_close(1001, "the hub stops")
+    case.writer.attend(connection)
+    with theirs.makefile("rb") as stream:
+        assert stream.read().strip().startswith(b"retry: ")
 
 
 def test_evicted_client_gets_its_frame_to_the_end_and_the_id_to_resume_from(case: Case) -> None:
@@ -198,7 +227,7 @@ def test_evicted_client_gets_its_frame_to_the_end_and_the_id_to_resume_from(case
     case.writer.evict_slow(connection)
     expected = before + big + frames.encode_close(1013, "since=1-1")
     assert case.drain(connection, theirs, len(expected)) == expected
-    assert theirs.recv(1) == b""
+    assert nothing_comes(theirs)
     assert (connection.end_code, case.writer.evictions) == (1013, 1)
     assert connection.number not in case.room.members
 

@@ -49,6 +49,40 @@ def test_request_without_origin_is_judged_by_its_site(
         ("http://hub:8766", "hub:8765", (), False),
         (PAGE, "hub:8765", (), False),
         (PAGE, "hub:8765", ("https://PAGE.example/",), True),
+        # A slash at the end, as Go's x/net/websocket sends it.
+        (f"{PAGE}/", "hub:8765", (PAGE,), True),
+        (f"{PAGE}/", "hub:8765", (f"{PAGE}/",), True),
+        (f"{PAGE}//", "hub:8765", (PAGE,), False),
+        (f"{PAGE}/a", "hub:8765", (PAGE,), False),
+        (f"{PAGE}/", "hub:8765", (), False),
+        ("http://hub:8765/", "hub:8765", (), True),
+        ("http://hub/", "hub", (), True),
+        # Scheme, host and port, the default one or not.
+        ("HTTPS://Page.Example:443", "hub:8765", (PAGE,), True),
+        (f"{PAGE}.", "hub:8765", (PAGE,), True),
+        (f"{PAGE}:", "hub:8765", (PAGE,), True),
+        (PAGE, "hub:8765", (f"{PAGE}:443",), True),
+        (PAGE, "hub:8765", (f"{PAGE}:00443",), True),
+        (f"{PAGE}:80", "hub:8765", (PAGE,), False),
+        ("http://page.example", "hub:8765", (PAGE,), False),
+        ("http://[0:0::1]:8765", "[::1]:8765", (), True),
+        ("http://[::1]", "hub:8765", ("http://[0:0:0:0:0:0:0:1]:80/",), True),
+        ("https://xn--bcher-kva.example", "hub", ("https://bücher.example",), True),
+        ("https://xn--bcher-kva.example:8443", "hub", ("https://BÜCHER.example:8443/",), True),
+        (f"{PAGE}@evil.example", "hub:8765", (PAGE,), False),
+        (f"{PAGE}:99999", "hub:8765", (PAGE,), False),
+        # Others as they are sent.
+        ("null", "hub:8765", ("null",), True),
+        ("NULL", "hub:8765", ("null",), False),
+        ("file://", "hub:8765", ("file://",), True),
+        ("file://", "hub:8765", (PAGE,), False),
+        ("file://", "hub:8765", ("FILE:///",), True),
+        ("app://desk", "hub:8765", ("App://desk/",), True),
+        ("app://desk/", "hub:8765", ("app://desk/",), True),
+        ("app://desk", "hub:8765", ("app://desk",), True),
+        ("app://desk/", "hub:8765", ("app://desk",), False),
+        ("chrome-extension://abc", "hub:8765", ("chrome-extension://abc",), True),
+        ("chrome-extension://abd", "hub:8765", ("chrome-extension://abc",), False),
         ("ftp://hub", "hub", (), False),
         ("null", "null", (), False),
         ("http://", "", (), False),
@@ -95,6 +129,24 @@ def test_answer_says_on_what_it_depends() -> None:
     assert shared_headers(page, ("*",))[0] == ("Access-Control-Allow-Origin", "*")
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([("origin", PAGE)], [PAGE, "called hub:8765", f"--allow-origin {PAGE}", "proxy"]),
+        ([("origin", "x" * 500)], ["x" * 79 + "…"]),
+        ([("sec-fetch-site", "cross-site")], ["Sec-Fetch-Site: cross-site", "--allow-origin"]),
+        ([("origin", PAGE), ("origin", PAGE)], ["one Origin"]),
+    ],
+)
+def test_refusal_says_what_came_and_what_would_help(
+    lines: list[tuple[str, str]], expected: list[str]
+) -> None:
+    """The one who asked knows it anyway."""
+    refusal = foreign(ask(*lines))
+    assert all(part in refusal.text for part in expected), refusal.text
+    assert len(refusal.text) < 500
+
+
 def test_options_without_a_question_lists_the_methods() -> None:
     """OPTIONS is a preflight only with both headers."""
     plain = Preflight((("Allow", "GET, POST, OPTIONS"),))
@@ -106,7 +158,7 @@ def test_preflight_of_a_foreign_page_is_refused() -> None:
     """No header of the refusal lets its browser go on."""
     request = ask(("origin", PAGE), ("access-control-request-method", "POST"))
     decision = decide_options(request, (), ("GET", "POST"))
-    assert decision == foreign()
+    assert decision == foreign(request)
     assert isinstance(decision, Refusal)
     assert "Access-Control-Allow-Origin" not in dict(decision.headers)
     allowed = decide_options(request, (PAGE,), ("GET", "HEAD", "POST"))

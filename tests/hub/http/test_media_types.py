@@ -9,6 +9,7 @@ from broadcast_server.hub.http.media_types import (
     HTML,
     JSON,
     MediaType,
+    is_only,
     is_text,
     parse,
     prefer,
@@ -139,3 +140,25 @@ def test_body_that_is_not_taken_is_told(content_type: str) -> None:
     """Another exception than for what is no media type: another status."""
     with pytest.raises(LookupError):
         is_text(content_type)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (["text/event-stream"], True),
+        ([" Text/Event-Stream ; charset=utf-8"], True),
+        (["text/event-stream;q=0.5"], True),
+        (["", "text/event-stream,"], True),
+        (["text/event-stream;q=0"], False),
+        (["text/event-stream, text/event-stream"], False),
+        (["text/event-stream, */*;q=0.1"], False),
+        (["text/event-stream", "text/html"], False),
+        (["text/*"], False),
+        (["*/*"], False),
+        ([], False),
+        (["text/event-stream;q=x"], False),
+    ],
+)
+def test_is_only(accept: list[str], expected: bool) -> None:
+    """One type and no other, as an ``EventSource`` asks."""
+    assert is_only(accept, EVENTS) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import urllib.parse
 
 import pytest
 
@@ -74,11 +75,37 @@ def test_headers_can_go_over_the_wire() -> None:
             assert re.fullmatch(r"[!-~]([ -~]*[!-~])?", value)
 
 
-def test_the_page_is_the_same_for_every_room() -> None:
+def test_the_page_is_the_same_for_every_room_of_a_folder() -> None:
     """No part of a URL gets into the page."""
-    assert page("/a") is page('/<script>"') is page("/", board=False)
+    assert page("/a") is page('/<script>"') is page("/?/../") is page("/", board=False)
+    assert page("/a/b") is page("/c/<script>")
     assert page("/a", board=True) is page("/b", True)
     assert page("/a") is not page("/a", board=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "/hub", "/a/b"])
+@pytest.mark.parametrize("board", [False, True])
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/a", "/a/", "/a/b", "/a/b/c/", "/a%2Fb", "/a?x=/y/z", "http://h/a/b?c/d", "http://h"],
+)
+def test_page_finds_its_files_at_every_address(target: str, board: bool, prefix: str) -> None:
+    """A browser puts the references together with the page's address, whatever is before it."""
+    path = target.removeprefix("http://h") or "/"
+    found = page(target, board)
+    references = re.findall(r'(?:src|href)="([^"]*)"', found.body.decode())
+    assert len(references) == 3
+    for reference in references:
+        url = urllib.parse.urljoin(f"http://h{prefix}{path}", reference)
+        assert url.startswith(f"http://h{prefix}/-/static/")
+        assert asset(url.rpartition("/")[2])
+    assert dict(found.headers)["ETag"] == found.etag
+
+
+def test_pages_of_other_folders_have_other_tags() -> None:
+    """Else a browser would keep the one for the other."""
+    tags = {page("/" + "a/" * depth, board).etag for depth in range(40) for board in (True, False)}
+    assert len(tags) == 80
 
 
 @pytest.mark.parametrize(
@@ -116,8 +143,8 @@ def test_pages_load_only_what_is_there(name: str) -> None:
     references = re.findall(r'(?:src|href)="([^"]*)"', PAGES[name].body.decode())
     assert references
     for reference in references:
-        assert reference.startswith("/-/static/")
-        assert asset(reference.removeprefix("/-/static/"))
+        assert reference.startswith("-/static/")
+        assert asset(reference.removeprefix("-/static/"))
 
 
 @pytest.mark.parametrize("name", list(PAGES))
@@ -135,7 +162,7 @@ def test_scripts_import_only_what_is_there(name: str) -> None:
         found = asset(module.removeprefix("./"))
         assert found is not None
         for word in names.replace(",", " ").split():
-            assert re.search(rf"^export \w+ {word}\b", found.body.decode(), re.MULTILINE)
+            assert re.search(rf"^export (async )?\w+ {word}\b", found.body.decode(), re.MULTILINE)
     assert text.count("import ") == len(re.findall(r"^import \{", text, re.MULTILINE))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from broadcast_server.hub.http import responses
-from broadcast_server.hub.http.models import Join, Response
+from broadcast_server.hub.http.models import Join, Refusal, Request, Response, Stream
+from broadcast_server.hub.http.pages import POLICY
 
 
 def lines_of(head: bytes) -> list[bytes]:
@@ -55,3 +58,60 @@ def test_busy_is_whole() -> None:
     lines = lines_of(responses.busy())
     assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
     assert {b"Retry-After: 5", b"Content-Length: 0", b"Connection: close"} <= set(lines)
+
+
+READER = Stream("/", None, 0, None, None, False, only_events=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds", "least", "most"),
+    [("5", 0.0, 5, 10), (None, 0.0, 5, 10), ("soon", 0.0, 5, 10), ("60", 1.0, 60, 70)],
+)
+def test_refused_stream_tells_when_to_come_back(
+    told: str | None, seconds: float, least: float, most: float
+) -> None:
+    """At a random time after what others are told; never less than it is expected to take."""
+    headers = () if told is None else (("retry-after", told),)
+    refusal = Refusal(503, "the hub\r\nid: 1-1\nis full", (*headers, ("Vary", "Origin")))
+    times = set()
+    for _ in range(200):
+        answer = responses.refused_stream(READER, refusal, seconds)
+        assert isinstance(answer, Response) and answer.status == 200 and answer.ends
+        retry, comment, *rest = answer.body.decode().split("\n")
+        assert (comment, rest) == (": the hub id: 1-1 is full", ["", ""])
+        times.add(int(retry.removeprefix("retry: ")) / 1000)
+        assert {("Retry-After", str(least)), ("Vary", "Origin")} <= set(answer.headers)
+        assert len([name for name, _ in answer.headers if name.lower() == "retry-after"]) == 1
+    assert least <= min(times) < max(times) <= most
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 421, 500])
+def test_refused_stream_keeps_a_status_that_lasts(status: int) -> None:
+    """So does one that would take something else as well."""
+    refusal = Refusal(status, "no")
+    assert responses.refused_stream(READER, refusal) is refusal
+    other = dataclasses.replace(READER, only_events=False)
+    full = Refusal(503, "full")
+    assert responses.refused_stream(other, full) is full
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 421, 429, 503])
+def test_browser_gets_a_page_for_a_refusal(status: int) -> None:
+    """Readable, with nothing of the refusal as markup, and with the page's policy; what accepts
+    anything gets JSON."""
+    refusal = Refusal(status, "no <script>alert('x')</script>\u202e", (("Retry-After", "5"),))
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for method in ("GET", "POST"):
+        request = Request(method, "/r", "1.1", (("accept", browser),))
+        answer = responses.refused(refusal, request)
+        assert (answer.status, answer.content_type) == (status, "text/html; charset=utf-8")
+        text = answer.body.decode()
+        assert "no &lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;\\u202e" in text
+        assert f"answered {status}" in text and text.count("<script") == 0
+        assert ("Retry-After", "5") in answer.headers
+        policy = dict(answer.headers)["Content-Security-Policy"]
+        assert policy == POLICY and "script-src 'self'" in policy
+    for accept in ("*/*", "application/json", "text/html;q=0.1, */*", "," * 200):
+        request = Request("GET", "/r", "1.1", (("accept", accept),))
+        assert responses.refused(refusal, request).content_type == "application/problem+json"
+    assert responses.refused(refusal, None).content_type == "application/problem+json"

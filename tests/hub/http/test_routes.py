@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 import pytest
@@ -364,9 +365,14 @@ def test_program_gets_the_last_messages() -> None:
 def test_event_source_gets_the_stream() -> None:
     """With what the query says of it; from now on if it says nothing."""
     events = "text/event-stream"
-    assert ask(accept=events) == Stream("/scores", None, 0, None, None, False, VARY)
+    assert ask(accept=events) == Stream(
+        "/scores", None, 0, None, None, False, VARY, only_events=True
+    )
     target = "/a?name=ann&history=7&since=12-3&format=json"
-    assert ask("GET", target, accept=events) == Stream("/a", "ann", 7, (12, 3), "12-3", True, VARY)
+    expected = Stream("/a", "ann", 7, (12, 3), "12-3", True, VARY, only_events=True)
+    assert ask("GET", target, accept=events) == expected
+    found = ask("GET", target, accept=f"{events}, */*;q=0.1")
+    assert found == dataclasses.replace(expected, only_events=False)
     assert status(ask("GET", "/a?format=xml", accept=events)) == 400
     assert status(ask("GET", "/a?name=%00", accept=events)) == 400
 
@@ -425,8 +431,8 @@ def test_last_event_id_wins_over_the_query(value: str, since: tuple[int, int], t
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_message_is_taken(method: str) -> None:
-    """Binary if nothing is said; with the name of who sends it and a key."""
-    assert ask(method) == Publish("/scores", None, None, False)
+    """What it is shows the body if nothing is said; with the name of who sends it and a key."""
+    assert ask(method) == Publish("/scores", None, None, None)
     decision = ask(method, "/a?name=ann", idempotency_key="k1", content_type="text/plain")
     assert decision == Publish("/a", "ann", "k1", True)
 
@@ -442,13 +448,15 @@ def test_message_is_taken(method: str) -> None:
         ("application/x-www-form-urlencoded", True),
         ("application/octet-stream", False),
         ("image/png", False),
-        ("", False),
+        ("", None),
         ("text/plain; charset=latin-1", 415),
         ("multipart/form-data; boundary=x", 415),
         ("nonsense", 400),
     ],
 )
-def test_content_type_says_what_a_message_is(content_type: str, expected: bool | int) -> None:
+def test_content_type_says_what_a_message_is(
+    content_type: str, expected: bool | int | None
+) -> None:
     """Text must be UTF-8; whatever is no text is binary; a form in parts is not taken apart."""
     decision = ask("POST", content_type=content_type)
     if isinstance(decision, Publish):

@@ -147,10 +147,20 @@ def test_close_of_a_stream_is_a_time_to_come_back() -> None:
 
 
 def test_stream_begins_with_a_time_to_come_back() -> None:
-    """A hub that is killed says no last word; a WebSocket begins with nothing."""
-    assert len({encodings.SSE_JSON.begin() for _ in range(200)}) > 1
-    assert re.fullmatch(rb"retry: \d+\n\n", encodings.SSE.begin())
-    assert encodings.RAW.begin() == encodings.JSON.begin() == b""
+    """A hub that is killed says no last word. The id goes out as an event without data."""
+    assert len({encodings.SSE_JSON.begin("5-1") for _ in range(200)}) > 1
+    assert re.fullmatch(rb"retry: \d+\n\nid: 5-1\n\n", encodings.SSE.begin("5-1"))
+    assert re.fullmatch(rb"retry: \d+\n\n", encodings.SSE.begin(""))
+
+
+def test_gap_of_a_stream_has_the_id_after_which_it_goes_on() -> None:
+    """In one event: a reader that is cut off before its end comes back with the old id."""
+    told = encodings.SSE.gap("trimmed", "1-0", "9-3")
+    id_line, kind_line, data_line, *rest = told.decode().split("\n")
+    assert (id_line, kind_line, rest) == ("id: 9-3", "event: gap", ["", ""])
+    assert json.loads(data_line.removeprefix("data: "))["since"] == "1-0"
+    assert encodings.SSE_JSON.gap("trimmed", "1-0", "9-3") == told
+    assert frames.payload_of(encodings.JSON.gap("trimmed", "1-0", "9-3")).startswith(b"{")
 
 
 @pytest.mark.parametrize("form", encodings.ALL, ids=repr)

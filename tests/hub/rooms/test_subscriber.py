@@ -79,10 +79,10 @@ def test_close_waits_for_the_acknowledgements(subscriber: Subscriber) -> None:
     assert subscriber.queue_close(1001, "bye", after_answers=True)
 
 
-def test_echo_of_a_close_has_no_reason(subscriber: Subscriber) -> None:
-    """The leave callback gets the peer's code and reason; the peer gets its code back."""
+def test_echo_of_a_close_has_its_reason(subscriber: Subscriber) -> None:
+    """The leave callback gets the peer's code and reason, and so does the peer."""
     assert subscriber.queue_close(4000, "its reason", echo_code=4000)
-    assert waiting(subscriber) == [(0, frames.encode_close(4000), True)]
+    assert waiting(subscriber) == [(0, frames.encode_close(4000, "its reason"), True)]
     assert (subscriber.end_code, subscriber.end_reason) == (4000, "its reason")
 
 

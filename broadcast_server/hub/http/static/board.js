@@ -1,15 +1,16 @@
 // The board (?view=board): the newest message of a room, as large as the window allows.
 
 import { Link } from "./link.js";
+import { roomName } from "./place.js";
 import { Prompt, takeTokenFromAddress } from "./prompt.js";
 import { showState, wakeWithPage } from "./state.js";
 import { readToken, writeToken } from "./store.js";
-import { author, binaryNotice, clip, day, make, roomName, show, timeElement } from "./text.js";
+import { author, binaryNotice, clip, day, make, show, timeElement } from "./text.js";
 
 const SMALLEST_PX = 16;
 
 const $ = (id) => document.getElementById(id);
-const room = roomName(location.pathname);
+const room = roomName();
 const stage = $("stage");
 const newest = $("newest");
 
@@ -58,7 +59,8 @@ function draw() {
   if (link.state.kind === "locked") {
     newest.textContent = link.state.why;
   } else if (message === null && link.id === null) {
-    newest.textContent = "";
+    // Why it does not get in stays there while it tries again.
+    if (link.state.kind !== "connecting") newest.textContent = link.state.why ?? "";
   } else if (message === null) {
     newest.textContent = "Nothing has been said here yet";
   } else if (message.data === undefined) {

@@ -7,7 +7,10 @@
 // there. What is not acknowledged when the connection is lost is sent again with the same key, and
 // the hub takes it once.
 
+import { askOverHttp, explain } from "./refusal.js";
+
 const SUBPROTOCOL = "broadcast.v1.json";
+const SESSION_PROTOCOL = "broadcast.session."; // and the session, so that no address has it
 const TOKEN_PROTOCOL = "broadcast.token."; // and the token in base64url: a script can set no header
 const EXPIRED = "token expired"; // the reason of a 1008
 
@@ -15,7 +18,9 @@ const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 30_000;
 const STEADY_MS = 5_000; // a connection that lived as long as this was a good one
 const CONNECT_MS = 15_000; // from the attempt to the welcome
+const ASK_MS = 5_000; // over HTTP, when that time is over
 const SILENT_MS = 20_000; // for an answer that the hub owes
+const QUIET_MS = 45_000; // so long nothing was heard: ask something
 const WATCH_MS = 1_000;
 const KEY_MS = 9.5 * 60_000; // the hub remembers a key for ten minutes
 const SEEN_IDS = 5_000;
@@ -51,7 +56,9 @@ export class Link {
   #welcomed = 0; // when it was welcomed, 0 if it is not yet
   #owed = 0; // since when the hub owes an answer, 0 if it does not
   #heard = 0; // when the last frame came
+  #patience = QUIET_MS * (0.9 + Math.random() / 5); // not all pages of a room at once
   #ref = 0;
+  #refused = false; // the last time the hub answered over HTTP and took no WebSocket
 
   // options: history, echo, name, token, and the callbacks event(event), changed() for a new state,
   // outboxChanged(), and tokenLost() when the hub does not take the token. saved: what save() gave to the tab's page before this one.
@@ -145,7 +152,6 @@ export class Link {
     const query = new URLSearchParams();
     if (this.#name) query.set("name", this.#name);
     if (this.#options.echo) query.set("echo", "1");
-    if (this.#session) query.set("session", this.#session);
     if (this.#last !== null) query.set("since", this.#last);
     else query.set("history", this.#options.history);
     url.search = query.toString();
@@ -161,6 +167,7 @@ export class Link {
     let opened = false;
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(TOKEN_PROTOCOL + base64url(this.#token));
+    if (this.#session) protocols.push(SESSION_PROTOCOL + base64url(this.#session));
     try {
       socket = new WebSocket(this.#url(), protocols);
     } catch (error) {
@@ -178,31 +185,21 @@ export class Link {
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => {
       if (opened) this.#lost(code, reason);
-      else this.#learnWhy(socket);
+      else this.#learnWhy(socket, CONNECT_MS);
     };
   }
 
   // A browser does not tell a script why an upgrade was refused. The same question over HTTP gets an
-  // answer with a status.
-  async #learnWhy(socket) {
-    const headers = { Accept: "application/json" };
-    if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
-    let status = 0;
-    try {
-      const signal = AbortSignal.timeout(CONNECT_MS);
-      const options = { method: "HEAD", headers, cache: "no-store", signal };
-      ({ status } = await fetch(`${location.pathname}?history=0`, options));
-    } catch {
-      // There is no hub, or no network: it comes to the same as without this question.
-    }
+  // answer (refusal.js).
+  async #learnWhy(socket, milliseconds) {
+    this.#began = Infinity; // the question has a bound of its own
+    const answer = await askOverHttp(this.#token, milliseconds);
     if (this.#socket !== socket) return; // something else has begun
-    const forbidden = this.#token
-      ? "This token does not allow to read this room."
-      : "The hub does not let you read this room.";
-    if (status === 403) this.#lock(forbidden);
-    else if (status !== 401) this.#lost(1006, "");
-    else if (this.#token) this.#lock("The hub does not take this token: it is wrong, or has expired.");
-    else this.#lock("This room wants a token.");
+    const { ends, why } = explain(answer, this.#token !== null, this.#refused);
+    this.#refused = answer?.kind === "hub" && answer.status < 300;
+    if (ends === "locked") this.#lock(why);
+    else if (ends === "closed") this.#end(why);
+    else this.#wait(why);
   }
 
   // Without another token there is no way on.
@@ -226,8 +223,11 @@ export class Link {
 
   // Forget the socket; whatever it still has to say is not for us.
   #drop() {
-    const socket = this.#socket;
+    this.#silence(this.#socket);
     this.#socket = null;
+  }
+
+  #silence(socket) {
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
@@ -243,31 +243,46 @@ export class Link {
       const culprit = this.outbox.find((item) => item.state === "sent");
       if (culprit) this.#fail(culprit, "too big for this hub");
     }
-    this.#rest();
     if (code === 1008) this.#session = null; // whoever has it now keeps it
     const final = FINAL.get(code) ?? (code >= 3000 ? FINAL.get(1000) : undefined);
-    if (final) {
-      this.#set({ kind: "closed", why: reason ? `${final} It says: ${reason}` : final });
-    } else {
-      if (this.#welcomed && performance.now() - this.#welcomed > STEADY_MS) this.#attempts = 0;
-      const most = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** this.#attempts);
-      const wait = most * (0.5 + Math.random() / 2); // not all pages at once
-      this.#attempts += 1;
-      this.#timer = setTimeout(() => this.#open(), wait);
-      this.#set({ kind: "waiting", until: Date.now() + wait });
-    }
+    if (final) this.#end(reason ? `${final} It says: ${reason}` : final);
+    else this.#wait();
+  }
+
+  // Only the user may begin again.
+  #end(why) {
+    this.#socket = null;
+    this.#rest();
+    this.#set({ kind: "closed", why });
     this.#options.outboxChanged?.();
   }
 
-  // A connection can die without a word: give it up when an answer is overdue.
+  // Try again in a while.
+  #wait(why) {
+    this.#socket = null;
+    this.#rest();
+    if (this.#welcomed && performance.now() - this.#welcomed > STEADY_MS) this.#attempts = 0;
+    const most = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** this.#attempts);
+    const wait = most * (0.5 + Math.random() / 2); // not all pages at once
+    this.#attempts += 1;
+    this.#timer = setTimeout(() => this.#open(), wait);
+    this.#set({ kind: "waiting", until: Date.now() + wait, why });
+    this.#options.outboxChanged?.();
+  }
+
+  // A connection can die without a word, and scripts do not see the pings of the hub: ask for an
+  // answer when nothing was heard for a while, and give it up when an answer is overdue.
   #watch() {
     const now = performance.now();
-    const late =
-      (this.state.kind === "connecting" && now - this.#began > CONNECT_MS) ||
-      (this.state.kind === "open" && this.#owed && now - this.#owed > SILENT_MS);
-    if (!late) return;
-    this.#drop();
-    this.#lost(1006, "");
+    const open = this.state.kind === "open";
+    if (open && !this.#owed && now - this.#heard > this.#patience) this.askWho();
+    if (this.state.kind === "connecting" && now - this.#began > CONNECT_MS) {
+      this.#silence(this.#socket);
+      this.#learnWhy(this.#socket, ASK_MS);
+    } else if (open && this.#owed && now - this.#owed > SILENT_MS) {
+      this.#drop();
+      this.#lost(1006, "");
+    }
   }
 
   #receive(data) {
@@ -296,7 +311,7 @@ export class Link {
         this.#acknowledge(event);
         return;
       case "error":
-        if (this.#refused(event)) return;
+        if (this.#takeError(event)) return;
         break;
       case "members":
         if (!this.#inFlight()) this.#owed = 0;
@@ -316,6 +331,7 @@ export class Link {
     this.#session = event.session;
     this.#last = event.after;
     this.#welcomed = performance.now();
+    this.#refused = false;
     this.#set({ kind: "open" });
     this.#options.event(event);
     if (event.name !== this.#name) this.setName(this.#name);
@@ -354,7 +370,7 @@ export class Link {
     this.#options.event({ type: "message", id, time, from, data: item.data });
   }
 
-  #refused({ ref, detail }) {
+  #takeError({ ref, detail }) {
     const item = this.outbox.find((other) => other.ref === ref);
     if (!item) return false;
     this.#fail(item, detail);

@@ -3,10 +3,11 @@
 import { Link } from "./link.js";
 import { Log } from "./log.js";
 import { Members } from "./members.js";
+import { roomName } from "./place.js";
 import { Prompt, takeTokenFromAddress } from "./prompt.js";
 import { secondsLeft, showState, wakeWithPage } from "./state.js";
 import { leaveTab, readName, readToken, takeTab, writeName, writeToken } from "./store.js";
-import { cleanName, make, number, roomName, show } from "./text.js";
+import { cleanName, make, number, show } from "./text.js";
 
 const HISTORY = 50;
 const GAPS = {
@@ -16,7 +17,7 @@ const GAPS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const room = roomName(location.pathname);
+const room = roomName();
 const box = $("text");
 const nameField = $("name");
 const encoder = new TextEncoder();
@@ -161,7 +162,7 @@ function drawState() {
   banner.hidden = state.kind === "open";
   banner.dataset.kind = state.kind;
   const lost = link.id === null ? "The hub does not answer." : "The connection is lost.";
-  $("banner-text").textContent = { open: "", waiting: lost }[state.kind] ?? state.why;
+  $("banner-text").textContent = state.kind === "open" ? "" : (state.why ?? lost);
   const ways = { closed: "Connect again", locked: "Enter a token" };
   $("retry").textContent = ways[state.kind] ?? "Connect now";
   if (state.kind === "locked") prompt.show(state.why);

@@ -10,7 +10,9 @@ const WORDS = {
 
 export function showState(state) {
   document.getElementById("state").dataset.kind = state.kind;
-  document.getElementById("state-text").textContent = WORDS[state.kind];
+  const text = document.getElementById("state-text");
+  text.textContent = WORDS[state.kind];
+  text.title = state.why ?? "";
 }
 
 export function secondsLeft(state) {

@@ -2,8 +2,11 @@
 // room who it is and what it has not sent yet (sessionStorage). A browser may forbid either; then nothing is
 // remembered, and all else works.
 
+import { ROOT } from "./place.js";
+
 const NAME = "broadcast-server:name";
-const TOKEN = "broadcast-server:token";
+// Below a prefix it is another hub than at the root, and may want another token.
+const TOKEN = `broadcast-server:token${ROOT === "/" ? "" : `:${ROOT}`}`;
 const TAB = "broadcast-server:tab:";
 
 function storage(kind) {

@@ -77,14 +77,6 @@ export function cleanName(name) {
   return [...seen.trim()].slice(0, 64).join("").trim() || null;
 }
 
-export function roomName(path) {
-  try {
-    return decodeURIComponent(path);
-  } catch {
-    return path;
-  }
-}
-
 export function binaryNotice(base64) {
   const padding = base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0;
   const bytes = (base64.length / 4) * 3 - padding;
