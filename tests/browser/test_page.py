@@ -212,14 +212,20 @@ def test_a_crowd_is_counted_and_not_listed(hub: BroadcastHub, window: Opener) ->
 
 @pytest.mark.chromium
 def test_binary_and_the_hubs_own_messages(hub: BroadcastHub, window: Opener) -> None:
-    """Binary data is a notice with its size; the hub's own program cannot be mistaken."""
+    """Binary data is a notice with its size; the hub's own program cannot be mistaken, and who has
+    no name is a guest, as at a terminal."""
     page = window(hub, "/kinds", name="hub")
     hub.broadcast(b"\x00" * 3000, "/kinds")
     hub.broadcast("from the program", "/kinds")
     say(page, "not from the program")
     shows(page, ["2.9 KiB of binary data", "from the program", "not from the program"])
-    kinds = page.locator("#log bdi").evaluate_all("them => them.map(it => it.className)")
-    assert kinds[:2] == ["who unnamed"] * 2 and re.fullmatch(r"who c\d+", kinds[2])
+    post(hub, "/kinds", "by HTTP")
+    shows(page, ["2.9 KiB of binary data", "from the program", "not from the program", "by HTTP"])
+    authors = page.locator("#log bdi")
+    assert authors.all_text_contents() == ["hub", "hub", "hub", "guest"]
+    kinds = authors.evaluate_all("them => them.map(it => it.className)")
+    assert [*kinds[:2], kinds[3]] == ["who unnamed"] * 3
+    assert re.fullmatch(r"who c\d+", kinds[2])
 
 
 # What others write is text.

@@ -71,12 +71,14 @@ class Tmux:
         """Press keys by their names: C-c, Up, Tab, …"""
         self._tmux("send-keys", *names)
 
-    def paste(self, text: str) -> None:
-        """Paste as a terminal does: marked as pasted if the program has asked for that."""
+    def paste(self, text: str, *, marked: bool = True) -> None:
+        """Paste as a terminal does: marked as pasted if the program has asked for that, and the
+        terminal can."""
         # From a file: tmux takes no longer arguments than fit into one of its own messages.
         pasted = self.folder / "pasted"
         pasted.write_text(text)
-        self._tmux("load-buffer", str(pasted), ";", "paste-buffer", "-p", "-r")
+        how = ["-p"] if marked else []
+        self._tmux("load-buffer", str(pasted), ";", "paste-buffer", *how, "-r")
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of the window."""

@@ -34,7 +34,8 @@ from ...messages import Gap, Member, Message, Presence, Received
 from ...transport import waits
 from ...transport.deadlines import Deadline
 from ..io.endings import ending
-from ..io.streams import Lines, complain, warn, write_stdout
+from ..io.formats import nameless
+from ..io.streams import CUT_OFF, Lines, complain, is_cut_off, warn, write_stdout
 
 # How long the hub may be silent, or away, at the end of the input.
 SILENCE_SECONDS = 60.0
@@ -137,6 +138,9 @@ class Pipe:
     def _send_input(self) -> bool:
         """Send line after line; tell whether the input came to its end, or the user to theirs."""
         for line in self._lines():
+            if self._typed and is_cut_off(line, sys.stdin.fileno()):
+                warn("connect", f"not sent: {CUT_OFF}")
+                continue
             text = self._decode(line)
             if self._typed:
                 if text == "/quit":
@@ -203,15 +207,14 @@ class Pipe:
                     self._complain_of_input(f"cannot read standard input: {error.strerror}")
                     return
                 data = b""
-            if not data:
-                yield from lines.end()
-                return
             try:
-                yield from lines.feed(data)
+                yield from lines.feed(data) if data else lines.end()
             except ValueError as error:
                 self._complain_of_input(str(error))
                 return
-        self._unsent = bool(lines.end())
+            if not data:
+                return
+        self._unsent = lines.has_rest
 
     def _decode(self, line: bytes) -> str:
         try:
@@ -335,4 +338,4 @@ class Pipe:
 
 def _called(member: Member) -> str:
     """Return what a user sees of who is here."""
-    return printable(member.name or member.id)
+    return printable(member.name) if member.name else nameless(member.id)

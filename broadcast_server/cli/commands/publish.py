@@ -18,7 +18,7 @@ from ...client.requests import KEY, Poster
 from ...errors import PublishFailed, UsageError
 from ...wire import urls
 from ..io import logs, signals, target
-from ..io.streams import Lines, complain, warn
+from ..io.streams import CUT_OFF, Lines, complain, is_cut_off, warn
 
 READ_BYTES = 64 * 1024
 # What is published as one message; a hub takes far less.
@@ -156,7 +156,7 @@ def _messages(source: _Source) -> Iterator[tuple[int, str | bytes]]:
     elif not source.from_input:
         yield 0, source.text.encode() if source.binary else source.text
     else:
-        yield from enumerate(_input_lines() if source.binary else _input_texts(), 1)
+        yield from enumerate(_input_lines(is_text=False) if source.binary else _input_texts(), 1)
 
 
 # A file.
@@ -214,12 +214,15 @@ def _input_pieces() -> Iterator[bytes]:
         yield data
 
 
-def _input_lines() -> Iterator[bytes]:
+def _input_lines(*, is_text: bool = True) -> Iterator[bytes]:
     """Yield each line of standard input as soon as it is there."""
-    lines = Lines()
+    lines = Lines(is_text=is_text)
     try:
         for data in _input_pieces():
-            yield from lines.feed(data)
+            for line in lines.feed(data):
+                if is_cut_off(line, sys.stdin.fileno()):
+                    raise _Unreadable(f"{CUT_OFF}; --file or a pipe takes it")
+                yield line
         yield from lines.end()
     except ValueError as error:
         raise _Unreadable(str(error)) from None

@@ -16,6 +16,7 @@ from ...transport.deadlines import Deadline
 from ...wire import urls
 from ...wire.json_bounds import Bounds
 from ..io import signals, target
+from ..io.formats import is_nameless, nameless
 from ..io.streams import complain, write_stdout
 
 # How long to wait for the hub's list, and how much of it to take.
@@ -94,7 +95,7 @@ def _who_table(answer: Answer, room: str | None) -> str:
 def _who(member: Mapping[str, Any]) -> str:
     """Return what a member is called in a list; nobody's name makes two of them."""
     name = member["name"]
-    if name is None:
-        return printable(str(member["id"]))
+    if not name:
+        return nameless(str(member["id"]))
     name = printable(str(name))
-    return json.dumps(name, ensure_ascii=False) if "," in name else name
+    return json.dumps(name, ensure_ascii=False) if "," in name or is_nameless(name) else name

@@ -15,6 +15,17 @@ from ...escapes import printable
 from ...messages import Message
 
 
+def nameless(id: str | None) -> str:
+    """Return what a user sees of somebody who has no name, as the web page shows it; who has
+    published over HTTP has no id either."""
+    return f"guest {printable(id)}" if id else "guest"
+
+
+def is_nameless(name: str) -> bool:
+    """Tell whether a name that somebody has chosen looks like none."""
+    return name == "guest" or name.startswith("guest ")
+
+
 def encode(form: str, message: Message) -> bytes:
     """Return a message in the form of that name."""
     return _FORMS[form](message)

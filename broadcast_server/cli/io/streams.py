@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
+import termios
 from typing import TextIO
 
 from ...escapes import printable
@@ -12,6 +14,9 @@ from ...transport import waits
 from . import logs
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+# Of a longer line that is typed the system passes on this much, and throws the rest away.
+MAX_TYPED_BYTES = 4095
+CUT_OFF = f"a line of {MAX_TYPED_BYTES} bytes or more cannot be typed: the terminal cuts it off"
 
 
 def complain(command: str, text: str) -> None:
@@ -110,18 +115,39 @@ def _lead_nowhere(stream: TextIO) -> None:
     os.close(null)
 
 
-class Lines:
-    """Makes lines of what is read, piece by piece."""
+def is_cut_off(line: bytes, descriptor: int) -> bool:
+    """Tell whether a terminal may have cut off a line that was typed."""
+    if len(line) < MAX_TYPED_BYTES or not os.isatty(descriptor):
+        return False
+    try:
+        return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
+    except termios.error:  # it has gone
+        return False
 
-    def __init__(self) -> None:
+
+class Lines:
+    """Makes lines of what is read, piece by piece. A UTF-8 byte order mark in front is left out.
+
+    Args:
+        is_text: whether the lines are text; of others each byte counts.
+    """
+
+    def __init__(self, *, is_text: bool = True) -> None:
+        # What was read until the encoding can be told; None from then on.
+        self._begin: bytes | None = b"" if is_text else None
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that are whole now, without their ends.
 
         Raises:
-            ValueError: the last line is longer than `MAX_LINE_BYTES`.
+            ValueError: the last line is longer than `MAX_LINE_BYTES`, or the text is UTF-16.
         """
+        if self._begin is not None:
+            self._begin += data
+            if len(self._begin) < 4 and b"\n" not in self._begin:
+                return []
+            data, self._begin = _begun(self._begin), None
         *lines, tail = data.split(b"\n")
         if lines:
             lines[0] = bytes(self._rest) + lines[0]
@@ -131,6 +157,30 @@ class Lines:
             raise ValueError(f"a line has more than {MAX_LINE_BYTES} bytes")
         return [line.removesuffix(b"\r") for line in lines]
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether something was read that is not in a line yet."""
+        return bool(self._begin or self._rest)
+
     def end(self) -> list[bytes]:
-        """Return the last line, if it has no end."""
+        """Return the last line, if it has no end.
+
+        Raises:
+            ValueError: the text is UTF-16.
+        """
+        if self._begin is not None:
+            self._rest += _begun(self._begin)
+            self._begin = None
         return [bytes(self._rest)] if self._rest else []
+
+
+def _begun(data: bytes) -> bytes:
+    """Return the first bytes of a text in UTF-8 without a byte order mark.
+
+    Raises:
+        ValueError: they are UTF-16, or UTF-32: of their first characters one byte is null.
+    """
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    if is_wide or (len(data) > 1 and (data[0] == 0) != (data[1] == 0)):
+        raise ValueError("the input is UTF-16, and must be UTF-8; iconv -f UTF-16 converts it")
+    return data.removeprefix(codecs.BOM_UTF8)

@@ -34,7 +34,7 @@ DESCRIPTIONS = {
     "each at once, or run a command for each. A lost connection is taken up again where it has "
     "ended.",
     "who": "List the rooms of a hub that have members, how many, and their names; a member without "
-    "a name is listed with its id.",
+    "a name is listed as guest, with its id.",
 }
 
 _ROOM_URL = (

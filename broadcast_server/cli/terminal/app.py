@@ -27,6 +27,7 @@ from ...transport.deadlines import Deadline
 from ...wire import urls
 from ..io import logs, target
 from ..io.endings import ending
+from ..io.formats import nameless
 from ..io.streams import complain, write_stdout
 from . import commands, signals
 from .commands import Command, Completion, Mistake, Say
@@ -257,9 +258,9 @@ class Terminal:
                 client.rename(argument, timeout=0)
                 self._tell_later(client)
             elif name == "name":
-                self._transcript.tell(
-                    f"you are {visible(client.name or client.id or 'without a name')}"
-                )
+                is_known = client.name or client.id
+                who = visible(client.name) if client.name else nameless(client.id)
+                self._transcript.tell(f"you are {who if is_known else 'without a name'}")
             elif name == "room" and argument:
                 return self._go(f"going to {argument}", lambda: self._change_room(argument))
             elif name == "room":

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ...client.client import BroadcastClient
 from ...messages import Gap, Member, Message, Presence, Received, parse_id
+from ..io.formats import nameless
 from . import view
 from .screen import Screen
 from .status import Attention
@@ -72,7 +73,7 @@ class Transcript:
             shown = visible(client.url.partition("?")[0])
             self.tell(f"connected to {shown}, which tells no names and keeps no messages")
             return
-        who = visible(client.name or client.id)
+        who = visible(client.name) if client.name else nameless(client.id)
         self.tell(f"you are {who} in {visible(client.room)}; /help lists the commands")
 
     def add_own(

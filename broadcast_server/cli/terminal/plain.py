@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ...transport import waits
-from ..io.streams import write_stdout
+from ..io.streams import CUT_OFF, is_cut_off, write_stdout
 from .screen import Host
-from .view import Line
+from .view import Line, notice
 
 READ_BYTES = 64 * 1024
 
@@ -62,6 +62,9 @@ class LineScreen:
             self._host.take_key()
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
+                if is_cut_off(line, sys.stdin.fileno()):
+                    self.show([notice(f"not sent: {CUT_OFF}", "warning")])
+                    continue
                 self._host.enter(line.removesuffix(b"\r").decode("utf-8", "replace"))
 
     def leave(self) -> None:

@@ -6,7 +6,9 @@ is in the buffer. The terminal stays in raw mode for all of it, so that no key i
 and each drawing is one write. It is never asked where its cursor is: an answer that comes late
 would end up in the user's shell.
 
-Pasted text of several lines is one question: what to do with it.
+Pasted text of several lines is one question: what to do with it. A terminal that does not mark what
+is pasted sends it as if it were typed, line by line. When one of these lines is refused, such as a
+command that is none, the question is about that line and all behind it.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
+from ...transport import waits
 from .history import HistoryFile
 from .output import ReflowedApplication, SteadyOutput, terminal_output
 from .screen import ENDING_SIGNALS, Host
@@ -51,10 +54,13 @@ PROMPT = "> "
 LINES_AT_ONCE = 200
 LINES_WAITING = 2000
 LOOK_SECONDS = 0.25
+# A paste that the terminal does not mark has ended after so long a silence.
+PASTE_SECONDS = 0.1
 # Focus in and out are reported (xterm's FocusIn and FocusOut); what is pasted is marked as such.
 MODES = "\x1b[?1004{0}\x1b[?2004{0}"
 
 _LINE_ENDS = re.compile("\r\n?|\n")
+_TEXT_KEYS = (Keys.BracketedPaste, Keys.ControlI, Keys.ControlJ, Keys.ControlM)
 
 
 class PromptScreen:
@@ -77,6 +83,9 @@ class PromptScreen:
     ) -> None:
         self._host = host
         self._question: str | None = None  # what was pasted, with what was typed around it
+        # A refused line and what comes behind it, while a paste that is not marked goes on.
+        self._unmarked: str | None = None
+        self._keys_seen = 0  # of such a paste
         self._looking = False  # `_look_again` will be called
         # Guards the five below, and the output when the prompt is gone.
         self._lock = threading.Lock()
@@ -319,10 +328,11 @@ class PromptScreen:
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
         asking = Condition(self._is_asking)
+        pasting = Condition(lambda: self._unmarked is not None)
         empty = Condition(lambda: not self._buffer.text)
 
-        @bindings.add("c-c", eager=True)
-        @bindings.add("c-d", filter=empty & ~asking)
+        @bindings.add("c-c", filter=~asking, eager=True)
+        @bindings.add("c-d", filter=empty & ~asking & ~pasting)
         def leave(event: KeyPressEvent) -> None:
             self._exit()
 
@@ -334,7 +344,7 @@ class PromptScreen:
         def complete(event: KeyPressEvent) -> None:
             self._complete()
 
-        @bindings.add(Keys.BracketedPaste, filter=~asking, eager=True)
+        @bindings.add(Keys.BracketedPaste, filter=~asking & ~pasting, eager=True)
         def paste(event: KeyPressEvent) -> None:
             self._paste(event.data)
 
@@ -348,6 +358,20 @@ class PromptScreen:
         @bindings.add("c", filter=asking, eager=True)
         def answer(event: KeyPressEvent) -> None:
             self._answer(event.key_sequence[0].key)
+
+        @bindings.add("c-c", filter=asking, eager=True)
+        def cancel(event: KeyPressEvent) -> None:
+            self._answer("c")
+
+        @bindings.add("escape", filter=asking, eager=True)
+        def escape(event: KeyPressEvent) -> None:
+            # Else it begins what the terminal reports, or a key that we do not know.
+            if not self._app.key_processor.input_queue:
+                self._answer("c")
+
+        @bindings.add("<any>", filter=pasting, eager=True)
+        def collect(event: KeyPressEvent) -> None:
+            self._collect(event.key_sequence[0].key, event.data)
 
         # Eager, as the answers are, or Enter and the like would do what they always do.
         @bindings.add("<any>", filter=asking, eager=True)
@@ -375,7 +399,43 @@ class PromptScreen:
         loop.call_soon(go_on)
 
     def _accept(self, buffer: Buffer) -> bool:
-        return not self._host.enter(buffer.text)  # whether the text stays
+        if self._host.enter(buffer.text):
+            return False
+        if not self._more_is_typed():
+            return True  # the text stays
+        # Else the next line would be put behind this one.
+        self._unmarked = f"{buffer.text}\n"
+        self._await_silence()
+        return False
+
+    def _more_is_typed(self) -> bool:
+        """Whether keys are there already that nobody can have pressed since the last one."""
+        if self._app.key_processor.input_queue:
+            return True
+        return waits.is_ready(self._app.input.fileno(), waits.READ)
+
+    def _collect(self, key: Keys | str, data: str) -> None:
+        """Take a key of a paste that is not marked."""
+        assert self._unmarked is not None
+        self._keys_seen += 1
+        if len(key) == 1 or key in _TEXT_KEYS:
+            self._unmarked += data
+
+    def _await_silence(self) -> None:
+        """Ask about a paste that is not marked when no more of it comes."""
+        loop = self._app.loop
+        assert loop is not None
+        seen = self._keys_seen
+
+        def look() -> None:
+            if self._keys_seen != seen or self._more_is_typed():
+                self._await_silence()
+                return
+            text, self._unmarked = self._unmarked or "", None
+            self._paste(text)
+            self._app.invalidate()
+
+        loop.call_later(PASTE_SECONDS, look)
 
     def _complete(self) -> None:
         before = self._buffer.document.text_before_cursor

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ...escapes import printable
 from ...messages import Gap, Member, Message, Presence
+from ..io.formats import is_nameless, nameless
 
 Line = list[tuple[str, str]]  # (style, text)
 
@@ -73,16 +74,18 @@ def visible(text: str) -> str:
 
 
 def called(member: Member | None, *, is_shared: bool = False) -> str:
-    """Return what a user sees of who has sent a message: the hub's program has no name.
+    """Return what a user sees of who has sent a message: the hub's program is a star.
 
     Args:
         is_shared: whether somebody else has the same name; then the id is told with it.
     """
     if member is None:
         return "*"
-    name = visible(member.name or member.id or "*")
+    if not member.name:
+        return nameless(member.id)
+    name = visible(member.name)
     # Nobody is called nothing, or looks like the hub's program or somebody else.
-    if member.name is not None and (name != name.strip() or name == "*"):
+    if name != name.strip() or name == "*" or is_nameless(name):
         name = f'"{name}"'
     return f"{name} ({visible(member.id)})" if is_shared else name
 

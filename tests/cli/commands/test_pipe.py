@@ -30,6 +30,7 @@ from ...support import (
     wait_until,
 )
 from ...support.hub_process import hub_process
+from ...support.pseudo_terminal import PseudoTerminal
 from ...support.raw_server import Listener, RawServer, listener
 
 pytestmark = pytest.mark.slow
@@ -218,6 +219,40 @@ def test_line_without_an_end_is_bounded() -> None:
             status, _, errors = end_of(process)
         assert status == 1
         assert "a line has more than" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["a", "one\r\ntwo\r\n"])
+def test_input_that_is_utf_16_is_an_error(encoding: str, text: str) -> None:
+    """Nothing of it is sent; each of its lines would be rubbish."""
+    with running_hub() as hub, console(hub.url) as process:
+        status, _, errors = end_of(process, text.encode(encoding))
+        assert status == 1
+        assert errors.startswith("broadcast-server connect: error: the input is UTF-16")
+        assert errors.count("\n") == 1 and not hub.history("/")
+
+
+def test_byte_order_mark_is_no_part_of_the_input() -> None:
+    """Windows' editors put it before a text in UTF-8."""
+    with running_hub() as hub, console(hub.url) as process:
+        status, _, errors = end_of(process, "one\ntwo".encode("utf-8-sig"))
+        assert (status, errors) == (0, "")
+        assert [message.data for message in hub.history("/")] == ["one", "two"]
+
+
+def test_line_that_the_terminal_cuts_off_is_not_sent() -> None:
+    """The user gets to know, and goes on."""
+    command = [PYTHON, "-m", "broadcast_server", "connect"]
+    with running_hub() as hub, open(os.devnull, "wb") as nowhere:
+        with PseudoTerminal(
+            [*command, hub.url], env=environment(), echo=False, stdout=nowhere
+        ) as typed:
+            typed.wait_for("Connected to")
+            typed.type("x" * 5003 + "\n")
+            typed.wait_for("warning: not sent: a line of 4095 bytes or more cannot be typed")
+            typed.type("one\n/quit\n")
+            assert typed.end() == 0
+        assert [message.data for message in hub.history("/")] == ["one"]
 
 
 def test_input_that_cannot_be_read_is_an_error(tmp_path: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ from broadcast_server import BroadcastHub
 from ...support import PYTHON, RawClient, lasting_port, running_hub, wait_until
 from ...support.command import SECONDS, assert_fails, environment, run
 from ...support.http_server import GOOD, answer, keeping
+from ...support.pseudo_terminal import PseudoTerminal
 
 pytestmark = pytest.mark.slow
 
@@ -348,6 +349,36 @@ def test_header_lines_go_along(tmp_path: pathlib.Path) -> None:
     first, second = (asked.headers for asked in server.asked)
     assert (first["x-a"], first["x-b"]) == ("1", "2")
     assert (second["x-c"], second["x-d"]) == ("3 4", "5")
+
+
+def test_line_that_the_terminal_cuts_off_is_1() -> None:
+    """What was typed before it is published, and nothing of it."""
+    with running_hub() as hub:
+        command = [PYTHON, "-m", "broadcast_server", "publish", hub.url, "-"]
+        with PseudoTerminal(command, env=environment(), echo=False) as typed:
+            typed.type("one\n")
+            assert wait_until(lambda: texts(hub) == ["one"], SECONDS)
+            typed.type("x" * 5003 + "\n")
+            typed.wait_for("publish: error: a line of 4095 bytes or more cannot be typed: ")
+            assert typed.end() == 1
+        assert texts(hub) == ["one"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_that_is_utf_16_is_1(encoding: str) -> None:
+    """Nothing of it is published; each of its lines would be rubbish."""
+    with running_hub() as hub:
+        result = feed("one\r\ntwo\r\n".encode(encoding), hub.url)
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert result.stderr.startswith(b"broadcast-server publish: error: the input is UTF-16")
+        assert texts(hub) == []
+
+
+def test_byte_order_mark_is_no_part_of_the_text() -> None:
+    """Windows' editors put it before a text in UTF-8."""
+    with running_hub() as hub:
+        assert feed("one\n\ufefftwo\n".encode("utf-8-sig"), hub.url).returncode == 0
+        assert texts(hub) == ["one", "\ufefftwo"]
 
 
 # A file.

@@ -37,7 +37,7 @@ def test_who_lists_the_rooms_of_a_hub(how: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     head, *lines = result.stdout.splitlines()
     assert head == "ROOM     COUNT  MEMBERS"
-    assert sorted(lines) == ["/den         1  Zoë", f"/scores      2  ann, {ids[None]}"]
+    assert sorted(lines) == ["/den         1  Zoë", f"/scores      2  ann, guest {ids[None]}"]
 
 
 @pytest.mark.parametrize(

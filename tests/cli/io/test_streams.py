@@ -111,3 +111,57 @@ def test_complain_survives_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> N
     with io.TextIOWrapper(open(writer, "wb", buffering=0), write_through=True) as stream:
         monkeypatch.setattr("sys.stderr", stream)
         streams.complain("start", "nothing")
+
+
+# Lines.
+
+
+def lines_of(*pieces: bytes, is_text: bool = True) -> list[bytes]:
+    """Return the lines of a stream that is read in these pieces."""
+    lines = streams.Lines(is_text=is_text)
+    return [line for piece in pieces for line in lines.feed(piece)] + lines.end()
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (b"", []),
+        (b"a", [b"a"]),
+        (b"\n", [b""]),
+        (b"a\r\nb\n\n", [b"a", b"b", b""]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", [b"a", b"\xef\xbb\xbfb"]),
+        (b"\xef\xbb\xbf\n", [b""]),
+        (b"\xef\xbb\n", [b"\xef\xbb"]),
+        (b"ab\0c\n", [b"ab\0c"]),
+        (b"\0\0\n", [b"\0\0"]),
+    ],
+)
+def test_lines_are_the_same_in_all_pieces(text: bytes, lines: list[bytes]) -> None:
+    """Also where a byte order mark comes byte by byte."""
+    assert lines_of(text) == lines
+    assert lines_of(*(text[at : at + 1] for at in range(len(text)))) == lines
+    plain = lines_of(text, is_text=False)
+    assert b"\n".join(plain) == text.removesuffix(b"\n").replace(b"\r", b"")
+
+
+def test_first_line_is_there_with_its_end() -> None:
+    """Nobody waits for a second one, however short it is."""
+    assert streams.Lines().feed(b"\n") == [b""]
+    assert streams.Lines().feed(b"a\n") == [b"a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_utf_16_is_no_text_of_ours(encoding: str) -> None:
+    """With a byte order mark or without; as lines of bytes it may be anything."""
+    text = "h\u00e9llo\n".encode(encoding)
+    if encoding == "utf-32-be":
+        text = "\ufeffx".encode(encoding)
+    for pieces in ([text], [text[at : at + 1] for at in range(len(text))]):
+        with pytest.raises(ValueError, match="UTF-16"):
+            lines_of(*pieces)
+        assert b"\n".join(lines_of(*pieces, is_text=False)).rstrip(b"\n") == text.rstrip(b"\n")
+    with pytest.raises(ValueError, match="UTF-16"):
+        lines_of("a".encode("utf-16"))
+    with pytest.raises(ValueError, match="UTF-16"):
+        lines_of("a".encode("utf-16-le"))

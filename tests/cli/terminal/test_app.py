@@ -88,9 +88,9 @@ def test_what_comes_does_not_break_the_line_being_typed() -> None:
         ann.see(
             "HH:MM bob: first",
             "HH:MM bob: second",
-            "-- c2 has joined",
+            "-- guest c2 has joined",
             "HH:MM ann: not half a sentence",
-            "-- c2 has left",
+            "-- guest c2 has left",
             ">",
             " / · 1 here · connected",
             after=2,
@@ -199,6 +199,13 @@ def test_paste_of_several_lines_is_one_question() -> None:
         ann.type("x")
         ann.key("c")
         ann.wait_for(lambda screen: screen[-2] == ">" and question not in screen)
+        for key in ("Escape", "C-c"):
+            ann.type("typed ")
+            ann.paste(text)
+            ann.wait_for(question)
+            ann.key(key)
+            ann.wait_for(lambda screen: screen[-2] == "> typed" and question not in screen)
+            ann.key("C-u")
         ann.paste(text)
         ann.wait_for(question)
         ann.type("o")
@@ -210,6 +217,17 @@ def test_paste_of_several_lines_is_one_question() -> None:
         ann.type("l")
         assert [bob.recv_message() for _ in range(3)] == ["so: alpha", "/quit", "gamma"]
         ann.wait_for("ann: gamma")
+
+
+def test_paste_that_is_not_marked_is_not_glued_together() -> None:
+    """tmux does so on its own, as terminals do that cannot mark it: what a line is refused for is
+    no reason to put the next one behind it, nor to carry out what follows."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, joined(hub) as ann:
+        lines = ["/usr/bin/python", "/etc/hosts", *(f"line {number}" for number in range(500))]
+        ann.paste("\n".join(lines) + "\n", marked=False)
+        ann.wait_for("502 lines: o = send as one, l = line by line, c = cancel")
+        ann.type("l")
+        assert [bob.recv_message() for _ in lines] == lines
 
 
 def test_lines_are_kept_between_runs(tmp_path: pathlib.Path) -> None:
@@ -390,7 +408,7 @@ def test_unread_messages_are_counted_until_the_user_looks() -> None:
         ann.wait_for(lambda screen: screen[-1].endswith("connected"))
         ann.type("\x1b[I")  # as a terminal tells that its window has the focus
         publish(hub.url, "two")
-        ann.wait_for("*: two")
+        ann.wait_for("guest: two")
         ann.wait_for(lambda screen: screen[-1].endswith("connected"))
         ann.type("\x1b[O")
 
@@ -401,7 +419,7 @@ def test_unread_messages_are_counted_until_the_user_looks() -> None:
 
         assert wait_until(is_counted, SECONDS)
         publish(hub.url, "the last of these")
-        ann.wait_for("*: the last of these")
+        ann.wait_for("guest: the last of these")
         ann.type("y")
         ann.wait_for(lambda screen: screen[-1].endswith("connected"))
         publish(hub.url, "four")
@@ -587,13 +605,13 @@ def test_connection_that_is_lost_at_once_is_not_there_again() -> None:
     with listener() as listening, ThreadPoolExecutor(1) as pool, terminal() as ann:
         ann.type(f"clear; broadcast-server connect {listening.url}\n")
         pool.submit(listening.accept_events).result(SECONDS).sock.close()
-        ann.wait_for("1 here: c1")
+        ann.wait_for("1 here: guest c1")
         ann.wait_for("connection lost")
         with listening.accept_events("c2").sock:
             ann.wait_for("2 here")
             ann.wait_for("connected again")
             lines = [line for line in ann.screen() if line.startswith("-- ")]
-        assert sorted(lines[1:3]) == ["-- 1 here: c1", "-- connection lost, trying again"]
+        assert sorted(lines[1:3]) == ["-- 1 here: guest c1", "-- connection lost, trying again"]
         assert lines[3:] == ["-- connected again"]
 
 
@@ -743,7 +761,7 @@ def test_job_control_gives_the_terminal_back() -> None:
         ann.type("fg\n")
         ann.wait_for("> half")
         publish(hub.url, "on we go")
-        ann.wait_for("*: on we go")
+        ann.wait_for("guest: on we go")
         ann.key("C-c")
         assert ann.status() == 0
 
@@ -818,7 +836,7 @@ def test_without_prompt_toolkit_one_line_says_so(tmp_path: pathlib.Path) -> None
         ann.start(f"broadcast-server connect {hub.url} --name ann")
         assert ann.screen()[0].startswith("-- prompt_toolkit is not installed")
         publish(hub.url, "all the same")
-        ann.wait_for("*: all the same")
+        ann.wait_for("guest: all the same")
         ann.key("C-d")
         assert ann.status() == 0
 

@@ -25,13 +25,13 @@ pytestmark = pytest.mark.slow
 def test_lines_go_both_ways() -> None:
     """What the user types stays where the terminal has put it, and is not shown again."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as bob, terminal(hub.url) as ann:
-        ann.wait_for("2 here: c1, ann\r\n")
+        ann.wait_for("2 here: guest c1, ann\r\n")
         ann.type("hello, h\u00f6rst du?\n\n/nobody\n//who\n")
         ann.wait_for("-- /nobody is no command")
         assert bob.recv_message() == "hello, h\u00f6rst du?"
         assert bob.recv_message() == "/who"
         bob.send("\x1b[2J\u202e")
-        ann.wait_for(" c1: \\x1b[2J\\u202e\r\n")
+        ann.wait_for(" guest c1: \\x1b[2J\\u202e\r\n")
         assert "hello" not in ann.shown and "\x1b" not in ann.shown
         ann.type("\x04")
         assert ann.end() == 0
@@ -50,10 +50,23 @@ def test_ctrl_c_leaves_in_order() -> None:
         assert wait_until(lambda: hub.members("/") == [])
 
 
+def test_line_that_the_terminal_cuts_off_is_not_sent() -> None:
+    """The system passes on 4,095 bytes of it in silence; the user gets to know, and goes on."""
+    with running_hub() as hub, RawClient.connect(port=hub.port) as bob, terminal(hub.url) as ann:
+        ann.wait_for("2 here: guest c1, ann\r\n")
+        for size in (5003, 4095):
+            ann.type("x" * size + "\n")
+            ann.wait_for("-- not sent: a line of 4095 bytes or more cannot be typed")
+            ann.shown = ""
+        for text in ("y" * 4094, "z"):
+            ann.type(f"{text}\n")
+            assert bob.recv_message() == text
+
+
 def test_line_without_an_end_is_sent_at_the_end_of_the_input() -> None:
     """Ctrl-D within a line, and once more: nothing that was typed is lost."""
     with running_hub() as hub, RawClient.connect(port=hub.port) as bob, terminal(hub.url) as ann:
-        ann.wait_for("2 here: c1, ann\r\n")
+        ann.wait_for("2 here: guest c1, ann\r\n")
         ann.type("no end\x04\x04")
         assert bob.recv_message() == "no end"
         assert ann.end() == 0

@@ -7,7 +7,8 @@ import io
 import pathlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from asyncio import get_running_loop
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -17,6 +18,7 @@ from broadcast_server.cli.terminal.status import Status
 from broadcast_server.cli.terminal.view import notice
 
 from ...support import needs_module, wait_until
+from ...support.beside import SECONDS, in_thread
 
 needs_module("prompt_toolkit")
 
@@ -44,11 +46,16 @@ class User:
         self.now = Status("/", 1, "open", 0, 0)
         self.completion = Completion(0, "", [])
         self.fault: Exception | None = None
+        self.then: Callable[[], None] | None = None  # is called after the next line
 
     def enter(self, line: str) -> bool:
         if self.fault is not None:
             raise self.fault
         self.lines.append(line)
+        if self.then is not None:
+            then, self.then = self.then, None
+            # When all keys that are there are done with: else what is to come is taken for a paste.
+            get_running_loop().call_soon(then)
         return not line.startswith("keep")
 
     def say(self, texts: Sequence[str]) -> int:
@@ -101,7 +108,9 @@ def typed(folder: pathlib.Path, drawn: io.StringIO | None = None) -> Iterator[Ty
 def test_lines_are_entered_and_kept(tmp_path: pathlib.Path) -> None:
     """One that is not done with stays in the line."""
     with typed(tmp_path) as screen:
-        user = screen.run(f"one\rkeep{LEFT}{LEFT}\r\x05!\r{CTRL_C}")
+        more = f"\x05!\r{CTRL_C}"
+        screen.user.then = lambda: screen.keys.send_text(more)
+        user = screen.run(f"one\rkeep{LEFT}{LEFT}\r")
         assert user.lines == ["one", "keep", "keep!"]
         assert user.keys >= 10
         assert screen.history.load() == ["one", "keep", "keep!"]
@@ -148,9 +157,41 @@ def test_pasted_lines_are_one_question(
     """With what was typed around them; nothing else is done until it is answered."""
     with typed(tmp_path) as screen:
         pasted = PASTE.format("b\r\n/quit\r\n\r\nd\n")
-        user = screen.run(f"a  c{LEFT}{LEFT}{pasted}{answer}{CTRL_C}")
+        user = screen.run(f"a  c{LEFT}{LEFT}{pasted}{answer}{CTRL_C}{CTRL_C}")
         assert user.said == said
         assert user.lines == []
+
+
+def test_ctrl_c_at_the_question_keeps_what_was_typed(tmp_path: pathlib.Path) -> None:
+    """Only what was pasted is given up; a second one leaves."""
+    with typed(tmp_path) as screen:
+        pasted = PASTE.format("b\nc\n")
+        user = screen.run(f"typed{pasted}{CTRL_C}!\r{CTRL_C}")
+        assert (user.said, user.lines) == ([], ["typed!"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "entered", "said"),
+    [
+        ("keep /1\rtwo\rkeep 3\rfour", ["keep /1"], ["keep /1", "two", "keep 3", "four"]),
+        ("one\rkeep /2\nthree\tx\r\r", ["one", "keep /2"], ["keep /2", "three\tx"]),
+        (f"keep\rtwo{LEFT}{PASTE.format('more')}\r", ["keep"], ["keep", "twomore"]),
+    ],
+)
+def test_refused_line_of_a_paste_that_is_not_marked_is_asked_about(
+    tmp_path: pathlib.Path, keys: str, entered: list[str], said: list[str]
+) -> None:
+    """With all lines behind it: none is glued to it, and none is carried out. Terminals without
+    bracketed paste, and ``tmux send-keys``, send such pastes."""
+    drawn = io.StringIO()
+    with typed(tmp_path, drawn) as screen:
+        running = in_thread(screen.run, keys)
+        try:
+            assert wait_until(lambda: f"{len(said)} lines: o = send as one" in drawn.getvalue())
+        finally:
+            screen.keys.send_text(f"l{CTRL_C}{CTRL_C}")
+        assert running.result(SECONDS).said == [said]
+        assert screen.user.lines == entered
 
 
 def test_pasted_lines_that_are_not_sent_stay(tmp_path: pathlib.Path) -> None:

@@ -74,11 +74,11 @@ def test_what_is_not_to_be_seen_as_it_is_is_escaped(text: str, seen: str | None)
 
 
 def test_message_has_time_and_name() -> None:
-    """The local time; a name, or else the id; the hub's program is a star."""
+    """The local time; a name; who has none is a guest, the hub's program is a star."""
     assert shown(message("one")) == ["11:30 bob: one"]
-    assert shown(message("two", NAMELESS)) == ["11:30 c3: two"]
+    assert shown(message("two", NAMELESS)) == ["11:30 guest c3: two"]
     assert shown(message("three", None)) == ["11:30 *: three"]
-    assert shown(message("four", Member("", None, "/", ""))) == ["11:30 *: four"]
+    assert shown(message("four", Member("", None, "/", ""))) == ["11:30 guest: four"]
     assert shown(message("five", Member("c4", "\x1b\u202e", "/", ""))) == [
         "11:30 \\x1b\\u202e: five"
     ]
@@ -146,8 +146,8 @@ def test_who_comes_and_goes() -> None:
         return plain(view.presence(Presence(kind, member, 3, (), old), "c1"))
 
     assert lines("join", BOB) == ["-- bob has joined"]
-    assert lines("leave", NAMELESS) == ["-- c3 has left"]
-    assert lines("rename", BOB) == ["-- c2 is now bob"]
+    assert lines("leave", NAMELESS) == ["-- guest c3 has left"]
+    assert lines("rename", BOB) == ["-- guest c2 is now bob"]
     assert lines("rename", Member("c2", "\x07", "/", ""), "\x1b") == ["-- \\x1b is now \\x07"]
     assert lines("rename", Member("c1", "ann", "/", ""), "x") == ["-- you are now ann"]
     assert lines("count", None) == []
@@ -161,17 +161,26 @@ def test_two_of_the_same_name_are_told_apart() -> None:
     lines = plain(view.message(message("x", others_bob), named=True, members=members))
     assert lines[-1] == "11:30 bob (c9): x"
     lines = plain(view.message(message("x", NAMELESS), named=True, members=members))
-    assert lines == ["11:30 c3: x"]
+    assert lines == ["11:30 guest c3: x"]
     assert plain(view.presence(Presence("leave", BOB, 2, (), None), "c1", [other, others_bob])) == [
         "-- bob (c2) has left"
     ]
     event = Presence("rename", Member("c2", "rob", "/", ""), 3, (), "bob")
     assert plain(view.presence(event, "c1", members)) == ["-- bob (c2) is now rob"]
-    assert plain(who(members, 3)) == ["-- 3 here: bob (c2), c3, bob (c9)"]
+    assert plain(who(members, 3)) == ["-- 3 here: bob (c2), guest c3, bob (c9)"]
 
 
 @pytest.mark.parametrize(
-    ("name", "shown_as"), [(" ", '" "'), ("bob ", '"bob "'), ("*", '"*"'), ("b b", "b b")]
+    ("name", "shown_as"),
+    [
+        (" ", '" "'),
+        ("bob ", '"bob "'),
+        ("*", '"*"'),
+        ("guest", '"guest"'),
+        ("guest c7", '"guest c7"'),
+        ("guests", "guests"),
+        ("b b", "b b"),
+    ],
 )
 def test_name_that_looks_like_none_is_quoted(name: str, shown_as: str) -> None:
     """Or like somebody else's, or like the hub's program, which is a star."""
@@ -193,10 +202,11 @@ def test_columns_are_read_from_top_to_bottom() -> None:
 
 def test_list_of_who_is_here_is_bounded() -> None:
     """With a word for the others."""
-    assert plain(who([BOB, NAMELESS], 2)) == ["-- 2 here: bob, c3"]
+    assert plain(who([BOB, NAMELESS], 2)) == ["-- 2 here: bob, guest c3"]
     many = [Member(f"c{number}", None, "/", "") for number in range(1000)]
     (line,) = plain(who(many, 1204))
-    assert line.startswith("-- 1204 here: c0, ") and line.endswith(", c49, and 1154 more")
+    assert line.startswith("-- 1204 here: guest c0, ")
+    assert line.endswith(", guest c49, and 1154 more")
 
 
 @pytest.mark.parametrize("reason", ["trimmed", "restarted", "unknown", "\x1b"])

@@ -62,7 +62,7 @@ export function author(from) {
   if (!from) return { label: "hub", className: "who unnamed", title: "the hub's own program" };
   const title = from.id ?? "published over HTTP";
   if (from.name) return { label: from.name, className: `who c${colour(from.name)}`, title };
-  return { label: from.id ? `guest ${from.id}` : "by HTTP", className: "who unnamed", title };
+  return { label: from.id ? `guest ${from.id}` : "guest", className: "who unnamed", title };
 }
 
 function colour(name) {
