@@ -38,7 +38,7 @@ def test_event_source_outlives_a_drain(browser: Any, monkeypatch: pytest.MonkeyP
             page.goto(f"http://127.0.0.1:{port}/other")
             assert page.evaluate(LISTEN)
             hub.broadcast("before", "/r")
-            page.wait_for_function("heard.includes('before')", timeout=10_000)
+            assert wait_until(lambda: page.evaluate("heard.includes('before')"))
             with RawClient.connect(port=port, path="/r") as silent, during(hub.drain):
                 assert wait_until(lambda: is_draining(hub))
                 silent.recv_close()
@@ -48,6 +48,6 @@ def test_event_source_outlives_a_drain(browser: Any, monkeypatch: pytest.MonkeyP
         with running_hub(**settings) as hub:
             assert wait_until(lambda: bool(hub.members("/r")), 30)
             hub.broadcast("after", "/r")
-            page.wait_for_function("heard.includes('after')", timeout=10_000)
+            assert wait_until(lambda: page.evaluate("heard.includes('after')"))
     finally:
         context.close()

@@ -69,6 +69,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "headers": {},
             "ca_file": None,
             "insecure": False,
+            "cert_file": None,
+            "key_file": None,
+            "ssl_context": None,
+            "wait": 0.0,
             "open_timeout": 1.0,
             "close_timeout": 1.0,
             "max_message_bytes": 10,
@@ -96,7 +100,11 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "token": "t",
             "ca_file": None,
             "insecure": False,
+            "cert_file": None,
+            "key_file": None,
+            "ssl_context": None,
             "timeout": 1.0,
+            "wait": 0.0,
         },
     ),
     "Grant": (Grant, {"name": "a", "subscribe": (), "publish": (), "expires": 1.0}),
@@ -108,7 +116,7 @@ NONE = {"name", "since", "token", "ca_file", "key", "on_state", "on_error", "cou
 NONE |= {"on_message", "on_join", "on_leave", "filter", "authorize", "publish", "expires"}
 NONE |= {"headers of BroadcastClient", "timeout of hub.stop", "timeout of hub.drain"}
 NONE |= {f"timeout of client.{call}" for call in ("send", "publish", "rename", "who", "recv")}
-NONE |= {"timeout of client.close"}
+NONE |= {"timeout of client.close", "cert_file", "key_file", "ssl_context"}
 # What none of them may be.
 WRONG: list[Any] = [object(), b"x", 5, 1.5, True, "x", ["x"], {"A": 1}, None]
 
@@ -129,7 +137,7 @@ def may_be(call: str, name: str, value: object) -> bool:
         return isinstance(value, bool) and isinstance(example, bool)
     if name == "data":
         return isinstance(value, (str, bytes))
-    if name in ("host", "ca_file"):
+    if name in ("host", "ca_file", "cert_file", "key_file"):
         return isinstance(value, str) or (name == "host" and isinstance(value, (list, dict)))
     if name in ("subscribe", "publish"):
         return value == ["x"]
@@ -158,7 +166,7 @@ def test_wrong_type_is_a_type_error_at_the_call(call: str, name: str) -> None:
     function, given = CALLS[call]
     wrong = [value for value in WRONG if not may_be(call, name, value)]
     assert len(wrong) >= 3
-    if name in ("ca_file", "insecure"):
+    if name in ("ca_file", "insecure", "cert_file", "key_file", "ssl_context"):
         given = {**given, "url": "wss://127.0.0.1:1/"}
     for value in wrong:
         with pytest.raises(TypeError, match=rf"\b{name.removesuffix('s')}") as caught:

@@ -718,7 +718,7 @@ def test_page_of_limits_has_the_defaults_and_the_reasons() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
-        if line.startswith("| ") and "`--" in line.split("|")[2]
+        if line.startswith("| ") and line.split("|")[2].startswith(" `--")
     ]
     units = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
     for _, option, default, *_ in rows:

@@ -368,8 +368,8 @@ PUBLISH: dict[str, list[Option]] = {
         Option(
             "file FILE",
             None,
-            "publish this file as one message, or all of standard input if it is -; as text if it "
-            "is UTF-8 without null bytes, else as binary data",
+            "publish this file, or standard input if -, as one message; as text if it is UTF-8 "
+            "without null bytes, else as binary data",
             shown="none",
         ),
         Option(
@@ -395,7 +395,7 @@ PUBLISH: dict[str, list[Option]] = {
         Option(
             "no-reconnect",
             False,
-            "give up when a connection breaks before the hub has answered",
+            "give up when a connection breaks",
             shown="off",
         ),
     ],

@@ -73,7 +73,7 @@ SEVERAL_ROOMS = frozenset({"listen"})
 USAGES = {
     "start": "[options]",
     "connect": "[URL] [options]",
-    "publish": "[URL] [options] ([--] TEXT... | - | --file FILE)",
+    "publish": "[URL] [options] ([--] TEXT... | - | --file F)",
     "listen": "[URL...] [options]",
     "who": "[URL] [options]",
 }

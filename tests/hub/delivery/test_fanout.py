@@ -714,7 +714,6 @@ def test_large_form_is_made_in_pieces_between_the_turns_of_others(bench: Bench, 
     activate(bench.fanout, other)
     reader, reads = bench.client(form=form)
     activate(bench.fanout, reader)
-    turn(bench.fanout)
     drafts = [Draft(0, encode("\n" * 20_000))]
     assert bench.room.reserve(cost_of(drafts), None, lambda: True)
     bench.room.append(drafts, 2, 1)
