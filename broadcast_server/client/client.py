@@ -567,7 +567,7 @@ class BroadcastClient(Generic[Item]):
         raise TypeError("a BroadcastClient cannot be pickled or copied: make a new one")
 
     # Bound here: when the interpreter ends the names of this module may be None already.
-    def __del__(self, _drop: Callable[[ClientCore, object], None] = lifecycle.drop) -> None:
+    def __del__(self, _drop: Callable[[Any, object], None] = lifecycle.drop) -> None:
         core = self.__dict__.get("_core")  # there is none if __init__ has failed
         if core is not None:
             _drop(core, self)

@@ -4,8 +4,10 @@ refused it, sessions."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
 import socket
+import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,7 @@ from ..support import RawClient, lasting_port, needs_module, running_hub, wait_u
 from ..support.beside import during
 from ..support.chat_page import Opener, Window, connected, is_sent, say, shows
 from ..support.dead_lines import dead_lines
+from ..support.inside import core_of, replace_clock_of_sessions
 from ..support.proxies import changed, nginx, nginx_below, proxy
 
 expect = needs_module("playwright.sync_api").expect
@@ -345,6 +348,9 @@ def test_page_comes_back_with_the_session_that_was_renewed(
 ) -> None:
     """A page that stays open for days is still the same client after a cut and after a reload."""
     monkeypatch.setattr("broadcast_server.hub.reader.RENEW_SECONDS", 0.0)
+    # Each says when it ends, in whole seconds.
+    seconds = itertools.count(time.time())
+    replace_clock_of_sessions(monkeypatch, core_of(hub), lambda: next(seconds))
     page = window(hub, "/days", before=NOTES, name="ann")
     (member,) = hub.members("/days")
 

@@ -134,6 +134,13 @@ def replace_hurried(patch: pytest.MonkeyPatch, run: Run, clock: object) -> None:
     patch.setattr(run, "_hurried", clock)
 
 
+def replace_clock_of_sessions(
+    patch: pytest.MonkeyPatch, core: Core, clock: Callable[[], float]
+) -> None:
+    """Let what a client comes back with end by another clock."""
+    patch.setattr(core.sessions, "_clock", clock)
+
+
 def replace_clock(
     patch: pytest.MonkeyPatch, backplane: MemoryBackplane, clock: Callable[[], float]
 ) -> None:

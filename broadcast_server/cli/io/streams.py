@@ -6,7 +6,6 @@ import codecs
 import io
 import os
 import sys
-import termios
 from typing import TextIO
 
 from ...escapes import printable
@@ -119,6 +118,9 @@ def is_cut_off(line: bytes, descriptor: int) -> bool:
     """Tell whether a terminal may have cut off a line that was typed."""
     if len(line) < MAX_TYPED_BYTES or not os.isatty(descriptor):
         return False
+    # Here: systems without it are told so by the command.
+    import termios
+
     try:
         return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
     except termios.error:  # it has gone
