@@ -216,8 +216,9 @@ class RawClient:
         self.send_frame(TEXT if isinstance(data, str) else BINARY, data)
 
     def send_close(self, code: int = 1000, reason: str = "") -> None:
-        """Send a Close frame."""
-        self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
+        """Send a Close frame, unless one was sent."""
+        if not self._has_closed:
+            self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
 
     def sync(self) -> None:
         """Return when the hub has read and answered everything sent until now, by ping and pong.
