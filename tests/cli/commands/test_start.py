@@ -142,6 +142,12 @@ sys.exit(entry.main(["start", "--port", "0"]))
 """
 
 
+def bare_environment() -> dict[str, str]:
+    """Return an environment without what measures coverage: somebody may not write where that
+    writes, and it would need a thread."""
+    return {k: v for k, v in environment().items() if not k.startswith("COVERAGE_")}
+
+
 def answers_of_a_crowd(port: int, count: int) -> tuple[list[int], list[RawClient]]:
     """Connect that many clients; return their answers, and those that got 101."""
     statuses, joined = [], []
@@ -209,13 +215,14 @@ def test_threads_of_the_group_bound_the_clients() -> None:
 
 def test_threads_of_the_user_bound_the_clients() -> None:
     """The same for a user who may have only so many."""
-    with hub_program([PYTHON, "-c", AS_SOMEBODY, "60"]) as hub:
+    with hub_program([PYTHON, "-c", AS_SOMEBODY, "60"], env=bare_environment()) as hub:
         check_threads_bound(hub, r"the limit of \d+ threads of its user \(RLIMIT_NPROC\)")
 
 
 def test_connections_without_a_thread_get_an_answer_and_are_counted() -> None:
     """Where the limit is one that the hub does not know, or others have used it up since."""
-    with hub_program([PYTHON, "-c", AS_SOMEBODY, "40", "unknown"]) as hub:
+    command = [PYTHON, "-c", AS_SOMEBODY, "40", "unknown"]
+    with hub_program(command, env=bare_environment()) as hub:
         statuses, joined = answers_of_a_crowd(hub.port, 80)
         assert set(statuses) == {101, 503}
         for client in joined:
@@ -233,7 +240,7 @@ def test_start_without_threads_fails_in_one_line(threads: int) -> None:
     """Whichever of the hub's own threads it is that is not to be had."""
     result = subprocess.run(
         [PYTHON, "-c", AS_SOMEBODY, str(threads)],
-        env=environment(),
+        env=bare_environment(),
         text=True,
         capture_output=True,
         timeout=SECONDS,
