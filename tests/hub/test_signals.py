@@ -217,8 +217,8 @@ def handled(call: Callable[[], object], after: int, handler: Callable[[], object
 
 CALLS: dict[str, Callable[[BroadcastHub], object]] = {
     "broadcast": lambda hub: hub.broadcast("x", "/r"),
-    "send": lambda hub: hub.send(hub.members("/r")[0].id, "x"),
-    "disconnect": lambda hub: hub.disconnect(hub.members("/r")[0].id),
+    "send": lambda hub: hub.send("c1", "x"),
+    "disconnect": lambda hub: hub.disconnect("c1"),
     "stop": lambda hub: hub.stop(),
     "stats": lambda hub: hub.stats(),
 }
