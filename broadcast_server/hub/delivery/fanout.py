@@ -364,12 +364,18 @@ class FanOut:
         return batches
 
     def _pass_others(self) -> None:
-        """Between two groups of a large pass: one pass for some small rooms that have grown."""
+        """Between two groups of a large pass: one pass for some small rooms that have grown; about
+        as much as a group. Nothing comes between the groups of these."""
         writer = self.writer
+        if len(writer.passing) > 1:
+            return
         writer.active.update(self._mailbox.wake_up())
         small = [room for room in writer.active if room not in writer.passing]
+        end = writer.bytes_out + GROUP_BYTES
         for room in [room for room in small if not _is_large(room)][:FED]:
-            del writer.active[room]
+            if writer.bytes_out >= end:
+                break
+            writer.active.pop(room, None)
             self._accounts.count(room)
             if self._pass(room):
                 writer.active[room] = None

@@ -707,6 +707,42 @@ def test_small_rooms_come_between_the_groups_of_a_large_pass(
     assert order == ["/large"] * 2 + ["/small"] + ["/large"] * 4
 
 
+def test_rooms_that_come_between_are_not_interrupted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many rooms with large messages: each gets its own once, and none within another."""
+    monkeypatch.setattr(fanout_module, "GROUP_BYTES", 10_000)
+    peers: list[socket.socket] = []
+    rooms = [bench.rooms.open(f"/{number}") for number in range(8)]
+    for room in rooms:
+        bench.room = room
+        for _ in range(3):
+            client, theirs = bench.client()
+            activate(bench.fanout, client)
+            peers.append(theirs)
+        make_pass(bench.fanout, room)
+    for room in rooms:
+        bench.publish(1, 9000, room.path)
+        if room is not rooms[0]:
+            bench.fanout.notify(room)
+    inside: list[int] = []
+    batch = bench.fanout.writer.batch
+
+    def count(*arguments: Any) -> Any:
+        inside.append(len(bench.fanout.writer.passing))
+        return batch(*arguments)
+
+    monkeypatch.setattr(bench.fanout.writer, "batch", count)
+    make_pass(bench.fanout, rooms[0])
+    assert max(inside) == 2
+    turn(bench.fanout)
+    for theirs in peers:
+        assert len(theirs.recv(9004, socket.MSG_WAITALL)) == 9004
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
 @pytest.mark.parametrize("form", [JSON, SSE, SSE_JSON], ids=repr)
 def test_large_form_is_made_in_pieces_between_the_turns_of_others(bench: Bench, form: Form) -> None:
     """Another room's messages wait for one piece, not for the whole. Who waits gets it whole."""
