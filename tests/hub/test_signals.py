@@ -34,6 +34,13 @@ said = lambda *_: os.write(1, b"mine\\n")
 signal.signal(signal.SIGTERM, said)
 hub.start()
 print(hub.port, flush=True)
+set_handler = signal.signal
+def tell(number, handler):
+    before = set_handler(number, handler)
+    if number == signal.SIGTERM and handler is not said:
+        os.write(1, b"ready\\n")
+    return before
+signal.signal = tell
 """
 END = """
 print("end", signal.getsignal(signal.SIGTERM) is said, flush=True)
@@ -42,7 +49,7 @@ print("end", signal.getsignal(signal.SIGTERM) is said, flush=True)
 
 @contextlib.contextmanager
 def program(text: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run a program with a hub; give the process and the port."""
+    """Run a program with a hub; give the process and the port, once it is ready for SIGTERM."""
     with subprocess.Popen(
         [PYTHON, "-W", "error", "-c", PROGRAM + text],
         env=python_environment(),
@@ -53,7 +60,10 @@ def program(text: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     ) as process:
         try:
             assert process.stdout is not None
-            yield process, int(process.stdout.readline())
+            port = int(process.stdout.readline())
+            if "signals=True" in text or "signal.SIGTERM" in text:
+                assert process.stdout.readline() == "ready\n"
+            yield process, port
         finally:
             process.kill()
 
