@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .deadlines import Deadline
+from .gil import SEND_FLAGS
 from .tls import StrPath, server_context
 
 # The most that a TLS record holds (RFC 8446 §5.1).
@@ -44,8 +45,6 @@ MAX_RECV_BYTES = 64 * 1024
 # the client's own in it. A peer that asks for new keys all the time would cost memory and time.
 MAX_PENDING_BYTES = 64 * 1024
 MAX_BARREN_BYTES = 64 * 1024
-
-_SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 _ADVICE = b"this port speaks TLS: use https or wss\n"
 _PLAIN_HTTP = (
@@ -355,7 +354,7 @@ class TlsStream:
             self._pending = self._pending + said if self._pending else said
         if self._pending:
             try:
-                sent = self._raw.send(self._pending, _SEND_FLAGS)
+                sent = self._raw.send(self._pending, SEND_FLAGS)
             except BlockingIOError:
                 return False
             self._pending = self._pending[sent:]

@@ -370,9 +370,9 @@ class FanOut:
         if len(writer.passing) > 1:
             return
         writer.active.update(self._mailbox.wake_up())
-        small = [room for room in writer.active if room not in writer.passing]
+        small = [r for r in writer.active if r not in writer.passing and not _is_large(r)]
         end = writer.bytes_out + GROUP_BYTES
-        for room in [room for room in small if not _is_large(room)][:FED]:
+        for room in small[:FED]:
             if writer.bytes_out >= end:
                 break
             writer.active.pop(room, None)

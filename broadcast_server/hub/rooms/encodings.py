@@ -145,10 +145,15 @@ def _sse_data(frame: bytes, id: bytes = b"") -> bytes:
     data = frames.payload_of(frame)
     if not frames.is_text(frame):
         return sse(binascii.b2a_base64(data, newline=False), "binary", id)
+    return b"%bdata: %b\n\n" % (id, _in_lines(data))
+
+
+def _in_lines(text: bytes) -> bytes:
+    """Return a text with what a stream has in front of each line but the first."""
     # No object for each line: a message of nothing but line ends has a million.
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
-    return b"%bdata: %b\n\n" % (id, data.replace(b"\n", b"\ndata: "))
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
+    return text.replace(b"\n", b"\ndata: ")
 
 
 def _sse_pieces(entry: Entry) -> Iterator[bytes]:
@@ -163,10 +168,7 @@ def _sse_pieces(entry: Entry) -> Iterator[bytes]:
         else:
             if bytes(data[stop - 1 : stop + 1]) == b"\r\n":
                 stop += 1  # both are one line end
-            piece = bytes(data[start:stop])
-            if b"\r" in piece:
-                piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
-            yield piece.replace(b"\n", b"\ndata: ")
+            yield _in_lines(bytes(data[start:stop]))
         start = stop
     yield b"\n\n"
 
