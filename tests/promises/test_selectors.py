@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import select
 import selectors
@@ -20,6 +19,7 @@ from ..support import PYTHON, RawClient, python_environment, running_hub, wait_u
 from ..support.beside import in_thread
 from ..support.hub_process import hub_process
 from ..support.inside import fanout_of, replace_pass, server_of
+from ..support.libraries import needs_installed
 
 if TYPE_CHECKING:
     from _pytest.logging import LogCaptureFixture
@@ -180,9 +180,7 @@ def test_clients_work_where_threads_are_replaced_and_a_hub_says_that_it_cannot(
     library: str, moment: str, hub_elsewhere: str
 ) -> None:
     """Whichever was imported first; and other green threads go on while a client waits."""
-    # Not imported here: eventlet changes what a fork does.
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed (make .venv)")
+    needs_installed(library)  # not imported here: eventlet changes what a fork does
     with RawClient.connect(
         port=int(hub_elsewhere.split(":")[2].split("/")[0]), path="/green"
     ) as raw:
