@@ -9,7 +9,7 @@ ARGS =
 # What `make compare` compares with.
 REV = HEAD~1
 # How many processes share the tests. Most of them wait, so two for each core are busy enough.
-WORKERS = 4
+WORKERS = 6
 # COVERAGE=1: `make test` counts the lines that the tests reach.
 COVERAGE =
 # STRESS=short: `make stress` in small sizes.
@@ -30,7 +30,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
-PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 NODE_MODULES := $(if $(wildcard tests/package.json),tests/node_modules/.stamp)
 
 .DEFAULT_GOAL := help

@@ -2,18 +2,37 @@
 
 A single piece of such work is bounded by its size; many at once would add up. Each thread takes
 what its piece needs before it begins and gives it back when it is done. An owner has a share: an
-address that does not read its answers must not use up what is there for all others.
+address that does not read its answers must not use up what is there for all others. Owners take
+turns, and only the thread whose turn it is wakes up: thousands may wait.
 """
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from .rooms.room import WAIT_SECONDS
-from .rooms.waiters import Bells
+
+# How often a thread that waits without a time limit checks whether to give up, and later on:
+# thousands may wait.
+LOOK_SECONDS = 0.5
+PATIENT_SECONDS = 2.0
+
+
+class _Waiter:
+    """A thread that waits for a place: its bell is rung once it has got it."""
+
+    __slots__ = ("bell", "granted", "owner", "size")
+
+    def __init__(self, size: int, owner: str) -> None:
+        self.size = size
+        self.owner = owner
+        self.granted = False
+        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
 
 class Budget:
@@ -27,11 +46,12 @@ class Budget:
     def __init__(self, limit: int, share: int | None = None) -> None:
         self._limit = limit
         self._share = limit if share is None else share
-        self._freed = Bells()  # rung when something was given back
-        # Guards _used and _owned. Taken alone.
+        # Guards all below, and what of a waiter changes. Taken alone.
         self._lock = threading.Lock()
         self._used = 0
         self._owned: Counter[str] = Counter()
+        # Who waits, by owner; the owner whose turn it is comes first.
+        self._line: dict[str, deque[_Waiter]] = {}
 
     def take(
         self, size: int, owner: str, given_up: Callable[[], bool], seconds: float | None = None
@@ -47,22 +67,49 @@ class Budget:
         Returns:
             False if there was none in time, or ``given_up()`` came true; then none was taken.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
+        waiter = _Waiter(size, owner)
+        with self._lock:
+            self._line.setdefault(owner, deque()).append(waiter)
+            self._serve_locked()
+            if waiter.granted:
+                return True
+        try:
+            return self._wait(waiter, given_up, seconds)
+        except BaseException:
+            if self._leave(waiter):
+                self.give(size, owner)
+            raise
+
+    def _wait(self, waiter: _Waiter, given_up: Callable[[], bool], seconds: float | None) -> bool:
+        began = time.monotonic()
         while True:
-            with self._lock:
-                if self._fits_locked(size, owner):
-                    self._used += size
-                    self._owned[owner] += size
+            waited = time.monotonic() - began
+            if seconds is not None:
+                timeout = min(WAIT_SECONDS, seconds - waited)
+            else:
+                timeout = LOOK_SECONDS if waited < PATIENT_SECONDS else PATIENT_SECONDS
+            with contextlib.suppress(queue.Empty):
+                waiter.bell.get(timeout=max(0.0, timeout))
+                if waiter.granted:
                     return True
-                bell = self._freed.get()
-            timeout = WAIT_SECONDS
-            if deadline is not None:
-                timeout = min(timeout, deadline - time.monotonic())
-            if timeout > 0:
-                self._freed.wait(bell, timeout)
             if timeout <= 0 or given_up():
-                self._freed.forget(bell)
-                return False
+                return self._leave(waiter)
+
+    def _leave(self, waiter: _Waiter) -> bool:
+        """Take a waiter out of the line; return whether it has got its place before."""
+        with self._lock:
+            if not waiter.granted:
+                line = self._line.get(waiter.owner)
+                if line is not None and waiter in line:
+                    was_first = line[0] is waiter
+                    line.remove(waiter)
+                    if was_first:
+                        del self._line[waiter.owner]
+                        if line:
+                            self._line[waiter.owner] = line  # it has had its turn
+                    # The others may have waited for it.
+                    self._serve_locked()
+            return waiter.granted
 
     def give(self, size: int, owner: str) -> None:
         """Give back what was taken, or a part of it."""
@@ -71,7 +118,7 @@ class Budget:
             self._owned[owner] -= size
             if not self._owned[owner]:
                 del self._owned[owner]
-        self._freed.ring()
+            self._serve_locked()
 
     @property
     def used(self) -> int:
@@ -79,11 +126,56 @@ class Budget:
         with self._lock:
             return self._used
 
-    def _fits_locked(self, size: int, owner: str) -> bool:
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits."""
+        with self._lock:
+            return bool(self._line)
+
+    def has_no_share(self, size: int, owner: str) -> bool:
+        """Tell whether a piece has to wait because of what its owner has already."""
+        with self._lock:
+            return self._has_no_share_locked(size, owner)
+
+    def wake(self) -> None:
+        """Let all waiting threads look whether to give up."""
+        with self._lock:
+            for line in self._line.values():
+                for waiter in line:
+                    waiter.bell.put(None)
+
+    def _has_no_share_locked(self, size: int, owner: str) -> bool:
         assert self._lock.locked()
-        if owner in self._owned and self._owned[owner] + size > self._share:
-            return False
+        return owner in self._owned and self._owned[owner] + size > self._share
+
+    def _fits_locked(self, size: int) -> bool:
+        assert self._lock.locked()
         return not self._used or self._used + size <= self._limit
+
+    def _serve_locked(self) -> None:
+        """Give places to waiting threads until there are none left. A piece that does not fit now
+        holds up all pieces behind it, or it would wait for ever. A piece whose owner has no share
+        left does not."""
+        assert self._lock.locked()
+        found = True
+        while found:
+            found = False
+            for owner, line in self._line.items():
+                waiter = line[0]
+                if self._has_no_share_locked(waiter.size, owner):
+                    continue
+                if not self._fits_locked(waiter.size):
+                    return
+                self._used += waiter.size
+                self._owned[owner] += waiter.size
+                waiter.granted = True
+                waiter.bell.put(None)
+                line.popleft()
+                del self._line[owner]
+                if line:
+                    self._line[owner] = line  # behind all others
+                found = True
+                break
 
 
 class Claim:

@@ -17,6 +17,7 @@ from ..messages import Id, Member, Message
 from ..records import get_logger
 from ..settings import Settings
 from ..transport.tls_stream import Certificate
+from ..wire.events import MAX_BESIDE_BYTES
 from .backplane.interface import Backplane, Done, SenderGone
 from .budget import Budget
 from .delivery.connection import Connection
@@ -24,11 +25,14 @@ from .delivery.fanout import FanOut
 from .http import access
 from .http.access import AccessRequest, Authorize, Grant
 from .http.models import Decision, Refusal, Request
+from .incoming import Incoming
 from .rates import SenderRates
+from .rooms.encodings import JSON, Form
 from .rooms.entries import Accepted, Draft, Key, cost_of, encode
 from .rooms.registry import RoomRegistry
 from .rooms.room import Reservation, Room
 from .sessions import Sessions
+from .turns import Turns
 
 logger = get_logger("broadcast_server.hub")
 
@@ -78,6 +82,8 @@ class Core:
         refused: how many requests and messages were refused, by reason.
         parsing: for events that are large enough to count while they are taken apart.
         answers: for answers over HTTP that are large enough to count until they are sent.
+        turns: how many threads each sender keeps busy.
+        incoming: for messages that are large enough to count until they are in a log.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.
         reloads: what ``BroadcastHub.reload`` calls to read files anew; each may raise.
@@ -95,6 +101,8 @@ class Core:
     sessions: Sessions = dataclasses.field(default_factory=Sessions)
     rates: SenderRates = dataclasses.field(init=False)
     control_rates: SenderRates = dataclasses.field(init=False)
+    incoming: Incoming = dataclasses.field(init=False)
+    turns: Turns = dataclasses.field(default_factory=Turns)
     parsing: Budget = dataclasses.field(default_factory=lambda: Budget(PARSING_BYTES))
     answers: Budget = dataclasses.field(
         default_factory=lambda: Budget(ANSWERS_BYTES, ANSWERS_SHARE)
@@ -118,8 +126,15 @@ class Core:
     def __post_init__(self) -> None:
         self.rates = SenderRates(self.settings.max_rate)
         self.control_rates = SenderRates(self.settings.max_control_rate)
+        self.incoming = Incoming(self.largest_frame(JSON), self.settings.handshake_timeout)
         if self.tls is not None:
             self.reloads.append(self.tls.reload)
+
+    def largest_frame(self, form: Form) -> int:
+        """Return how many bytes a client's message may have in its form."""
+        limit = self.settings.max_message_bytes
+        # Of a text every byte may need six in JSON.
+        return 6 * limit + MAX_BESIDE_BYTES if form is JSON else limit
 
     def seconds_left(self) -> float:
         """Return how long a hub that ends is expected to take; 0 for one that does not."""

@@ -38,6 +38,7 @@ from .http.models import (
     RoomList,
     Stream,
 )
+from .incoming import Arrival
 from .rates import COPIED_BYTES
 from .rooms.encodings import json_view
 from .rooms.entries import Entry, Key, fingerprint, to_messages
@@ -45,6 +46,8 @@ from .rooms.registry import NoRoom
 
 # How long a publisher may have to wait for the fan-out.
 PUBLISH_SECONDS = 5.0
+# And for the place of a large message, while others send theirs.
+PLACE_SECONDS = 5.0
 # The messages of one answer, but one message at least: who wants more asks again. An answer that
 # small is not counted among those in hand; for a larger one its client may have to wait so long.
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -122,9 +125,65 @@ def _publish(
     grant: Grant,
     payer: str,
 ) -> Refusal | Response:
+    with contextlib.closing(_Place(core, http, payer, decision.headers)) as place:
+        return _take_message(core, request, decision, http, address, grant, payer, place)
+
+
+class _Place:
+    """The place of a large message until it is in its log, if it needs one."""
+
+    def __init__(
+        self, core: Core, http: HttpConnection, payer: str, headers: tuple[tuple[str, str], ...]
+    ) -> None:
+        self._core = core
+        self._http = http
+        self._payer = payer
+        self._headers = headers
+        self._arrival: Arrival | None = None
+
+    def make(self, size: int) -> None:
+        """Wait for a place.
+
+        Raises:
+            BadRequest: there was none in time.
+        """
+        core, http = self._core, self._http
+        # A connection that waits until others have sent their messages is idle, not busy.
+        http.awaits = RESTING
+        try:
+            self._arrival = core.incoming.take(
+                size,
+                self._payer,
+                lambda: core.stopping or http.makes_way,
+                seconds=PLACE_SECONDS,
+            )
+        finally:
+            http.awaits = 0
+        if self._arrival is None:
+            text = "too many large messages are coming in"
+            raise BadRequest(Refusal(503, text, (*RETRY, *self._headers), "busy"))
+
+    def close(self) -> None:
+        """Give the place back, if there is one."""
+        if self._arrival is not None:
+            self._core.incoming.give(self._arrival)
+
+
+def _take_message(
+    core: Core,
+    request: Request,
+    decision: Publish,
+    http: HttpConnection,
+    address: Address,
+    grant: Grant,
+    payer: str,
+    place: _Place,
+) -> Refusal | Response:
     settings = core.settings
     try:
-        body = http.read_body(request, settings.max_message_bytes, settings.handshake_timeout)
+        body = http.read_body(
+            request, settings.max_message_bytes, settings.handshake_timeout, place.make
+        )
     except BadRequest:
         core.rates.take(payer)  # what cannot be a message costs as one
         raise

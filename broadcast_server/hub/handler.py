@@ -31,12 +31,13 @@ from .http.forwarded import Address, client_of, is_in
 from .http.models import RETRY, Decision, Join, Publish, Refusal, Request, Response, Stream
 from .http.routes import decide
 from .rates import ANSWERED_BYTES, sender_of
-from .reader import REST_SECONDS, Reader
+from .reader import Reader
 from .rooms.encodings import JSON, RAW, SSE, SSE_JSON
 from .rooms.presence import MAX_NAMED
 from .rooms.registry import NoRoom
 from .rooms.room import WAIT_SECONDS
 from .sessions import Session
+from .turns import Worker
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
 # unless it has a handler already: so it has one for that moment.
@@ -57,9 +58,8 @@ logger = get_logger("broadcast_server.hub")
 # An idle client costs a receive buffer of the smaller size; one that fills it gets the larger.
 MIN_RECV_BYTES = 512
 MAX_RECV_BYTES = 64 * 1024
-# How long a connection that has asked for more already rests after an answer, while all places
-# for connections that are no clients are taken, or when it has asked too often; else for
-# ``REST_SECONDS``.
+# How long a connection that has asked for more already rests at least after an answer, while all
+# places for connections that are no clients are taken, or when it has asked too often.
 YIELD_SECONDS = 0.02
 
 
@@ -115,6 +115,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.peer = self.address = Address(*self.client_address[:2])
         self.client: Connection | None = None
         self._grant = OPEN
+        self._worker: Worker | None = None
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
@@ -187,7 +188,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 # It has had its answer. One after the other to whoever asks without a pause would
                 # make others wait for a place, and for the interpreter.
                 hurried = isinstance(answer, Refusal) and answer.reason == "rate"
-                http.rest(YIELD_SECONDS if crowded or hurried else REST_SECONDS)
+                if self._worker is None:
+                    payer = sender or self._sender(OPEN) or str(self.peer)
+                    self._worker = Worker(self.core.turns, payer)
+                http.rest(max(self._worker.tire(), YIELD_SECONDS if crowded or hurried else 0.0))
         except OSError as error:
             logger.debug("%s lost before it joined: %s", self.address, error)
             if isinstance(error, ssl.SSLError):

@@ -183,7 +183,7 @@ class BroadcastHub:
             )
 
     def serve_forever(self, *, signals: bool = False) -> None:
-        """Start if need be, then block until ``stop()`` is called elsewhere.
+        """Start if it does not run, then block until ``stop()`` is called elsewhere.
 
         Args:
             signals: on the main thread: SIGTERM drains the hub, as ``drain`` does, and a second one
@@ -196,11 +196,15 @@ class BroadcastHub:
             HubStopped: a thread of the hub has died. The log says why.
         """
         arguments.check_type("signals", signals, arguments.FLAG)
+        # A hub that runs now and is stopped before it is served is not started anew.
+        runs = self._run is not None and self._pid == os.getpid()
         if signals:
             with Terminations() as terminations:
+                if not runs:
+                    self.start()
                 self._serve_until(terminations)
             return
-        if self._run is None or self._pid != os.getpid():
+        if not runs:
             self.start()
         # In pieces: on some systems a wait without an end keeps signals from being handled.
         while not self._stopped.wait(1.0):
@@ -211,8 +215,6 @@ class BroadcastHub:
 
     def _serve_until(self, terminations: Terminations) -> None:
         """Serve until the hub is stopped, or SIGTERM has ended it. The main thread."""
-        if self._run is None or self._pid != os.getpid():
-            self.start()
         self._ended = terminations.received
         while not terminations.await_first():
             if self._stopped.is_set():

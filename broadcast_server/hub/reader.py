@@ -24,11 +24,13 @@ from .delivery.fanout import STALL_SECONDS
 from .delivery.timers import NEVER
 from .delivery.writer import BATCH_BYTES
 from .http.access import Grant
+from .incoming import SMALL_BYTES, Arrival
 from .rates import COPIED_BYTES, PARSED_BYTES, Flow
 from .rooms.encodings import JSON
 from .rooms.entries import ENTRY_BYTES, Accepted, Draft, Key, encode, fingerprint, to_messages
 from .rooms.room import WAIT_SECONDS
 from .sessions import RENEW_SECONDS, Session
+from .turns import Worker
 
 logger = get_logger("broadcast_server.hub")
 
@@ -46,7 +48,6 @@ MAX_ERRORS = 10
 # that never wait would leave the interpreter to the others for the switch interval only, each time.
 PIECE_BYTES = 8 * 1024
 REST_WEIGHT = 128
-REST_SECONDS = 0.0001
 # What an event or a control frame weighs; a plain message weighs 1.
 EVENT_WEIGHT = 8
 
@@ -90,12 +91,14 @@ class Reader:
 
     # Every idle client has one.
     __slots__ = (
+        "_arrival",
         "_client",
         "_control_flow",
         "_decoder",
         "_discarded",
         "_errors",
         "_flow",
+        "_has_come",
         "_may_publish",
         "_may_rename",
         "_owed",
@@ -105,6 +108,7 @@ class Reader:
         "_session",
         "_slowed",
         "_weight",
+        "_worker",
         "core",
     )
 
@@ -126,6 +130,7 @@ class Reader:
         self._decoder: FrameDecoder | None = None
         self._flow: Flow | None = None
         self._control_flow: Flow | None = None
+        self._arrival: Arrival | None = None  # the place of a large message that is coming in
         self._errors = 0
         self._may_publish = grant.may_publish(client.room.path)
         self._may_rename = grant.name is None
@@ -134,7 +139,9 @@ class Reader:
         self._owed = 0.0  # what it has sent and not paid for yet, in messages
         self._slowed: tuple[Flow, ...] = ()  # what it was slowed down for already
         self._discarded = 0
+        self._has_come = False  # the large message is complete, and waits for the hub
         self._weight = 0  # of what it has taken since it rested
+        self._worker: Worker | None = None
 
     def take(self, data: bytes) -> None:
         """Decode what arrived, publish the messages in batches, serve control frames in their
@@ -151,6 +158,7 @@ class Reader:
         if client.expires != NEVER and time.monotonic() >= client.expires:
             self._look_for_close(data)
             self._close(client, 1008, "token expired")
+            self._forget()
             return
         # Of a silent client the pongs come by here.
         if client.quiet_since >= self._renew_at:
@@ -158,10 +166,7 @@ class Reader:
         is_json = client.form is JSON
         decoder = self._decoder
         if decoder is None:
-            limit = self.core.settings.max_message_bytes
-            if is_json:
-                # Of a text every byte may need six in JSON.
-                limit = 6 * limit + events.MAX_BESIDE_BYTES
+            limit = self.core.largest_frame(client.form)
             self._decoder = decoder = FrameDecoder(limit, self.core.settings.max_fragments)
             self._flow = flow = self.core.rates.flow(self._sender)
             self._wait_for_rate(client, flow, flow.left())
@@ -183,10 +188,13 @@ class Reader:
                     self._take_filtered(client, opcode, payload, batch)
                 else:
                     batch.add(frames.encode_frame(opcode, payload))
-                if batch.cost >= BATCH_BYTES or self._weight >= REST_WEIGHT:
+                # The message in progress comes first, and has a place if it is large.
+                is_large = self._arrival is not None
+                if is_large or batch.cost >= BATCH_BYTES or self._weight >= REST_WEIGHT:
                     self._owed += owed
                     owed = 0.0
-                    batch = self._publish(client, batch)
+                    batch = self._publish(client, batch, is_large=is_large)
+                    self._give_place()
                     self._rest()
                 continue
             # What came before a control frame is in the log before it is answered.
@@ -224,6 +232,59 @@ class Reader:
                 self.core.count_refusal("max_fragments" if many else "too_big")
             self._look_for_close(b"")
             self._close(client, failure.code, failure.reason)
+        if self._arrival is not None:
+            if client.ended:
+                self._forget()
+        elif needed := decoder.needed(SMALL_BYTES):
+            self._make_place(client, needed)
+
+    def _make_place(self, client: Connection, needed: int) -> None:
+        """Wait for a place for the large message in progress, before more of it is read.
+
+        All of its bytes are asked for at once: a message that had to ask again could wait for one
+        that waits for it.
+        """
+        if not client.ended:
+            self._arrival = self.core.incoming.take(
+                needed, self._sender or client.member.id, lambda: client.ended, message=self
+            )
+        if client.ended:
+            self._forget()
+
+    def _give_place(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            self.core.incoming.give(arrival)
+
+    def _forget(self) -> None:
+        """Let go of the message in progress and of its place: the client has ended."""
+        if self._decoder is not None:
+            self._decoder.forget()
+        self._give_place()
+
+    def received(self) -> int:
+        """Return how many bytes of the message in progress have come. Any thread."""
+        decoder = self._decoder
+        return 0 if decoder is None else decoder.received()
+
+    def give_way(self, arrival: Arrival) -> None:
+        """End the client, whose large message is late while others wait for its place. Any
+        thread."""
+        if self._arrival is not arrival or self._has_come:
+            return  # it has come in the meantime, and waits for the hub
+        client = self._client
+        if self.core.dismiss(client, 1013, None):
+            logger.info(
+                "%s is closed: a message of %d bytes comes too slowly, and others wait to send"
+                " theirs; see --handshake-timeout",
+                client.member.id,
+                arrival.size,
+            )
+            self.core.count_refusal("timeout")
+        # A reader that waits for bytes throws them away from now on; any other one sees that the
+        # client has ended.
+        if client.ended and client.waiting:
+            self._forget()
 
     def _take_filtered(
         self, client: Connection, opcode: int, payload: bytes, batch: Intake
@@ -313,12 +374,16 @@ class Reader:
         if size <= events.MAX_BESIDE_BYTES:
             return events.parse(payload, limit)
         parsing = self.core.parsing
-        if not parsing.take(size, client.member.id, lambda: client.ended):
+        owner = self._sender or client.member.id
+        self._has_come = True
+        taken = parsing.take(size, owner, lambda: client.ended)
+        self._has_come = False
+        if not taken:
             return None
         try:
             return events.parse(payload, limit)
         finally:
-            parsing.give(size, client.member.id)
+            parsing.give(size, owner)
 
     def _queue(self, client: Connection, body: bytes) -> None:
         """Queue events for the client alone; wait while too much waits for it already."""
@@ -359,22 +424,30 @@ class Reader:
         """Throw away what comes after Close; return False, and cut the client off, if that is too
         much."""
         self._look_for_close(data)
+        self._forget()
         self._discarded += len(data)
         if self._discarded > _DISCARD_MESSAGES * self.core.settings.max_message_bytes + 65536:
             self._client.abort()
             return False
         return True
 
-    def _publish(self, client: Connection, batch: Intake) -> Intake:
+    def _publish(self, client: Connection, batch: Intake, *, is_large: bool = False) -> Intake:
         """Publish a batch once the fan-out has room for it, then wait as the rate limit wants;
-        return an empty one."""
+        return an empty one.
+
+        Args:
+            is_large: the last message in it has a place, which is given back then.
+        """
         core = self.core
         room = client.room
         if not batch.drafts:
             return batch
         while True:
             self._wait_for_itself(client)
-            if client.ended or not room.reserve(batch.cost, None, lambda: client.ended):
+            self._has_come = is_large
+            taken = not client.ended and room.reserve(batch.cost, None, lambda: client.ended)
+            self._has_come = False
+            if not taken:
                 return Intake(client)
             if not self._has_to_catch_up(client):
                 break
@@ -393,6 +466,8 @@ class Reader:
             # The others were told that it has left: nothing of it comes after that. It gets no ack.
             self._answered(batch)
             return Intake(client)
+        if is_large:
+            self._give_place()
         self._pay(client)
         return Intake(client)
 
@@ -418,7 +493,8 @@ class Reader:
             self.core.say_goodbye(batch.client)
 
     def end(self) -> None:
-        """Leave what is not paid to others of the same sender."""
+        """Leave what is not paid to others of the same sender, and its place to all."""
+        self._give_place()
         if self._flow is not None:
             self._flow.take(self._owed)
             self._flow.end()
@@ -432,11 +508,15 @@ class Reader:
             self._wait_for_rate(client, self._flow, self._flow.take(owed))
 
     def _rest(self) -> None:
-        """Leave the interpreter to others for a moment, after much work."""
+        """Leave the interpreter to others for a while, after much work."""
         if self._weight >= REST_WEIGHT:
             self._weight = 0
             if self.core.settings.max_rate:
-                time.sleep(REST_SECONDS)
+                worker = self._worker
+                if worker is None:
+                    sender = self._sender or self._client.member.id
+                    self._worker = worker = Worker(self.core.turns, sender)
+                time.sleep(worker.tire())
 
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""

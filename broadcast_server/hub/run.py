@@ -221,6 +221,8 @@ class Run:
         core.backplane.close()
         for connection in server.connections():
             core.say_goodbye(connection)
+        for budget in (core.incoming, core.parsing, core.answers):
+            budget.wake()
         self.leave_own()
         # Without clients the fan-out ends: one that comes later would get no goodbye.
         server.await_hand_overs(deadline)

@@ -171,6 +171,29 @@ class FrameDecoder:
             self._message = None
         return events
 
+    def needed(self, least: int) -> int:
+        """Return how many bytes the message in progress may need in memory until it is whole; 0 if
+        that is not more than `least` as far as is known, or there is none."""
+        message = self._message
+        if message is None:
+            return 0
+        size = len(message) + self._left
+        if size <= least:
+            return 0
+        # The size of its other fragments is not known.
+        return size if self._final else self._max_message_bytes
+
+    def received(self) -> int:
+        """Return how many bytes of the message in progress have come. Any thread."""
+        message = self._message
+        return 0 if message is None else len(message)
+
+    def forget(self) -> None:
+        """Let go of the message in progress: nothing is fed any more, and no thread is in
+        ``feed``."""
+        self._message = None
+        self._utf8 = None
+
     def skip(self, data: bytes) -> bool:
         """Skip what arrives of a peer whose messages nobody wants any more, and what could not be
         decoded; return whether its Close has arrived.

@@ -320,6 +320,15 @@ def refs(number: int) -> Iterable[Line]:
     yield Line(for_ever(burst), upgrade(f"/own-{number}", JSON_LINE), answer=b'"type":"error"')
 
 
+@kind(4, "40 half messages of 6 MiB, each on a connection of its own", answered=False)
+def halves(number: int) -> Iterable[Line]:
+    """Nothing says that the other half ever comes."""
+    frame = text("x" * (6 * MIB))
+    half = Burst(frame[: len(frame) // 2])
+    for count in range(40):
+        yield Line(iter([half]), upgrade(f"/own-{number}-{count}", JSON_LINE))
+
+
 @kind(4, "an event of 6 MiB whose one MiB of data is escaped")
 def escapes(number: int) -> Iterable[Line]:
     """The most that a message may be, in its longest form."""

@@ -128,6 +128,10 @@ class FakeSocket:
         return b"".join(reversed(self._pieces))
 
 
+def _no_place(size: int) -> None:
+    raise AssertionError(f"a place for {size} bytes, more than a body may have here")
+
+
 def run(data: bytes) -> str:
     """Let the hub's half talk with a client that sends these bytes, cut in two ways."""
     if len(data) < 2:
@@ -193,7 +197,7 @@ def _talk(pieces: list[bytes], choice: int) -> Talk:
                 headers = getattr(decision, "headers", ())
                 body = b""
                 if isinstance(decision, Publish):
-                    body = connection.read_body(request, BODY_LIMIT, SECONDS)
+                    body = connection.read_body(request, BODY_LIMIT, SECONDS, _no_place)
                     assert len(body) <= BODY_LIMIT
                     talk.steps.append(body)
                 answer = Response(200, headers, body, "text/plain")

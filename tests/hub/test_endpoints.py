@@ -19,6 +19,7 @@ import pytest
 from broadcast_server import BroadcastHub, Member, Message, PublishFailed, publish
 from broadcast_server.hub import endpoints
 from broadcast_server.hub.budget import Budget, Claim
+from broadcast_server.hub.incoming import INCOMING_SHARE
 from broadcast_server.hub.rooms import encodings
 from broadcast_server.messages import parse_id
 
@@ -564,6 +565,45 @@ def test_large_answers_in_hand_have_a_bound_and_a_share(monkeypatch: pytest.Monk
         assert look("/r", "192.0.2.1") == 200
         assert wait_until(lambda: answers.used == 0)
         assert core_of(hub).counts().refused == {"busy": 3}
+
+
+def test_large_bodies_take_a_place_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has none left in time gets 503 before its body is asked for; small bodies need none, and
+    others have theirs."""
+    monkeypatch.setattr(endpoints, "PLACE_SECONDS", 0.0)
+    with running_hub(trust_proxy=["127.0.0.1"]) as hub:
+        places = core_of(hub).incoming
+        body = b"x" * 200_000
+
+        def request(address: str, body: bytes, field: str = "") -> bytes:
+            field = field or f"Content-Length: {len(body)}"
+            lines = ["POST /r HTTP/1.1", "Host: 127.0.0.1", f"X-Forwarded-For: {address}", field]
+            return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+        with contextlib.ExitStack() as stack:
+            first = []
+            for _ in range(INCOMING_SHARE // len(body)):
+                client = stack.enter_context(RawClient.open(port=hub.port))
+                client.sock.sendall(request("192.0.2.1", body)[:-100])
+                first.append(client)
+            assert wait_until(lambda: places.used == len(body) * len(first))
+            answer = http_request(hub.port, request("192.0.2.1", body))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"too many large messages are coming in" in answer
+            chunked = b"%x\r\n%s\r\n0\r\n\r\n"
+            for address, data in (("192.0.2.1", b"small"), ("192.0.2.2", body)):
+                chunks = chunked % (len(data), data)
+                for asked in (
+                    request(address, data),
+                    request(address, chunks, "Transfer-Encoding: chunked"),
+                ):
+                    assert http_request(hub.port, asked).startswith(b"HTTP/1.1 200 ")
+            for client in first:
+                client.sock.sendall(body[-100:])
+                assert client.sock.recv(12) == b"HTTP/1.1 200"
+        assert wait_until(lambda: places.used == 0)
+        assert hub.stats()["messages"] == len(first) + 4
+        assert core_of(hub).counts().refused == {"busy": 1}
 
 
 def test_rooms_tell_who_is_where(hub: BroadcastHub, connection: http.client.HTTPConnection) -> None:

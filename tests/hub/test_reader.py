@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub
+from broadcast_server.hub import incoming
 from broadcast_server.hub.backplane.interface import Done, RoomLog
 from broadcast_server.hub.backplane.memory import MemoryBackplane
 from broadcast_server.hub.budget import Budget
 from broadcast_server.hub.delivery.connection import Connection
+from broadcast_server.hub.incoming import INCOMING_BYTES, INCOMING_SHARE, Arrival, Incoming
 from broadcast_server.hub.rates import Flow
-from broadcast_server.hub.reader import EVENT_WEIGHT, PIECE_BYTES, REST_SECONDS, REST_WEIGHT
+from broadcast_server.hub.reader import EVENT_WEIGHT, PIECE_BYTES, REST_WEIGHT
 from broadcast_server.hub.rooms.entries import Draft
+from broadcast_server.hub.turns import LEAST_SECONDS
 
 from ..support import (
     BINARY,
@@ -149,6 +153,214 @@ def test_client_that_ends_while_it_waits_to_be_parsed_holds_nothing() -> None:
         assert (core.parsing.used, hub.stats()["messages"]) == (10, 0)
 
 
+HALF = 200_000
+
+
+def begin_large(client: RawClient, size: int = HALF, *, fin: bool = True) -> bytes:
+    """Send the first half of a large message; return the other one."""
+    frame = client_frame(BINARY, bytes(size), fin=fin)
+    client.sock.sendall(frame[: size // 2])
+    return frame[size // 2 :]
+
+
+def test_large_messages_that_come_in_have_a_place_each() -> None:
+    """Those of one sender no more than its share; who waits for one is not read, and loses
+    nothing; small messages need none."""
+    with running_hub(trust_proxy=["127.0.0.1"]) as hub, contextlib.ExitStack() as stack:
+        core = core_of(hub)
+        share = INCOMING_SHARE // HALF
+        rooms = itertools.count()
+
+        def connect(address: str) -> RawClient:
+            header = f"X-Forwarded-For: {address}"
+            path = f"/{next(rooms)}"
+            return stack.enter_context(
+                RawClient.connect(port=hub.port, path=path, headers=[header])
+            )
+
+        clients = [connect("192.0.2.1") for _ in range(share + 5)]
+        rests = [begin_large(client) for client in clients]
+        assert wait_until(lambda: core.incoming.used == share * HALF)
+        other = connect("192.0.2.2")
+        rest = begin_large(other)
+        assert wait_until(lambda: core.incoming.used == (share + 1) * HALF)
+        small = connect("192.0.2.1")
+        small.send("small")
+        assert wait_until(lambda: hub.stats()["messages"] == 1)
+        assert core.incoming.used == (share + 1) * HALF
+        other.sock.sendall(rest)
+        assert wait_until(lambda: hub.stats()["messages"] == 2)
+        for client, rest in zip(clients, rests, strict=True):
+            client.sock.sendall(rest)
+        assert wait_until(lambda: hub.stats()["messages"] == len(clients) + 2)
+        assert wait_until(lambda: core.incoming.used == 0)
+
+
+def test_fragments_take_a_place_for_all_that_may_follow() -> None:
+    """As soon as they are large together; nobody says how long the others are."""
+    with running_hub(max_message_bytes=300_000) as hub:
+        core = core_of(hub)
+        with RawClient.connect(port=hub.port) as client:
+            client.send_frame(BINARY, bytes(60_000), fin=False)
+            client.send_frame(PING, b"1")
+            assert client.recv_frame() == (True, PONG, b"1")
+            assert core.incoming.used == 0
+            client.send_frame(CONTINUATION, bytes(60_000), fin=False)
+            assert wait_until(lambda: core.incoming.used == 300_000)
+            client.send_frame(CONTINUATION, bytes(100_000))
+            assert wait_until(lambda: hub.stats()["messages"] == 1)
+            assert wait_until(lambda: core.incoming.used == 0)
+
+
+def test_half_a_large_message_holds_nothing_when_its_sender_has_gone(hub: BroadcastHub) -> None:
+    """Whether it has a place or waits for one."""
+    core = core_of(hub)
+    core.incoming = Incoming(HALF, 10)
+    taken = core.incoming.take(INCOMING_BYTES - HALF, "other", lambda: True)
+    assert taken is not None
+    with RawClient.connect(port=hub.port) as client, RawClient.connect(port=hub.port) as second:
+        begin_large(client)
+        assert wait_until(lambda: core.incoming.used == INCOMING_BYTES)
+        begin_large(second)
+        for member in hub.members():
+            hub.disconnect(member.id)
+        assert client.recv_close()[0] == second.recv_close()[0] == 1000
+    assert wait_until(lambda: hub.stats()["clients"] == 0)
+    assert wait_until(lambda: core.incoming.used == taken.size)
+
+
+def test_half_a_large_message_gives_way_when_others_wait(
+    hub: BroadcastHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sender is closed, told why, and another one has its place."""
+    core = core_of(hub)
+    core.incoming = Incoming(INCOMING_SHARE, 0.0, 0.0)
+    with caplog.at_level("INFO"), RawClient.connect(port=hub.port) as slow:
+        taken = core.incoming.take(INCOMING_SHARE - HALF, "127.0.0.1", lambda: True)
+        begin_large(slow)
+        assert wait_until(lambda: core.incoming.used == INCOMING_SHARE)
+        with RawClient.connect(port=hub.port) as other:
+            other.send_frame(BINARY, bytes(HALF))
+            code, reason = slow.recv_close()
+            assert code == 1013 and reason.startswith("since=")
+            assert wait_until(lambda: hub.stats()["messages"] == 1)
+    assert taken is not None
+    assert wait_until(lambda: core.incoming.used == taken.size)
+    assert core.counts().refused == {"timeout": 1}
+    assert f"a message of {HALF} bytes comes too slowly, and others wait" in caplog.text
+
+
+class NotingIncoming(Incoming):
+    """Keeps all places that were taken, with what has taken them."""
+
+    def __init__(self, largest: int = INCOMING_SHARE) -> None:
+        super().__init__(largest, 0.0, 0.0)
+        self.taken: list[tuple[Arrival, incoming.Receiving | None]] = []
+
+    def take(self, size: int, owner: str, *args: Any, **named: Any) -> Arrival | None:
+        arrival = super().take(size, owner, *args, **named)
+        if arrival is not None:
+            self.taken.append((arrival, named.get("message")))
+        return arrival
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_each_large_message_has_a_place_of_its_own(hub: BroadcastHub, is_json: bool) -> None:
+    """Also where the next one begins in the same piece as the last one ends: it is not late
+    because the ones before it took their time."""
+    core = core_of(hub)
+    core.incoming = places = NotingIncoming()
+    data = "x" * HALF
+    payload = json.dumps({"type": "send", "data": data}) if is_json else data
+    frames = client_frame(TEXT, payload) * 5
+    with contextlib.ExitStack() as stack:
+        raw = (
+            stack.enter_context(Peer(hub)).raw
+            if is_json
+            else stack.enter_context(RawClient.connect(port=hub.port))
+        )
+        raw.sock.sendall(frames)
+        assert wait_until(lambda: hub.stats()["messages"] == 5)
+    assert wait_until(lambda: places.used == 0)
+    assert len(places.taken) == 5
+
+
+def test_bytes_of_a_message_that_gives_way_are_let_go(hub: BroadcastHub) -> None:
+    """At once, whatever its sender does with the Close."""
+    core = core_of(hub)
+    core.incoming = places = NotingIncoming()
+    with RawClient.connect(port=hub.port) as slow:
+        begin_large(slow)
+        assert wait_until(lambda: places.used == HALF)
+        ((arrival, reader),) = places.taken
+        assert reader is not None
+        assert wait_until(lambda: reader.received() >= HALF // 2 - 20)
+        reader.give_way(arrival)
+        assert wait_until(lambda: (places.used, reader.received()) == (0, 0))
+        reader.give_way(arrival)
+        assert core.counts().refused == {"timeout": 1}
+
+
+@pytest.mark.parametrize("how", ["Close", "sent away", "too big"])
+def test_client_that_ends_inside_a_large_message_keeps_no_place(
+    hub: BroadcastHub, how: str
+) -> None:
+    """Although its connection stays open until it answers."""
+    core = core_of(hub)
+    core.incoming = places = NotingIncoming()
+    with RawClient.connect(port=hub.port) as client:
+        client.send_frame(BINARY, bytes(HALF), fin=False)
+        assert wait_until(lambda: len(places.taken) == 1)
+        (_, reader) = places.taken[0]
+        assert reader is not None
+        if how == "Close":
+            client.send_close()
+        elif how == "too big":
+            client.send_frame(CONTINUATION, bytes(1024 * 1024), fin=False)
+        else:
+            (member,) = hub.members()
+            hub.disconnect(member.id)
+            client.sock.sendall(client_frame(CONTINUATION, b"more", fin=False))
+        assert wait_until(lambda: (places.used, reader.received()) == (0, 0))
+
+
+def test_stop_does_not_wait_for_clients_that_wait_for_a_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They look at once, and no thread is left."""
+    with running_hub() as hub:
+        core = core_of(hub)
+        core.incoming = places = Incoming(INCOMING_SHARE, 3600.0)
+        taken = places.take(INCOMING_SHARE, "127.0.0.1", lambda: True)
+        assert taken is not None
+        with RawClient.connect(port=hub.port) as client:
+            begin_large(client)
+            assert wait_until(lambda: places.is_waited_for)
+            hub.stop(0.0)
+        assert "still runs" not in caplog.text
+        assert (places.used, places.is_waited_for) == (INCOMING_SHARE, False)
+
+
+def test_whole_message_that_waits_for_the_hub_does_not_give_way(hub: BroadcastHub) -> None:
+    """It is the hub's turn then; others wait for it."""
+    core = core_of(hub)
+    core.incoming = Incoming(INCOMING_SHARE, 0.0, 0.0)
+    taken = core.incoming.take(INCOMING_SHARE - HALF, "127.0.0.1", lambda: True)
+    with RawClient.connect(port=hub.port) as first, RawClient.connect(port=hub.port) as second:
+        rest = begin_large(first)
+        assert wait_until(lambda: core.incoming.used == INCOMING_SHARE)
+        core.rooms.gate.set(True)
+        first.sock.sendall(rest)
+        second.send_frame(BINARY, bytes(HALF))
+        assert wait_until(lambda: core.incoming.hurried == 1)
+        assert hub.stats()["messages"] == 0
+        core.rooms.gate.set(False)
+        assert wait_until(lambda: hub.stats()["messages"] == 2)
+    assert taken is not None
+    assert wait_until(lambda: core.incoming.used == taken.size)
+    assert core.counts().refused == {}
+
+
 def test_what_comes_after_the_end_is_thrown_away_within_bounds() -> None:
     """A peer that goes on sending after our Close is cut off, and nothing of it is published."""
     with running_hub(max_message_bytes=1000, close_timeout=30) as hub:
@@ -268,7 +480,7 @@ def test_reader_rests_in_a_burst(
             while b"end" not in client.buffer:
                 client.fill()
     most = count * weight // REST_WEIGHT
-    assert set(rests) <= {REST_SECONDS}
+    assert set(rests) <= {LEAST_SECONDS}
     # A piece of what has come is taken as a whole.
     pieces = count * len(sent) // PIECE_BYTES
     assert min(most, pieces) // 2 <= len(rests) <= most + 1 if rate else not rests

@@ -19,8 +19,8 @@ from broadcast_server import BroadcastHub, Message
 from broadcast_server.hub import server as server_module
 from broadcast_server.hub.handler import YIELD_SECONDS
 from broadcast_server.hub.http.connection import HttpConnection, is_ready
-from broadcast_server.hub.reader import REST_SECONDS
 from broadcast_server.hub.server import HubServer
+from broadcast_server.hub.turns import LEAST_SECONDS
 from broadcast_server.transport.tls_stream import TlsStream
 
 from ..support import (
@@ -370,7 +370,7 @@ def test_who_asks_without_a_pause_rests_while_others_want_its_place(
 
     monkeypatch.setattr(HttpConnection, "rest", rest)
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    for limit, expected in ((1, [YIELD_SECONDS] * 4), (2, [REST_SECONDS] * 4)):
+    for limit, expected in ((1, [YIELD_SECONDS] * 4), (2, [LEAST_SECONDS] * 4)):
         rests.clear()
         with (
             running_hub(max_handshakes=limit) as hub,

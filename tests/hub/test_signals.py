@@ -142,6 +142,26 @@ hub.serve_forever(signals=True)
         assert outcome(process) == (0, "end True\n", "")
 
 
+def test_stop_before_it_serves_is_not_forgotten() -> None:
+    """The hub ran when it was to be served: it is not started anew."""
+    text = """
+class Early:
+    def __enter__(self):
+        stopper = threading.Thread(target=hub.stop)
+        stopper.start()
+        stopper.join()
+        return entered.__enter__()
+    def __exit__(self, *given):
+        return entered.__exit__(*given)
+from broadcast_server.hub import hub as module
+entered = module.Terminations()
+module.Terminations = Early
+hub.serve_forever(signals=True)
+"""
+    with program(text + END) as (process, _):
+        assert outcome(process) == (0, "end True\n", "")
+
+
 def test_interrupt_is_pythons_own() -> None:
     """Ctrl-C raises, and the handler for SIGTERM is put back."""
     text = """

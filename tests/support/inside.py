@@ -328,6 +328,11 @@ def activate(fanout: FanOut, connection: Connection) -> None:
     fanout._do_activate(connection)
 
 
+def bound_held(fanout: FanOut) -> None:
+    """Bound what clients hold of messages that no log holds, as at the end of a turn."""
+    fanout._accounts.bound_held()
+
+
 def forget_dropped(fanout: FanOut) -> None:
     """Let go of the rooms that were dropped."""
     fanout._accounts.forget_dropped()

@@ -28,10 +28,17 @@ HOLDER_SECONDS = 1.0
 LOOK_SECONDS = 0.01
 CUT_SECONDS = 0.25
 REST_SHARE = 4
+# ... unless all logs have grown by such a part of what they may take since then.
+GROWTH_SHARE = 64
+# So many clients are cut off one by one, and looked each time whether that is enough; more of them
+# in groups of as many.
+CUT_GROUP = 64
 # Where all logs hold so much more than they may, large messages wait.
 GATE_SHARE = 8
 # Whose rooms hold less than this part of what the one with most holds gives nothing for it.
 SPARED_SHARE = 4
+# How many times as large as a message its largest form may be.
+LARGEST = max(form.growth for form in ALL)
 # Those that can be made again.
 FORMS = tuple(form for form in ALL if form is not RAW)
 
@@ -66,17 +73,20 @@ class Accounts:
         self._tight_until = 0.0  # no place for forms was found, and until when none is looked for
         self._cut_at = 0.0  # when it is looked again who can be cut off
         self._shrink_at = 0.0  # when it is looked again what can go
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all logs hold more than they may."""
-        return self.total > self._settings.total_log_bytes
+        self._shrink_total = 0  # ... or when all logs take more than this
+        self._lacks = False  # no place for forms was found since it was looked who can be cut off
+        self._held_more = False  # `_held` has grown since it was bounded
 
     def mind_gate(self) -> None:
         """Let large messages wait while all logs hold a good deal more than they may: what was not
         offered to anybody yet cannot go."""
+        self._rooms.gate.set(self.is_far_too_full)
+
+    @property
+    def is_far_too_full(self) -> bool:
+        """Whether all logs hold a good deal more than they may."""
         limit = self._settings.total_log_bytes
-        self._rooms.gate.set(self.total > limit + limit // GATE_SHARE)
+        return self.total > limit + limit // GATE_SHARE
 
     def account(self, room: Room[Connection]) -> None:
         """Trim the room's log to its size, and all logs to their total."""
@@ -89,18 +99,14 @@ class Accounts:
         self.count(room)
         self.shrink()
 
-    def shrink(self, *, again: bool = False) -> None:
-        """Let things go until all logs are within their total, as far as that is possible now.
-
-        Args:
-            again: there is nothing new; so not as long as it rests from the last time, when
-                nothing more could go.
-        """
+    def shrink(self) -> None:
+        """Let things go until all logs are within their total, as far as that is possible now. It
+        rests for a while after a time when nothing more could go."""
         limit = self._settings.total_log_bytes
         if self.total <= limit:
             return
         began = time.monotonic()
-        if again and began < self._shrink_at:
+        if began < self._shrink_at and self.total <= self._shrink_total:
             return
         while self.total > limit:
             # What can be made again goes first.
@@ -109,6 +115,7 @@ class Accounts:
             ):
                 now = time.monotonic()
                 self._shrink_at = now + REST_SHARE * (now - began)
+                self._shrink_total = self.total + limit // GROWTH_SHARE
                 break
 
     def make_place(self, room: Room[Connection], size: int) -> bool:
@@ -119,8 +126,10 @@ class Accounts:
             if now >= self._tight_until:
                 while not self._has_place(size) and self.drop_forms():
                     pass
+                if not self._has_place(size):
+                    self._tight_until = now + LOOK_SECONDS
             if not self._has_place(size) and not self._may_exceed(room, size):
-                self._tight_until = max(self._tight_until, now + LOOK_SECONDS)
+                self._lacks = True
                 return False
         # Counted with what is made next; after all others now.
         self._formed[room] = None
@@ -141,6 +150,9 @@ class Accounts:
         share = limit // HOLDERS_SHARE
         if not self.forms or self.forms + size <= share:
             return True
+        # One that is larger than the share passes beside small ones: one is made at a time.
+        if size > share and self.forms <= share // 2:
+            return True
         if room.maker == self._sizes.most():
             return False
         return self.total + size <= limit + share and self.forms + size <= limit // 2 + share
@@ -148,7 +160,8 @@ class Accounts:
     def relieve(self) -> None:
         """Cut off who holds forms without taking them, where others wait for the memory."""
         now = time.monotonic()
-        if now < self._tight_until + LOOK_SECONDS and now >= self._cut_at:
+        if self._lacks and now >= self._cut_at:
+            self._lacks = False
             self._cut_at = now + CUT_SECONDS
             self._cut_off_holders(self._settings.total_log_bytes // (2 * HOLDERS_SHARE))
 
@@ -156,6 +169,10 @@ class Accounts:
         """Count forms that were made, in whatever room."""
         self.count(room)
         self.make_place(room, 0)
+        if room.forms_bytes and not room.closed:
+            # Also where there is no place for them.
+            self._formed[room] = None
+            self._formed.move_to_end(room)
 
     def drop_forms(self) -> bool:
         """Drop the forms of the room of which none was made for longest; return whether there was
@@ -177,13 +194,15 @@ class Accounts:
         limit = self._settings.total_log_bytes
         if self.forms <= goal:
             return False
-        before = time.monotonic() - HOLDER_SECONDS
+        now = time.monotonic()
+        before, long_before = now - HOLDER_SECONDS, now - self._settings.write_timeout
         holders = [
             connection
             for room in self._formed
             for connection in room.behind
-            if connection.rest is not None and connection.form is not RAW
-            if connection.blocked and connection.blocked_since <= before
+            if connection.rest is not None and connection.form is not RAW and connection.blocked
+            # Who takes a little all the time holds it as well.
+            if connection.blocked_since <= before or connection.rest_since <= long_before
         ]
         # Who would take more waits for the hub.
         poll = select.poll()
@@ -194,14 +213,20 @@ class Accounts:
         holders.sort(key=lambda connection: connection.blocked_since)
         # Thousands may hold one message: only the last of them to go lets go of it.
         left = Counter((holder.room, holder.form, holder.cursor) for holder in holders)
-        for holder in holders:
-            room, place = holder.room, (holder.room, holder.form, holder.cursor)
+        looked: dict[Room[Connection], None] = {}
+        for number, holder in enumerate(holders, 1):
+            place = (holder.room, holder.form, holder.cursor)
             self._writer.cut_off(holder)
             left[place] -= 1
-            if left[place] or not self._drop_of(room):
+            if not left[place]:
+                looked[holder.room] = None
+            if number > CUT_GROUP and number % CUT_GROUP and number < len(holders):
                 continue
-            self.count(room)
-            if self.total <= limit or self.forms <= goal:
+            dropped = [room for room in looked if self._drop_of(room)]
+            for room in dropped:
+                self.count(room)
+            looked.clear()
+            if dropped and (self.total <= limit or self.forms <= goal):
                 break
         return bool(holders)
 
@@ -231,17 +256,32 @@ class Accounts:
 
     def _shorten_one(self, room: Room[Connection]) -> bool:
         base = room.base
-        if room.forms_bytes and any(
-            one.cursor == base + 1 and one.rest is not None and one.form is not RAW
-            for one in room.behind
-        ):
-            return False  # its bytes would stay in memory
+        if room.forms_bytes and base < room.head:
+            (first,) = room.entries(base, base + 1)
+            # Where that is most of the log little would go: its bytes stay in memory.
+            if 2 * (len(first.frame) + first.forms_bytes()) > room.cost and any(
+                one.cursor == base + 1 and one.rest is not None and one.form is not RAW
+                for one in room.behind
+            ):
+                return False
         excess = self.total - self._settings.total_log_bytes
         goal = max(room.cost - excess - room.ring_bytes // 16, 0)
-        if self._trim(room, goal) or self._trim(room, goal, keep_newest=False):
+        if self._trim(room, goal) or (
+            not self._is_awaited(room) and self._trim(room, goal, keep_newest=False)
+        ):
             self.count(room)
             return True
         return False
+
+    def _is_awaited(self, room: Room[Connection]) -> bool:
+        """Whether a client is about to get the newest message in a form that was made for it."""
+        return bool(room.forms_bytes) and any(
+            one.cursor < room.offered
+            and one.form is not RAW
+            and _takes_more(one)
+            and one not in self._writer.starved
+            for one in room.behind
+        )
 
     def count(self, room: Room[Connection]) -> None:
         """Put what a room costs now into the total, and into that of its maker."""
@@ -315,14 +355,16 @@ class Accounts:
                 writer.evict_slow(connection)
             if isinstance(connection.rest, memoryview) and connection.cursor <= base:
                 self._held[connection] = None
+                self._held_more = True
         room.trim(base)
-        if self._held:
-            self._bound_held()
 
-    def _bound_held(self) -> None:
+    def bound_held(self) -> None:
         """Cut off clients that have got a part of a message which no log holds any more, who takes
         nothing for longest first, as long as those messages take too much. Nothing else counts
-        them."""
+        them. Once in each turn."""
+        if not self._held_more:
+            return
+        self._held_more = False
         holders: dict[Connection, bytes] = {}
         for connection in self._held:
             rest = connection.rest
@@ -333,7 +375,9 @@ class Accounts:
         self._held = dict.fromkeys(holders)
         users = Counter(map(id, holders.values()))
         size = sum({id(data): len(data) for data in holders.values()}.values())
-        most = self._settings.total_log_bytes // HOLDERS_SHARE
+        # One message has to fit, in its largest form.
+        settings = self._settings
+        most = max(settings.total_log_bytes // HOLDERS_SHARE, LARGEST * settings.max_message_bytes)
         if size <= most:
             return
         for connection in sorted(holders, key=lambda one: one.blocked_since):

@@ -58,6 +58,7 @@ class Connection(Subscriber):
         "replaying",
         "rest",
         "rest_is_close",
+        "rest_since",
         "sock",
         "urgent",
         "waiting",
@@ -99,6 +100,7 @@ class Connection(Subscriber):
         # The fan-out's own, as `cursor` is: touched by no other thread after the hand-over.
         self.rest: Data | None = None  # what is unsent of the frame in progress
         self.rest_is_close = False
+        self.rest_since = 0.0  # when it got the first part of it
         # The Close of an eviction: follows `rest`, nothing else does.
         self.final: bytes | None = None
         self.blocked = False  # the socket took less than it was offered

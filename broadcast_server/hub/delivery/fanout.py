@@ -237,7 +237,8 @@ class FanOut:
         self.writer.make_piece()
         self._feed()
         self._accounts.forget_dropped()
-        self._accounts.shrink(again=True)
+        self._accounts.shrink()
+        self._accounts.bound_held()
         self._accounts.mind_gate()
         return True
 
@@ -352,7 +353,7 @@ class FanOut:
                 if connection.plain and self.writer.skip_own(connection, start, stop):
                     continue
             batch = self.writer.batch(room, start, stop, form)
-            if batch is Wait.MAKING and not self._accounts.is_full:
+            if batch is Wait.MAKING and not self._accounts.is_far_too_full:
                 return None
             if isinstance(batch, LogBatch):
                 batches.append((form, batch))
@@ -372,8 +373,9 @@ class FanOut:
         writer.active.update(self._mailbox.wake_up())
         small = [r for r in writer.active if r not in writer.passing and not _is_large(r)]
         end = writer.bytes_out + GROUP_BYTES
+        sends_end = writer.sends + GROUP
         for room in small[:FED]:
-            if writer.bytes_out >= end:
+            if writer.bytes_out >= end or writer.sends >= sends_end:
                 break
             writer.active.pop(room, None)
             self._accounts.count(room)
@@ -389,8 +391,9 @@ class FanOut:
                 writer.feed_at = now + FEED_SECONDS
                 self._accounts.relieve()
                 writer.feed(list(itertools.islice(writer.starved, FED)))
-                writer.active.update(writer.hungry)
-                writer.hungry.clear()
+                for room in list(itertools.islice(writer.hungry, FED)):
+                    del writer.hungry[room]
+                    writer.active[room] = None
 
     def _offer(self, room: Room[Connection], batch: LogBatch, form: Form) -> None:
         """Give a batch to all who are in step and want this form."""
@@ -408,6 +411,7 @@ class FanOut:
             if first:
                 self._interlude(0.0)
                 self._pass_others()
+                writer.make_piece()
             whole = 0
             sends = 0
             keeps, limit = sender.begin()

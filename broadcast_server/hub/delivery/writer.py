@@ -28,6 +28,7 @@ from ..rooms.room import Room
 from .batches import LogBatch, Range
 from .connection import Connection
 from .timers import Timers
+from .wanted import Wanted
 
 logger = get_logger("broadcast_server.hub")
 
@@ -101,7 +102,7 @@ class ClientWriter:
         starved: clients that need a form for which there is no memory yet, or that is not made yet.
         hungry: rooms whose pass needs such a form.
         making: the form that is made in pieces now; one at a time.
-        wanted: at which position, and in which form, a room wants one made next.
+        wanted: large forms that are made next.
         spent: what serving clients one by one has cost so far, in bytes, a send at least
             ``SEND_COST_BYTES``.
         passing: rooms whose pass is going on; nobody gets in step with them in the middle.
@@ -132,7 +133,7 @@ class ClientWriter:
         self.starved: dict[Connection, None] = {}
         self.hungry: dict[Room[Connection], None] = {}
         self.making: Making | None = None
-        self.wanted: dict[Room[Connection], tuple[int, Form]] = {}
+        self.wanted: Wanted[Room[Connection]] = Wanted()
         self.spent = 0
         self.feed_at = 0.0
         self.passing: set[Room[Connection]] = set()
@@ -322,7 +323,7 @@ class ClientWriter:
         is_large = frames_size > FORM_BATCH_BYTES  # then it is one entry
         if is_large and self.making is not None:
             if (self.making.entry, self.making.form) != (entries[0], form):
-                self.wanted.setdefault(room, (start, form))
+                self.wanted.add(room, room.maker, start, form)
             return Wait.MAKING
         most = form.growth * frames_size + form.overhead * len(missing)
         if not self.memory.make_place(room, most):
@@ -368,16 +369,19 @@ class ClientWriter:
         self.feed([connection for connection in self.starved if connection.room is room])
         self.memory.count_forms(room)
         self.active[room] = None
-        self.feed_at = 0.0
+        self.hungry.pop(room, None)
         self._make_next()
 
     def _make_next(self) -> None:
-        """Begin with the next large form that is wanted; rooms take turns."""
-        while self.wanted and self.making is None:
-            room = next(iter(self.wanted))
-            position, form = self.wanted.pop(room)
+        """Begin with the next large form that is wanted."""
+        while self.making is None:
+            found = self.wanted.pop()
+            if found is None:
+                return
+            room, position, form = found
             if position >= room.base:
                 self._make(room, position, room.entries(position, position + 1), form)
+            self.active[room] = None  # it may want another one by now
 
     def feed(self, connections: list[Connection]) -> None:
         """Let clients look again whether what they need is there."""
@@ -392,6 +396,7 @@ class ClientWriter:
         """Move a client to where a send stopped, and wait until its socket takes more."""
         connection.cursor, connection.rest = batch.locate(sent, ranges)
         connection.rest_is_close = False
+        connection.rest_since = time.monotonic()
         self.deliveries += batch.count_others(connection.cursor, connection.exclude)
         self.bytes_out += sent
         self._block(connection, sent)

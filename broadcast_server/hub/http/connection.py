@@ -20,7 +20,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import h11
 
@@ -37,6 +37,7 @@ _FIRST_LINE = re.compile(
     rb"(?P<method>[!-~]+) (?P<target>[!-~\x80-\xff]+) HTTP/(?P<major>[0-9])\.(?P<minor>[0-9])(\r?)"
 )
 _RECV_BYTES = 4096
+SMALL_BODY_BYTES = 64 * 1024  # for a longer one a place is made
 _BODY_RECV_BYTES = 64 * 1024
 # Smaller pieces of an answer are joined to so much.
 BLOCK_BYTES = 64 * 1024
@@ -169,20 +170,23 @@ class HttpConnection:
             lines += more
             self._h11.receive_data(data)
 
-    def read_body(self, request: Request, limit_bytes: int, timeout: float) -> bytes:
+    def read_body(
+        self, request: Request, limit_bytes: int, timeout: float, make_place: Callable[[int], None]
+    ) -> bytes:
         """Read the body of the request that `read_request` has returned; call it once at most.
 
         Args:
             request: that request.
             limit_bytes: the most that the body may have; else 413, before any of it is read.
-            timeout: seconds for all of it.
+            timeout: seconds for all of it, without those that `make_place` takes.
+            make_place: called with the most bytes that a large body may need, before most of it is
+                read. What it raises comes through.
 
         Raises:
             BadRequest: it is too long, too slow, broken or cut off, or the client expects what the
                 hub does not know. Answer with its refusal.
             OSError: the connection broke.
         """
-        deadline = time.monotonic() + timeout
         # RFC 9110 §10.1.1: HTTP/1.0 expects nothing.
         expected = set(request.tokens("expect")) if request.version >= "1.1" else set()
         if not expected <= {"100-continue"}:
@@ -195,8 +199,11 @@ class HttpConnection:
             raise BadRequest(Refusal(411, "a body in HTTP/1.0 needs a Content-Length"))
         if self._h11 is None:
             return b""
-        pieces: list[bytes] = []
-        size = 0
+        placed = bool(lengths) and int(lengths[0]) > SMALL_BODY_BYTES
+        if placed:
+            make_place(int(lengths[0]))
+        deadline = time.monotonic() + timeout
+        body = bytearray()  # many small pieces would take far more than their bytes
         chunks: ChunkReader | None = None
         if request.values("transfer-encoding"):
             chunks = ChunkReader(self._max_header_bytes)
@@ -204,7 +211,7 @@ class HttpConnection:
         while True:
             piece = self._next_piece(chunks)
             if piece is None:
-                if expected and not pieces:
+                if expected and not body:
                     self._send(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
                     expected = set()
                 data = self._receive(deadline, size=_BODY_RECV_BYTES)
@@ -216,17 +223,21 @@ class HttpConnection:
                 elif self._h11 is not None:
                     self._h11.receive_data(data)
             elif piece:
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit_bytes:
+                body += piece
+                if len(body) > limit_bytes:
                     raise BadRequest(_too_big(limit_bytes))
+                if len(body) > SMALL_BODY_BYTES and not placed:
+                    placed = True
+                    left = deadline - time.monotonic()
+                    make_place(limit_bytes)
+                    deadline = time.monotonic() + left
                 if chunks is not None and chunks.chunks > _MAX_CHUNKS:
                     raise BadRequest(
                         _malformed(400, f"the body has more than {_MAX_CHUNKS} chunks")
                     )
             else:
                 self._unread = False
-                return b"".join(pieces)
+                return bytes(body)
 
     def _next_piece(self, chunks: ChunkReader | None) -> bytes | None:
         """Return the next part of a body, nothing at its end; None if more bytes are needed.

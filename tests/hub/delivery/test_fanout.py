@@ -32,6 +32,7 @@ from ...support.fanout_bench import Bench
 from ...support.inside import (
     activate,
     appointments_in,
+    bound_held,
     core_of,
     count_wakes,
     drop_forms,
@@ -799,13 +800,17 @@ def test_rooms_take_turns_with_their_large_forms(bench: Bench) -> None:
     assert [client.cursor for client in clients] == [2, 2, 2]
 
 
-def test_message_that_no_log_holds_any_more_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("total", "kept"), [(4_000_000, 10), (1_600_000, 7)])
+def test_message_that_no_log_holds_any_more_is_bounded(
+    total: int, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Who has got a part of it keeps it in memory, and nothing else counts it. Above a quarter of
-    the memory of all logs, who takes nothing for longest is cut off."""
-    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_600_000)
+    the memory of all logs, and the largest form of a message, who takes nothing for longest is cut
+    off."""
+    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=total)
     with contextlib.closing(bench):
         clients = []
-        for number in range(7):
+        for number in range(13):
             bench.room = bench.rooms.open(f"/{number}")
             client, _ = bench.client()
             activate(bench.fanout, client)
@@ -816,10 +821,12 @@ def test_message_that_no_log_holds_any_more_is_bounded(caplog: pytest.LogCapture
             while bench.room.base < client.cursor:
                 bench.publish(1, 95_000)
                 make_pass(bench.fanout, bench.room)
-        # Four of them are 380 kB, five would be more than 400.
-        assert [client.dropped for client in clients] == [True] * 3 + [False] * 4
-        assert clients[6].rest is not None
-    assert caplog.text.count("the memory of all logs is needed") == 3
+            bound_held(bench.fanout)
+        # Ten are 950 kB, and seven are 665 kB.
+        dropped = 13 - kept
+        assert [client.dropped for client in clients] == [True] * dropped + [False] * kept
+        assert clients[12].rest is not None
+    assert caplog.text.count("the memory of all logs is needed") == dropped
 
 
 def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

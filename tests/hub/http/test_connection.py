@@ -7,12 +7,20 @@ import json
 import select
 import socket
 import threading
+import tracemalloc
+import types
 from collections.abc import Iterator
 
 import pytest
 
 from broadcast_server.hub.http import connection
-from broadcast_server.hub.http.connection import RESTING, BadRequest, HttpConnection, MadeWay
+from broadcast_server.hub.http.connection import (
+    RESTING,
+    SMALL_BODY_BYTES,
+    BadRequest,
+    HttpConnection,
+    MadeWay,
+)
 from broadcast_server.hub.http.models import (
     MAX_HEADER_LINES,
     MAX_LIST_ELEMENTS,
@@ -35,6 +43,7 @@ class Pair:
         self.ours = ours
         self.sock = theirs
         self.http = HttpConnection(ours, 4096)
+        self.places: list[int] = []  # what was asked for bodies
 
     def send(self, *lines: str, body: bytes = b"", first: str = "POST / HTTP/1.1") -> None:
         """Send a request of these lines and what is given of its body."""
@@ -47,12 +56,12 @@ class Pair:
 
     def body(self, request: Request, limit: int = 100) -> bytes:
         """Let the hub's end read its body."""
-        return self.http.read_body(request, limit, SECONDS)
+        return self.http.read_body(request, limit, SECONDS, self.places.append)
 
     def fail(self, request: Request, limit: int = 100, timeout: float = SECONDS) -> int | None:
         """Let the reading of a body fail; return the status, None for no answer."""
         with pytest.raises(BadRequest) as failed:
-            self.http.read_body(request, limit, timeout)
+            self.http.read_body(request, limit, timeout, self.places.append)
         refusal = failed.value.refusal
         return refusal.status if refusal is not None else None
 
@@ -233,6 +242,59 @@ def test_broken_chunks_are_400(pair: Pair, body: bytes) -> None:
     assert pair.fail(request) == 400
     pair.sock.shutdown(socket.SHUT_WR)
     assert not pair.http.answer(request, Refusal(400, "broken"), SECONDS)
+
+
+def test_place_is_made_for_a_large_body_before_its_client_is_told_to_continue(pair: Pair) -> None:
+    """For what it says that it has; none for a small one."""
+    pair.send(f"Content-Length: {SMALL_BODY_BYTES}", body=bytes(SMALL_BODY_BYTES))
+    assert len(pair.body(pair.read(), 1_000_000)) == SMALL_BODY_BYTES and pair.places == []
+    pair.send(f"Content-Length: {SMALL_BODY_BYTES + 1}", "Expect: 100-continue")
+    request = pair.read()
+
+    def refuse(size: int) -> None:
+        assert size == SMALL_BODY_BYTES + 1
+        raise BadRequest(None)
+
+    with pytest.raises(BadRequest):
+        pair.http.read_body(request, 1_000_000, SECONDS, refuse)
+    assert pair.received() == b""
+
+
+def test_body_in_small_pieces_takes_no_more_than_its_bytes(pair: Pair) -> None:
+    """An object for each of them would be twelve times as much."""
+    pair.send("Transfer-Encoding: chunked")
+    request = pair.read()
+    pair.sock.settimeout(SECONDS)
+    sender = threading.Thread(
+        target=lambda: pair.sock.sendall(b"4\r\n1234\r\n" * 16_000 + b"0\r\n\r\n")
+    )
+    sender.start()
+    tracemalloc.start()
+    try:
+        assert len(pair.body(request, 100_000)) == 64_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    sender.join()
+    assert peak < 400_000
+
+
+def test_place_is_made_for_all_of_a_body_in_chunks_once_it_is_large(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that it takes does not count for the body."""
+    now = [1000.0]
+    monkeypatch.setattr(connection, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    chunk = b"%x\r\n%s\r\n" % (SMALL_BODY_BYTES // 2, bytes(SMALL_BODY_BYTES // 2))
+    pair.send("Transfer-Encoding: chunked", body=3 * chunk + b"0\r\n\r\n")
+    made = []
+
+    def make(size: int) -> None:
+        made.append(size)
+        now[0] += 100.0
+
+    body = pair.http.read_body(pair.read(), 1_000_000, SECONDS, make)
+    assert len(body) == SMALL_BODY_BYTES // 2 * 3 and made == [1_000_000]
 
 
 @pytest.mark.parametrize("expect", ["100-continue, more", "200-ok"])
