@@ -33,12 +33,56 @@ RIGHTS = ("no control group can be made here", "no namespaces of processes here"
 # Within this time after a test its threads and descriptors must be gone.
 LEAK_SECONDS = 5.0
 
+# The files that take longest come first, so that none of them is left when all others are done.
+# Those with a browser keep a core busy, most others wait: so they take turns.
+FIRST = (
+    "browser/test_connection.py",
+    "cli/terminal/test_app.py",
+    "cli/commands/test_start.py",
+    "browser/test_page.py",
+    "cli/commands/test_listen.py",
+    "promises/test_faults.py",
+    "fuzz/test_fuzz.py",
+    "cli/commands/test_service.py",
+    "browser/test_token.py",
+    "cli/test_cli.py",
+    "promises/test_authorization.py",
+    "browser/test_event_source.py",
+    "promises/test_late_hub.py",
+    "documents/test_types.py",
+    "browser/test_cross_site.py",
+    "transport/test_tls.py",
+    "cli/commands/test_pipe.py",
+    "documents/test_examples.py",
+    "cli/commands/test_publish.py",
+    "conformance/test_conformance.py",
+    "promises/test_delivery.py",
+    "hub/test_signals.py",
+    "promises/test_ctrl_c.py",
+    "documents/test_shown_commands.py",
+    "documents/test_howto_proxy.py",
+    "benchmarks/test_hostile.py",
+    "client/test_lifecycle.py",
+    "browser/test_close.py",
+)
+RANKS = {name: rank for rank, name in enumerate(FIRST)}
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C be what it is in every process of the tests, also where a shell has started them
     in the background: it then has SIGINT ignored, and what they start inherits that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files into the order of `FIRST`; the others follow as they are."""
+    tests = pathlib.Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        return RANKS.get(item.path.relative_to(tests).as_posix(), len(RANKS))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

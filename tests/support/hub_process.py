@@ -11,7 +11,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from . import PYTHON, ROOT, python_environment
@@ -19,12 +19,13 @@ from . import PYTHON, ROOT, python_environment
 
 @contextlib.contextmanager
 def hub_process(
-    *, log: IO[str] | None = None, **settings: Any
+    *, log: IO[str] | None = None, environment: Mapping[str, str] = {}, **settings: Any
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a hub with these settings elsewhere; gives the process and the hub's URL.
 
     Args:
         log: takes what the process writes to its standard error.
+        environment: more variables for the process.
     """
     command = [PYTHON, "-m", "tests.support.hub_process", json.dumps(settings)]
     with subprocess.Popen(
@@ -34,7 +35,7 @@ def hub_process(
         stderr=log,
         text=True,
         cwd=ROOT,
-        env=python_environment(),
+        env=python_environment() | environment,
     ) as process:
         try:
             assert process.stdin is not None and process.stdout is not None
