@@ -333,6 +333,15 @@ def bound_held(fanout: FanOut) -> None:
     fanout._accounts.bound_held()
 
 
+def replace_shorten_one(
+    patch: pytest.MonkeyPatch, fanout: FanOut, shorten_one: Callable[..., bool]
+) -> Callable[..., bool]:
+    """Have a log lose its oldest messages for all others by something else; return what did it."""
+    real = fanout._accounts._shorten_one
+    patch.setattr(fanout._accounts, "_shorten_one", shorten_one)
+    return real
+
+
 def forget_dropped(fanout: FanOut) -> None:
     """Let go of the rooms that were dropped."""
     fanout._accounts.forget_dropped()

@@ -37,8 +37,6 @@ CUT_GROUP = 64
 GATE_SHARE = 8
 # Whose rooms hold less than this part of what the one with most holds gives nothing for it.
 SPARED_SHARE = 4
-# How many times as large as a message its largest form may be.
-LARGEST = max(form.growth for form in ALL)
 # Those that can be made again.
 FORMS = tuple(form for form in ALL if form is not RAW)
 
@@ -254,9 +252,14 @@ class Accounts:
                 needed[form] = min(needed[form], connection.cursor)
         return needed
 
-    def _shorten_one(self, room: Room[Connection]) -> bool:
+    def _shorten_one(self, room: Room[Connection], *, in_part: bool = False) -> bool:
+        """Let the oldest messages of a log go; return whether there were any.
+
+        Args:
+            in_part: also where the first one is most of the log and a client has got a part of it.
+        """
         base = room.base
-        if room.forms_bytes and base < room.head:
+        if room.forms_bytes and base < room.head and not in_part:
             (first,) = room.entries(base, base + 1)
             # Where that is most of the log little would go: its bytes stay in memory.
             if 2 * (len(first.frame) + first.forms_bytes()) > room.cost and any(
@@ -304,24 +307,28 @@ class Accounts:
         if self.forget_dropped() or self._give_of(most):
             return True
         least = self._sizes[most] // SPARED_SHARE
-        holders = itertools.takewhile(
-            lambda maker: self._sizes[maker] >= least, self._sizes.descending()
+        holders = list(
+            itertools.takewhile(lambda maker: self._sizes[maker] >= least, self._sizes.descending())
         )
-        return any(map(self._give_of, holders))
+        if any(map(self._give_of, holders)):
+            return True
+        # Others who hold little must not add to it without end. `bound_held` bounds what stays.
+        return self.is_far_too_full and any(self._give_of(maker, in_part=True) for maker in holders)
 
-    def _give_of(self, maker: str | None) -> bool:
+    def _give_of(self, maker: str | None, *, in_part: bool = False) -> bool:
         """Let an empty room of a maker go, or else the oldest messages of its largest log that can
-        be shorter; the newest one goes only if nothing else is left of it."""
+        be shorter; the newest one goes only if nothing else is left of it. `in_part` is as for
+        `_shorten_one`."""
         if self._rooms.drop_empty(maker):
             self.forget_dropped()
             return True
         rooms = self._rooms.made_by(maker)
         if not rooms:
             return False
-        if self._shorten_one(max(rooms, key=lambda room: room.counted_cost)):
+        if self._shorten_one(max(rooms, key=lambda room: room.counted_cost), in_part=in_part):
             return True
         by_cost = sorted(rooms, key=lambda room: room.counted_cost, reverse=True)
-        return any(map(self._shorten_one, by_cost))
+        return any(self._shorten_one(room, in_part=in_part) for room in by_cost)
 
     def forget_dropped(self) -> bool:
         """Take rooms that were dropped out of the accounts; return whether there were any."""
@@ -377,7 +384,8 @@ class Accounts:
         size = sum({id(data): len(data) for data in holders.values()}.values())
         # One message has to fit, in its largest form.
         settings = self._settings
-        most = max(settings.total_log_bytes // HOLDERS_SHARE, LARGEST * settings.max_message_bytes)
+        largest = max(form.growth * settings.max_message_bytes + form.overhead for form in ALL)
+        most = max(settings.total_log_bytes // HOLDERS_SHARE, largest)
         if size <= most:
             return
         for connection in sorted(holders, key=lambda one: one.blocked_since):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, HubStopped
-from broadcast_server.hub.delivery import accounts as accounts_module
 from broadcast_server.hub.delivery import fanout as fanout_module
 from broadcast_server.hub.delivery import writer as writer_module
-from broadcast_server.hub.delivery.accounts import HOLDER_SECONDS
 from broadcast_server.hub.delivery.connection import Connection
 from broadcast_server.hub.delivery.fanout import SHARE_BYTES, STALL_SECONDS
 from broadcast_server.hub.delivery.timers import MIN_SKIPPED, NEVER
@@ -28,20 +25,16 @@ from broadcast_server.wire import events, frames
 
 from ...support import PING, TEXT, RawClient, client_frame, running_hub, wait_until
 from ...support.beside import during
-from ...support.fanout_bench import Bench
+from ...support.fanout_bench import Bench, Clock, read_all
 from ...support.inside import (
     activate,
     appointments_in,
-    bound_held,
     core_of,
     count_wakes,
-    drop_forms,
     fanout_of,
-    forget_dropped,
     is_asleep,
     mailbox_of,
     make_pass,
-    needed_from,
     post_count,
     posts_in,
     replace_pass,
@@ -472,22 +465,6 @@ def test_nothing_follows_a_close_that_came_while_a_client_joined(bench: Bench, f
     assert told.endswith(b"go") if form is JSON else told.rpartition(b"retry: ")[2].strip()
 
 
-def test_dropped_room_is_not_kept_by_who_is_leaving_it(bench: Bench) -> None:
-    """The log goes at once; a client that has not been sent everything is told where it was."""
-    client, _ = bench.client()
-    activate(bench.fanout, client)
-    while not client.blocked:
-        bench.publish(1, 30_000)
-        make_pass(bench.fanout, bench.room)
-    client.queue_close(1000, "", echo_code=1000)
-    bench.room.leave(client)
-    assert bench.rooms.drop_empty(None)
-    forget_dropped(bench.fanout)
-    assert bench.room.cost == 0
-    assert client.final is not None and client.final.startswith(b"\x88")
-    assert (client.final[2:4], client.final[4:10]) == ((1013).to_bytes(2, "big"), b"since=")
-
-
 def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: BroadcastHub) -> None:
     """Nobody publishes any more, so no message makes the pass that counts and trims the log."""
     fanout = fanout_of(hub)
@@ -502,166 +479,6 @@ def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: Broadca
             client.recv_message()
         assert room.held_bytes() > 2 * frames_only - 50 * ENTRY_BYTES
         assert wait_until(lambda: total_cost(fanout) == room.held_bytes())
-
-
-def held_bytes(bench: Bench) -> int:
-    """Return what all logs hold, counted out of what is there."""
-    held = 0
-    for room in bench.rooms.all():
-        entries = room.entries(room.base, room.head)
-        held += sum(len(e.frame) + ENTRY_BYTES + e.forms_bytes() for e in entries)
-    return held
-
-
-def rooms_of_readers(bench: Bench, count: int, size: int) -> list[list[socket.socket]]:
-    """Publish one message of line ends in each of some rooms, with a reader of each form; look
-    after each pass whether all logs are within their bound. Return the readers."""
-    readers = []
-    for number in range(count):
-        bench.room = bench.rooms.open(f"/{number}")
-        found = [bench.client(form=form) for form in encodings.ALL]
-        for client, _ in found:
-            activate(bench.fanout, client)
-        drafts = [Draft(0, encode("\n" * size))]
-        assert bench.room.reserve(cost_of(drafts), None, lambda: True)
-        bench.room.append(drafts, 2, number + 1)
-        bench.pass_whole()
-        assert held_bytes(bench) <= bench.settings.total_log_bytes
-        assert total_cost(bench.fanout) == held_bytes(bench)
-        readers.append([peer for _, peer in found])
-    return readers
-
-
-def test_total_holds_for_all_forms_of_all_messages() -> None:
-    """Forms go before messages: each room still has its own. What is missed is made again."""
-    bench = Bench(max_message_bytes=2000, room_log_bytes=40_000, total_log_bytes=60_000)
-    with contextlib.closing(bench):
-        rooms_of_readers(bench, 8, 2000)
-        encodes = bench.fanout.writer.encodes
-        assert [encodes[form] for form in encodings.ALL] == [0, 8, 8, 8]
-        # Nobody publishes, so no pass comes: each who joins has forms made.
-        for room in bench.rooms.all()[1:]:  # without the bench's own
-            assert room.head - room.base == 1
-            bench.room = room
-            client, peer = bench.client(history=1, form=encodings.SSE)
-            activate(bench.fanout, client)
-            assert held_bytes(bench) <= 60_000
-            assert peer.recv(1 << 16).count(b"data: \n") == 2001
-        assert encodes[encodings.SSE] > 8
-
-
-def test_total_holds_for_the_newest_messages() -> None:
-    """Each room has only one, and all of them do not fit: the largest go, those of members too."""
-    bench = Bench(max_message_bytes=10_000, room_log_bytes=40_000, total_log_bytes=40_000)
-    with contextlib.closing(bench):
-        readers = rooms_of_readers(bench, 8, 9000)
-        left = [room.head - room.base for room in bench.rooms.all()]
-        assert sum(left) == 40_000 // (9000 + 4 + ENTRY_BYTES) and left[-1] == 1
-        # Everybody got what there was.
-        for peers in readers:
-            for peer in peers:
-                assert len(peer.recv(1 << 17)) >= 9000
-
-
-def test_form_that_is_sent_in_part_is_not_made_again(bench: Bench) -> None:
-    """Its bytes are in memory as long as the client takes them, counted or not."""
-    client, _ = bench.client(form=encodings.JSON)
-    activate(bench.fanout, client)
-    while not client.blocked:
-        bench.publish(1, 30_000)
-        make_pass(bench.fanout, bench.room)
-    assert client.rest is not None
-    position = client.cursor - 1
-    assert needed_from(bench.fanout, bench.room)[JSON] == position
-    assert drop_forms(bench.fanout) is (position > bench.room.base)
-    (entry,) = bench.room.entries(position, position + 1)
-    assert entry.json is not None and client.rest.obj is entry.json
-
-
-def test_form_that_has_gone_from_the_log_keeps_no_others(bench: Bench) -> None:
-    """Who was evicted in the middle of a message may take long to go. Of what came later nothing
-    is needed for it: others must not give their messages instead."""
-    client, _ = bench.client(form=JSON)
-    activate(bench.fanout, client)
-    while not client.blocked:
-        bench.publish(1, 30_000)
-        make_pass(bench.fanout, bench.room)
-    reader, theirs = bench.client(form=JSON)
-    activate(bench.fanout, reader)
-    theirs.setblocking(False)
-    while bench.room.base < client.cursor:
-        bench.publish(1, 10_000)
-        make_pass(bench.fanout, bench.room)
-        with contextlib.suppress(BlockingIOError):
-            while theirs.recv(1 << 20):
-                pass
-    assert client.final is not None and client.rest is not None and not reader.blocked
-    assert bench.room.forms_bytes
-    assert needed_from(bench.fanout, bench.room)[JSON] == bench.room.offered
-    assert drop_forms(bench.fanout) and not bench.room.forms_bytes
-
-
-def test_who_takes_nothing_gives_way_where_forms_need_the_memory(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A message that is sent in part stays in memory with its form, in each room another one. As
-    much as that is, others wait. Who has taken nothing for a while is cut off; who was blocked only
-    now stays."""
-    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_500_000)
-    with contextlib.closing(bench):
-        clients = []
-        for number in range(3):
-            bench.room = bench.rooms.open(f"/{number}")
-            client, _ = bench.client(form=JSON)
-            activate(bench.fanout, client)
-            clients.append(client)
-            drafts = [Draft(0, encode("\x01" * 60_000))]
-            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
-            bench.room.append(drafts, 2, number + 1)
-            if number < 2:
-                bench.pass_whole()
-                assert client.blocked and client.rest is not None
-        make_pass(bench.fanout, bench.room)
-        for _ in range(10):
-            turn(bench.fanout)
-        writer = bench.fanout.writer
-        assert writer.encodes[JSON] == 2 and not clients[2].blocked
-        assert total_cost(bench.fanout) == held_bytes(bench) <= 1_500_000
-        clients[0].blocked_since -= HOLDER_SECONDS
-        bench.pass_whole()
-        assert [client.dropped for client in clients] == [True, False, False]
-        assert clients[2].blocked and clients[2].rest is not None and writer.encodes[JSON] == 3
-        assert total_cost(bench.fanout) == held_bytes(bench) <= 1_500_000
-    assert caplog.text.count("the memory of all logs is needed") == 1
-
-
-def test_others_need_not_wait_for_who_holds_most(bench: Bench) -> None:
-    """The memory that one address has taken for forms is no reason to keep another one's small
-    messages."""
-    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=1_500_000)
-    with contextlib.closing(bench):
-        for number in range(4):
-            bench.room = bench.rooms.open(f"/{number}", "192.0.2.66")
-            client, _ = bench.client(form=JSON)
-            activate(bench.fanout, client)
-            drafts = [Draft(0, encode("\x01" * 60_000))]
-            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
-            bench.room.append(drafts, 2, number + 1)
-            if number < 2:
-                bench.pass_whole()
-            else:
-                make_pass(bench.fanout, bench.room)
-                turn(bench.fanout)
-        writer = bench.fanout.writer
-        assert writer.encodes[JSON] == 2
-        bench.room = bench.rooms.open("/other", "192.0.2.7")
-        client, theirs = bench.client(form=JSON)
-        activate(bench.fanout, client)
-        for _ in range(100):
-            bench.publish(1, 1000)
-            make_pass(bench.fanout, bench.room)
-            assert b'"data_base64":"' in theirs.recv(1 << 16)
-        assert writer.encodes[JSON] == 2 + 100
 
 
 def test_small_rooms_come_between_the_groups_of_a_large_pass(
@@ -706,6 +523,39 @@ def test_small_rooms_come_between_the_groups_of_a_large_pass(
     bench.fanout.notify(bench.rooms.open("/small"))
     make_pass(bench.fanout, bench.rooms.open("/large"))
     assert order == ["/large"] * 2 + ["/small"] + ["/large"] * 4
+
+
+def test_small_rooms_that_come_between_are_no_more_than_a_group(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Very many rooms do not hold up the rest of a large pass, however small their messages are:
+    what counts is the number of sends."""
+    monkeypatch.setattr(fanout_module, "GROUP", 4)
+    crowd = [bench.member("/crowd") for _ in range(12)]
+    small = [bench.member(f"/{number}") for number in range(20)]
+    bench.turns()
+    order: list[str] = []
+
+    class Keeping:
+        """Sends go through the function below."""
+
+        def begin(self) -> tuple[bool, float]:
+            return True, 0.0
+
+    def send(sock: socket.socket, data: bytes | memoryview) -> int:
+        order.append(rooms[sock])
+        return sock.send(data)
+
+    rooms = {client.sock: client.room.path for client, _ in crowd + small}
+    monkeypatch.setattr(bench.fanout.writer, "sender", Keeping())
+    monkeypatch.setattr(fanout_module.gil, "send", send)
+    for number in range(20):
+        bench.say("hi", f"/{number}")
+    bench.say("hi", "/crowd")
+    make_pass(bench.fanout, bench.rooms.open("/crowd"))
+    assert [path == "/crowd" for path in order] == ([True] * 4 + [False] * 4) * 2 + [True] * 4
+    bench.turns()
+    assert all(read_all(theirs) for _, theirs in crowd + small)
 
 
 def test_rooms_that_come_between_are_not_interrupted(
@@ -800,69 +650,54 @@ def test_rooms_take_turns_with_their_large_forms(bench: Bench) -> None:
     assert [client.cursor for client in clients] == [2, 2, 2]
 
 
-@pytest.mark.parametrize(("total", "kept"), [(4_000_000, 10), (1_600_000, 7)])
-def test_message_that_no_log_holds_any_more_is_bounded(
-    total: int, kept: int, caplog: pytest.LogCaptureFixture
+def test_room_waits_for_its_form_where_the_logs_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers wait while a large form is made, also where all logs hold as much as they may: a
+    client that takes everything is not evicted for what is not made yet."""
+    monkeypatch.setattr(encodings, "PIECE_BYTES", 1000)
+    limit = 1_600_000
+    with Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=limit) as bench:
+        full = [bench.member(f"/{number}")[1] for number in range(4)]
+        while total_cost(bench.fanout) < limit - 50_000:
+            for number in range(4):
+                bench.publish(1, 10_000, f"/{number}")
+                make_pass(bench.fanout, bench.rooms.open(f"/{number}"))
+                read_all(full[number])
+        client, theirs = bench.member("/large", JSON)
+        assert bench.say("x" * 60_000, "/large")
+        count = 1
+        for _ in range(50):
+            bench.turns()
+            count += bench.say("y" * 10_000, "/large")
+        assert client.final is None
+        assert bench.fanout.writer.making is not None and count < 10
+        got = b""
+        for _ in range(200):
+            bench.turns()
+            got += read_all(theirs)
+        assert got.count(b'"type":"message"') == count and client.final is None
+
+
+def test_large_form_is_made_between_the_groups_of_a_large_pass(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has got a part of it keeps it in memory, and nothing else counts it. Above a quarter of
-    the memory of all logs, and the largest form of a message, who takes nothing for longest is cut
-    off."""
-    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=total)
-    with contextlib.closing(bench):
-        clients = []
-        for number in range(13):
-            bench.room = bench.rooms.open(f"/{number}")
-            client, _ = bench.client()
-            activate(bench.fanout, client)
-            clients.append(client)
-            while client.rest is None:
-                bench.publish(1, 95_000)
-                make_pass(bench.fanout, bench.room)
-            while bench.room.base < client.cursor:
-                bench.publish(1, 95_000)
-                make_pass(bench.fanout, bench.room)
-            bound_held(bench.fanout)
-        # Ten are 950 kB, and seven are 665 kB.
-        dropped = 13 - kept
-        assert [client.dropped for client in clients] == [True] * dropped + [False] * kept
-        assert clients[12].rest is not None
-    assert caplog.text.count("the memory of all logs is needed") == dropped
-
-
-def test_many_who_hold_one_message_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not all of them again for each that is cut off: the fan-out would stand still for that."""
-    bench = Bench(max_message_bytes=100_000, room_log_bytes=400_000, total_log_bytes=3_000_000)
-    looks: list[None] = []
-    poll = select.poll
-
-    def look() -> select.poll:
-        looks.append(None)
-        return poll()
-
-    monkeypatch.setattr(accounts_module.select, "poll", look)
-    with contextlib.closing(bench):
-        clients = []
-        for number in range(5):
-            bench.room = bench.rooms.open(f"/{number}")
-            for _ in range(10):
-                client, _ = bench.client(form=JSON)
-                activate(bench.fanout, client)
-                clients.append(client)
-            drafts = [Draft(0, encode("\x01" * 60_000))]
-            assert bench.room.reserve(cost_of(drafts), None, lambda: True)
-            bench.room.append(drafts, 2, number + 1)
-            if number == 4:
-                # All forms of four rooms are half of the memory.
-                assert not looks
-                for waiting in clients[:40]:
-                    waiting.blocked_since -= 2 * HOLDER_SECONDS
-            bench.pass_whole()
-        assert len(looks) == 1
-        # No more than it takes: all of one room, and none who was blocked only now.
-        gone = [client.dropped for client in clients]
-        rooms_gone = [all(gone[first : first + 10]) for first in range(0, 40, 10)]
-        assert sum(gone) < 20 and sum(rooms_gone) == 1
-        assert not any(gone[40:]) and total_cost(bench.fanout) == held_bytes(bench)
+    """Very many members of one room do not make those of another one wait a pass for each
+    piece."""
+    monkeypatch.setattr(fanout_module, "GROUP", 2)
+    monkeypatch.setattr(writer_module, "FORM_BATCH_BYTES", 1000)
+    monkeypatch.setattr(encodings, "PIECE_BYTES", 999)
+    peers = [bench.member("/crowd")[1] for _ in range(30)]
+    reader, reads = bench.member("/large", JSON)
+    bench.say("x" * 6000, "/large")
+    bench.turns()
+    making = bench.fanout.writer.making
+    assert making is not None and len(making.pieces) == 1
+    bench.say("hi", "/crowd")
+    bench.turns()
+    assert all(read_all(peer) for peer in peers)
+    # All of its nine pieces, with the beginning and the end: there were 14 occasions.
+    assert len(making.pieces) == 9 and bench.fanout.writer.encodes[JSON] == 1
+    bench.turns()
+    assert b"x" * 6000 in read_all(reads) and reader.rest is None
 
 
 def test_client_that_has_gone_is_not_kept_by_its_next_ping(hub: BroadcastHub) -> None:
@@ -908,18 +743,6 @@ def test_appointment_far_away_is_slept_for_in_pieces() -> None:
         assert sleeps(fanout_of(hub))
         hub.broadcast("x")
         assert client.recv_message() == "x"
-
-
-class Clock:
-    """A clock that the test turns, in the place of ``time`` in the modules of the fan-out."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        for module in (fanout_module, writer_module):
-            monkeypatch.setattr(module, "time", self)
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def stalled(bench: Bench) -> tuple[Connection, socket.socket]:
