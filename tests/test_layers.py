@@ -284,7 +284,7 @@ def private_names(tree: ast.AST) -> set[str]:
                 texts = [ast.literal_eval(a) for a in node.args if isinstance(a, ast.Constant)]
                 found |= {text.rpartition(".")[2] for text in texts if isinstance(text, str)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
-            with contextlib.suppress(SyntaxError):
+            with contextlib.suppress(SyntaxError, ValueError):
                 found |= private_names(ast.parse(node.value))
     return {name for name in found if re.match("_[^_]", name)} - NOT_OURS
 

@@ -688,8 +688,7 @@ def test_port_in_use_is_an_os_error() -> None:
 def test_forked_child_has_no_hub() -> None:
     """A fork has the object, but none of the threads: ``HubStopped``; the parent's goes on."""
     program = """
-import os, sys, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads: on purpose
+import os, sys
 import broadcast_server
 with broadcast_server.BroadcastHub(port=0) as hub:
     child = os.fork()
