@@ -15,8 +15,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from .rooms.room import WAIT_SECONDS
-
 # How often a thread that waits without a time limit checks whether to give up, and later on:
 # thousands may wait.
 LOOK_SECONDS = 0.5
@@ -85,7 +83,7 @@ class Budget:
         while True:
             waited = time.monotonic() - began
             if seconds is not None:
-                timeout = min(WAIT_SECONDS, seconds - waited)
+                timeout = min(LOOK_SECONDS, seconds - waited)
             else:
                 timeout = LOOK_SECONDS if waited < PATIENT_SECONDS else PATIENT_SECONDS
             with contextlib.suppress(queue.Empty):

@@ -82,7 +82,7 @@ class Core:
         refused: how many requests and messages were refused, by reason.
         parsing: for events that are large enough to count while they are taken apart.
         answers: for answers over HTTP that are large enough to count until they are sent.
-        turns: how many threads each sender keeps busy.
+        turns: how much CPU time the threads of each sender have used.
         incoming: for messages that are large enough to count until they are in a log.
         registry: what prometheus_client reads of this hub; None until it is asked for.
         authorize: says who may do what; None if everybody may do everything.

@@ -37,7 +37,7 @@ from .rooms.presence import MAX_NAMED
 from .rooms.registry import NoRoom
 from .rooms.room import WAIT_SECONDS
 from .sessions import Session
-from .turns import Worker
+from .turns import LEAST_SECONDS, Worker
 
 # The import of websocket-server calls ``logging.basicConfig()``, which changes the root logger
 # unless it has a handler already: so it has one for that moment.
@@ -61,6 +61,9 @@ MAX_RECV_BYTES = 64 * 1024
 # How long a connection that has asked for more already rests at least after an answer, while all
 # places for connections that are no clients are taken, or when it has asked too often.
 YIELD_SECONDS = 0.02
+# How long a request waits at most for its turn among those of its sender.
+MOST_TURN_SECONDS = 2.0
+TURN_LOOK_SECONDS = 0.5
 
 
 class Server(Protocol):
@@ -115,7 +118,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self.peer = self.address = Address(*self.client_address[:2])
         self.client: Connection | None = None
         self._grant = OPEN
-        self._worker: Worker | None = None
+        self._worker = Worker(self.core.turns)
         self._recv_bytes = MIN_RECV_BYTES
         self._http: HttpConnection | None = HttpConnection(
             self.request, self.core.settings.max_header_bytes
@@ -139,6 +142,7 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                     request, settings.allow_origin, settings.history
                 )
                 grant = self.core.admit(request, decision, self._address())
+                self._take_turn(OPEN if isinstance(grant, Refusal) else grant)
                 if isinstance(grant, Refusal):
                     self._pay_for_request(http, self._sender(OPEN))
                     answer = grant
@@ -188,10 +192,10 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
                 # It has had its answer. One after the other to whoever asks without a pause would
                 # make others wait for a place, and for the interpreter.
                 hurried = isinstance(answer, Refusal) and answer.reason == "rate"
-                if self._worker is None:
-                    payer = sender or self._sender(OPEN) or str(self.peer)
-                    self._worker = Worker(self.core.turns, payer)
-                http.rest(max(self._worker.tire(), YIELD_SECONDS if crowded or hurried else 0.0))
+                rest = YIELD_SECONDS if crowded or hurried else LEAST_SECONDS
+                if self.core.settings.max_rate:
+                    rest = max(rest, self._worker.tire(self._payer(OPEN)))
+                http.rest(rest)
         except OSError as error:
             logger.debug("%s lost before it joined: %s", self.address, error)
             if isinstance(error, ssl.SSLError):
@@ -228,7 +232,9 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
     def finish(self) -> None:
         """End a session. A base class's ``finally`` calls this, whatever happened before."""
         client = self.client
-        if client is not None:
+        if client is None:
+            self._worker.tire(self._payer(self._grant))
+        else:
             # Whoever reads a stream of events has no other way to leave.
             client.end(1000 if client.form.is_stream else frames.ABNORMAL, "")
             self.core.leave(client)
@@ -267,6 +273,19 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         if grant.name is None and is_in(self.address.host, self.server.trusted):
             return None
         return sender_of(self.address.host, grant.name)
+
+    def _payer(self, grant: Grant) -> str:
+        """Return for whom this thread works."""
+        return self._sender(grant) or str(self.peer)
+
+    def _take_turn(self, grant: Grant) -> None:
+        """Rest until the threads of the sender have paid for what they have done. The connection
+        counts as busy: its answer is owed."""
+        if not self.core.settings.max_rate:
+            return
+        end = time.monotonic() + self._worker.tire(self._payer(grant), MOST_TURN_SECONDS)
+        while (left := end - time.monotonic()) > 0.0 and not self.core.stopping:
+            time.sleep(min(left, TURN_LOOK_SECONDS))
 
     def _pay_for_request(self, http: HttpConnection, sender: str | None) -> None:
         """Pay for a request that is no message; wait as the rate wants."""
@@ -396,6 +415,8 @@ class HubHandler(WebSocketHandler):  # type: ignore[misc]
         self, client: Connection, trailing: bytes, session: Session | None, owner: str
     ) -> None:
         self.client = client
+        self._worker.tire(self._payer(self._grant))
+        del self._worker  # an idle client costs less
         self._reader = Reader(
             self.core, client, session, self._grant, owner, self._sender(self._grant)
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import queue
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -172,9 +171,6 @@ class BroadcastHub:
         return self
 
     def _announce(self, run: Run) -> None:
-        settings = self._settings
-        if settings.switch_interval is not None:
-            sys.setswitchinterval(settings.switch_interval)
         urls = ", ".join(self.urls)
         logger.info("listening on %s", urls)
         if run.core.authorize is None and not all(map(is_loopback, run.server.addresses)):

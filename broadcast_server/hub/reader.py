@@ -514,9 +514,8 @@ class Reader:
             if self.core.settings.max_rate:
                 worker = self._worker
                 if worker is None:
-                    sender = self._sender or self._client.member.id
-                    self._worker = worker = Worker(self.core.turns, sender)
-                time.sleep(worker.tire())
+                    self._worker = worker = Worker(self.core.turns)
+                time.sleep(worker.tire(self._sender or self._client.member.id))
 
     def _pay_for_control(self, client: Connection, count: int) -> None:
         """Pay for frames that are no messages: each costs the hub as much as one."""

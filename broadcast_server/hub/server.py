@@ -32,6 +32,7 @@ from .http.host_header import own_names
 from .http.models import RETRY, Refusal, Response, Stream
 from .http.routes import decide
 from .rooms.waiters import Bells
+from .system import SwitchInterval
 
 logger = get_logger("broadcast_server.hub")
 
@@ -110,14 +111,16 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         self._behind_since: float | None = None
         self._threadless, self._unaccepted = _Tally(), _Tally()
         self._crowd = _Tally()  # connections that were cut off to make room
-        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _http, _early,
-        # _handed_over and _crowd. Nothing else is taken while it is held.
+        # Guards clients, id_counter, core.draining, _by_handler, _by_id, _sessions, _switching,
+        # _http, _early, _handed_over and _crowd. Nothing else is taken while it is held.
         self._registry_lock = threading.Lock()
         self._settled = Bells()  # rung when a client of the list is handed over or leaves the list
         self._by_handler: dict[HubHandler, dict[str, Any]] = {}
         # One of each id, but for a moment two or more while a new one replaces an old one.
         self._by_id: dict[str, list[Connection]] = {}
         self._sessions: dict[Wire, threading.Thread] = {}
+        self._switching = SwitchInterval(core.settings.switch_interval)
+        self._switching.adapt(0)
         self._http: dict[Wire, HttpConnection] = {}
         self._early: set[Wire] = set()  # those that make way before their threads have begun
         self._handed_over: set[Wire] = set()
@@ -292,6 +295,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
         with self._registry_lock:
             # Before it runs: a stop waits for it also if it has not begun.
             self._sessions[request] = thread
+            self._switching.adapt(len(self._sessions))
         try:
             thread.start()
         except RuntimeError as error:
@@ -319,6 +323,7 @@ class HubServer(WebsocketServer):  # type: ignore[misc]
             # Before it is closed: stop_listening() must not meet a descriptor that is somebody
             # else's by then.
             self._sessions.pop(request, None)
+            self._switching.adapt(len(self._sessions))
             self._http.pop(request, None)
             self._early.discard(request)
         self._admission.end(request)

@@ -13,6 +13,12 @@ from collections.abc import Callable
 
 from ..errors import UsageError
 
+# CPython wakes each thread that waits for the interpreter once in each switch interval. With a
+# thousand of them and 0.1 ms the system would do nothing else. So the interval grows with the
+# number of threads, up to Python's own default.
+SECONDS_PER_THREAD = 5e-6
+USUAL_SECONDS = 0.005
+
 # What is replaced, by its name in gevent; eventlet calls threads by another one.
 _REPLACED = ("socket", "select", "threading", "thread")
 
@@ -37,3 +43,28 @@ def check() -> None:
         raise UsageError(
             "a hub needs Linux, macOS or another POSIX system; clients and publish() work here"
         )
+
+
+class SwitchInterval:
+    """For how long a thread of this process may keep the interpreter. Not thread-safe: a lock of
+    its owner is held around each call.
+
+    Args:
+        seconds: with few threads; None to leave it as it is.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._set = 0.0
+
+    def adapt(self, threads: int) -> None:
+        """Set what so many threads of clients allow; small differences are left alone."""
+        if self._seconds is None:
+            return
+        most = max(self._seconds, USUAL_SECONDS)
+        wanted = min(max(self._seconds, threads * SECONDS_PER_THREAD), most)
+        is_near = self._set * 0.8 <= wanted <= self._set * 1.25
+        if wanted == self._set or (is_near and wanted != self._seconds):
+            return
+        sys.setswitchinterval(wanted)
+        self._set = wanted

@@ -1,52 +1,54 @@
-"""How long a thread rests after a burst, so that many threads of one sender cost no more than one.
+"""How long a thread rests after it has worked for a sender, so that many cost no more than one.
 
-Threads wait for the interpreter in no order, so twenty busy threads make each other thread wait
-for all of them. A rate does not help: what it allows in a second may come at once. So a thread
-that has worked for a sender rests for as long as the sender's other busy threads need for the same:
-of n threads each works for an n-th of the time.
+Threads wait for the interpreter in no order, so each thread that computes makes all others wait.
+A rate does not help: what it allows in a second may come at once, over many connections. So the
+threads of one sender together compute for half of the time at most. Each thread says how much CPU
+time it has used, and rests until that is paid.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Callable
 
+# How much of one core the threads of a sender may use together.
+SHARE = 0.5
+# So much CPU time of a sender that was idle is free.
+BURST_SECONDS = 0.01
 # The shortest rest, which is enough to let another thread in.
 LEAST_SECONDS = 0.0001
-# The longest one: a thread that rests does not see that its client has gone.
+# The longest one of a client's reader: it does not see that its client has gone.
 MOST_SECONDS = 0.2
-# A thread counts as busy if it has rested within the last one to two windows.
-WINDOW_SECONDS = 0.5
+# Of so many senders it is kept what they have not paid; who was busy the longest ago goes first.
+MAX_SENDERS = 10_000
 
 
 class Worker:
-    """A thread that works for a sender. Of that thread alone.
+    """A thread that works for senders. Of that thread alone.
 
     Args:
         turns: those of the hub.
-        sender: whom it works for.
     """
 
-    __slots__ = ("_turns", "sender", "since", "window")
+    __slots__ = ("_since", "_turns")
 
-    def __init__(self, turns: Turns, sender: str) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.sender = sender
-        self.since = time.thread_time()  # when it has rested, by the CPU time of the thread
-        self.window = -1  # in which it was counted as busy last
+        self._since = time.thread_time()  # up to which CPU time of the thread it was charged
 
-    def tire(self) -> float:
-        """Return how many seconds the thread should rest now."""
+    def tire(self, sender: str, most: float = MOST_SECONDS) -> float:
+        """Charge a sender for what the thread has done since last time; return how many seconds it
+        should rest now, at most `most`."""
         now = time.thread_time()
-        spent, self.since = now - self.since, now
-        others = self._turns.count(self) - 1
-        return min(max(spent * others, LEAST_SECONDS), MOST_SECONDS)
+        spent, self._since = now - self._since, now
+        return min(max(self._turns.charge(sender, spent), LEAST_SECONDS), most)
 
 
 class Turns:
-    """How many threads each sender keeps busy. Every method may be called from any thread.
+    """When each sender has paid for the work of its threads. Every method may be called from any
+    thread.
 
     Args:
         clock: returns seconds that never go back.
@@ -54,21 +56,19 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Guards all below. Taken alone; nothing is called under it but the clock.
+        # Guards _paid_at. Taken alone; nothing is called under it but the clock.
         self._lock = threading.Lock()
-        self._window = 0
-        self._busy: Counter[str] = Counter()  # threads that have rested in this window, by sender
-        self._before: Counter[str] = Counter()  # and in the one before
+        self._paid_at: OrderedDict[str, float] = OrderedDict()  # who was busy last comes last
 
-    def count(self, worker: Worker) -> int:
-        """Count a thread as busy; return how many of its sender are."""
+    def charge(self, sender: str, spent: float) -> float:
+        """Charge a sender for CPU time, in seconds; return the seconds until it has paid for it,
+        0.0 or less if it has."""
         with self._lock:
-            window = int(self._clock() / WINDOW_SECONDS)
-            if window != self._window:
-                self._before = self._busy if window == self._window + 1 else Counter()
-                self._busy = Counter()
-                self._window = window
-            if worker.window != window:
-                worker.window = window
-                self._busy[worker.sender] += 1
-            return max(self._busy[worker.sender], self._before[worker.sender])
+            now = self._clock()
+            paid_at = max(self._paid_at.get(sender, 0.0), now - BURST_SECONDS / SHARE)
+            paid_at += spent / SHARE
+            self._paid_at[sender] = paid_at
+            self._paid_at.move_to_end(sender)
+            if len(self._paid_at) > MAX_SENDERS:
+                self._paid_at.popitem(last=False)
+            return paid_at - now

@@ -25,6 +25,7 @@ from broadcast_server import (
 
 from ..support import BINARY, RawClient, descriptors, running_hub, wait_until
 from ..support.inside import core_of, fanout_of, replace_pass, reserved_bytes, sleeps
+from ..support.raw_client import many_clients
 
 # -- The constructor ---------------------------------------------------------------------------
 
@@ -79,6 +80,10 @@ def test_switch_interval_is_set_with_the_hub() -> None:
             assert sys.getswitchinterval() == before
         with running_hub(switch_interval=0.001):
             assert sys.getswitchinterval() == pytest.approx(0.001)
+        with running_hub(switch_interval=0.00001) as hub:
+            with many_clients(hub.port, 40):
+                assert sys.getswitchinterval() == pytest.approx(0.0002, rel=0.25)
+            assert wait_until(lambda: sys.getswitchinterval() == pytest.approx(0.00001))
     finally:
         sys.setswitchinterval(before)
 

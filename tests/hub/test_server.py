@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from broadcast_server import BroadcastHub, Message
+from broadcast_server.hub import handler
 from broadcast_server.hub import server as server_module
-from broadcast_server.hub.handler import YIELD_SECONDS
+from broadcast_server.hub.handler import MOST_TURN_SECONDS, TURN_LOOK_SECONDS, YIELD_SECONDS
 from broadcast_server.hub.http.connection import HttpConnection, is_ready
 from broadcast_server.hub.server import HubServer
 from broadcast_server.hub.turns import LEAST_SECONDS
@@ -380,6 +381,43 @@ def test_who_asks_without_a_pause_rests_while_others_want_its_place(
             while client.buffer.count(b"ok\n") < 5:
                 client.fill()
             assert rests == expected
+
+
+def test_request_waits_for_its_turn_among_those_of_its_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before it is answered, until the sender has paid for what its threads have done; not when the
+    hub stops. Another sender does not wait."""
+    waits: list[float] = []
+
+    class Time:
+        """Goes on only while somebody sleeps."""
+
+        now = 1000.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            waits.append(seconds)
+            self.now += seconds
+
+    with running_hub(trust_proxy=["127.0.0.1"]) as hub:
+        monkeypatch.setattr(handler, "time", Time())
+
+        def ask(address: str) -> list[float]:
+            waits.clear()
+            lines = ["GET /-/rooms HTTP/1.1", "Host: 127.0.0.1", f"X-Forwarded-For: {address}"]
+            found = http_request(
+                hub.port, "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+            )
+            assert found.startswith(b"HTTP/1.1 200 ")
+            return list(waits)
+
+        core_of(hub).turns.charge("192.0.2.1", 60.0)
+        assert sum(ask("192.0.2.1")) == pytest.approx(MOST_TURN_SECONDS)
+        assert max(waits) <= TURN_LOOK_SECONDS
+        assert sum(ask("192.0.2.2")) < 0.1
 
 
 def test_session_that_makes_way_before_it_has_begun_still_joins(
