@@ -4,7 +4,7 @@ hypothesis thinks up what happens: clients of three kinds join, leave, vanish, s
 stop reading, read again and come back where they were; publishers post. In each room an observer
 reads everything, and what it reads is the one order of the room. From that and from who was where
 follows what each client must get; the model holds the hub to the promises of
-docs/topics/design.md:
+docs/topics/reliability.md:
 
 1. one order for each room: all get the same messages in it;
 2. no silent loss: everything from the join on, or Close 1013 with the id that it had got to; and
