@@ -302,6 +302,8 @@ def test_locks_are_taken_in_their_order_and_counts_stay_true(
         return message
 
     monkeypatch.setattr(threading, "Lock", watch.make)
+    # So messages of this test are large enough to need a place while they come in.
+    monkeypatch.setattr("broadcast_server.hub.reader.SMALL_BYTES", 1000)
     with running_hub(
         max_rooms=3,
         max_message_bytes=4000,

@@ -25,9 +25,13 @@ class SteadyOutput(Vt100_Output):
     """
 
     holding = False
+    # What the terminal is asked to report, written before the next drawing.
+    first_modes = ""
 
     def enable_bracketed_paste(self) -> None:
-        """Do nothing: `write_modes` does it."""
+        """Write `first_modes`, once: prompt_toolkit calls this before each drawing."""
+        modes, self.first_modes = self.first_modes, ""
+        self.write_raw(modes)
 
     def disable_bracketed_paste(self) -> None:
         """Do nothing: `write_modes` does it."""

@@ -219,6 +219,14 @@ def test_paste_of_several_lines_is_one_question() -> None:
         ann.wait_for("ann: gamma")
 
 
+def test_paste_is_marked_from_the_first_prompt_on() -> None:
+    """Whoever sees the prompt may paste."""
+    with running_hub() as hub, joined(hub) as ann:
+        written = ann.raw.read_text()
+        assert written.count("[?2004h") == 1
+        assert written.index("[?2004h") < written.index("connected")
+
+
 def test_paste_that_is_not_marked_is_not_glued_together() -> None:
     """tmux does so on its own, as terminals do that cannot mark it: what a line is refused for is
     no reason to put the next one behind it, nor to carry out what follows."""
