@@ -150,6 +150,9 @@ class Reader:
             self._take(data)
             return
         for start in range(0, len(data), PIECE_BYTES):
+            if self._client.ended:
+                self.discard(data[start:])
+                return
             self._take(data[start : start + PIECE_BYTES])
 
     def _take(self, data: bytes) -> None:

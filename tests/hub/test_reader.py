@@ -229,6 +229,35 @@ def test_half_a_large_message_holds_nothing_when_its_sender_has_gone(hub: Broadc
     assert wait_until(lambda: core.incoming.used == taken.size)
 
 
+def test_clients_that_end_while_they_wait_for_a_place_end_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where a reader has more pieces of the message than the one before which it waits."""
+    with running_hub(close_timeout=0.3) as hub, contextlib.ExitStack() as stack:
+        core = core_of(hub)
+        core.incoming = Incoming(INCOMING_SHARE, 3600.0)
+        taken = core.incoming.take(INCOMING_SHARE, "127.0.0.1", lambda: True)
+        assert taken is not None
+        clients = []
+        for number in range(5):
+            client = RawClient.connect(port=hub.port, path=f"/{number}")
+            clients.append(stack.enter_context(client))
+            # The reader's buffer is large after this.
+            client.sock.sendall(client_frame(BINARY, bytes(1000)) * 500)
+        assert wait_until(lambda: hub.stats()["messages"] == 2500)
+        for client in clients:
+            begin_large(client)
+        assert wait_until(lambda: core.incoming.is_waited_for)
+        for room in hub.rooms():
+            for member in hub.members(room):
+                hub.disconnect(member.id)
+        for client in clients:
+            assert client.recv_close()[0] == 1000
+        assert wait_until(lambda: hub.stats()["clients"] == 0)
+        assert core.incoming.used == taken.size
+    assert "has failed" not in caplog.text
+
+
 def test_half_a_large_message_gives_way_when_others_wait(
     hub: BroadcastHub, caplog: pytest.LogCaptureFixture
 ) -> None:
