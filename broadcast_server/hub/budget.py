@@ -48,7 +48,7 @@ class Budget:
         self._lock = threading.Lock()
         self._used = 0
         self._owned: Counter[str] = Counter()
-        # Who waits, by owner; the owner whose turn it is comes first.
+        # The waiting threads, by owner; the owner whose turn it is comes first.
         self._line: dict[str, deque[_Waiter]] = {}
 
     def take(

@@ -96,7 +96,8 @@ def respond(
         headers = getattr(decision, "headers", ())
         return Refusal(503, "the hub is stopping", (*RETRY, *headers), "stopping")
     if isinstance(decision, Publish):
-        return _publish(core, request, decision, http, address, grant, sender)
+        with contextlib.closing(_Place(core, http, sender, decision.headers)) as place:
+            return _publish(core, request, decision, http, address, grant, sender, place)
     if isinstance(decision, Recall):
         return _recall(core, decision, http, address)
     if isinstance(decision, RoomList):
@@ -114,19 +115,6 @@ def _health(core: Core) -> Response:
         # Nothing will be delivered any more: whoever watches the hub should start it anew.
         return Response(503, RETRY, b"failed\n", "text/plain")
     return Response(200, (), b"ok\n", "text/plain")
-
-
-def _publish(
-    core: Core,
-    request: Request,
-    decision: Publish,
-    http: HttpConnection,
-    address: Address,
-    grant: Grant,
-    payer: str,
-) -> Refusal | Response:
-    with contextlib.closing(_Place(core, http, payer, decision.headers)) as place:
-        return _take_message(core, request, decision, http, address, grant, payer, place)
 
 
 class _Place:
@@ -169,7 +157,7 @@ class _Place:
             self._core.incoming.give(self._arrival)
 
 
-def _take_message(
+def _publish(
     core: Core,
     request: Request,
     decision: Publish,

@@ -192,7 +192,7 @@ class BroadcastHub:
             HubStopped: a thread of the hub has died. The log says why.
         """
         arguments.check_type("signals", signals, arguments.FLAG)
-        # A hub that runs now and is stopped before it is served is not started anew.
+        # A hub that runs now and is stopped before it is served is not started again.
         runs = self._run is not None and self._pid == os.getpid()
         if signals:
             with Terminations() as terminations:

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from ..records import get_logger
 from .budget import Budget
+from .http.connection import SMALL_BODY_BYTES
 
-# A smaller message counts as a part of what each client costs.
-SMALL_BYTES = 64 * 1024
+# A smaller message counts as a part of what each client costs; a body over HTTP likewise.
+SMALL_BYTES = SMALL_BODY_BYTES
 # The bytes of all places, and of one sender's; at least four, and one, of the largest message.
 INCOMING_BYTES = 24 * 1024 * 1024
 INCOMING_SHARE = 6 * 1024 * 1024

@@ -21,7 +21,7 @@ BURST_SECONDS = 0.01
 LEAST_SECONDS = 0.0001
 # The longest one of a client's reader: it does not see that its client has gone.
 MOST_SECONDS = 0.2
-# Of so many senders it is kept what they have not paid; who was busy the longest ago goes first.
+# The debts of at most this many senders are kept; the one that was idle for longest goes first.
 MAX_SENDERS = 10_000
 
 
@@ -58,7 +58,7 @@ class Turns:
         self._clock = clock
         # Guards _paid_at. Taken alone; nothing is called under it but the clock.
         self._lock = threading.Lock()
-        self._paid_at: OrderedDict[str, float] = OrderedDict()  # who was busy last comes last
+        self._paid_at: OrderedDict[str, float] = OrderedDict()  # the longest idle comes first
 
     def charge(self, sender: str, spent: float) -> float:
         """Charge a sender for CPU time, in seconds; return the seconds until it has paid for it,

@@ -568,8 +568,8 @@ def test_large_answers_in_hand_have_a_bound_and_a_share(monkeypatch: pytest.Monk
 
 
 def test_large_bodies_take_a_place_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has none left in time gets 503 before its body is asked for; small bodies need none, and
-    others have theirs."""
+    """A sender without a place in time gets 503 before its body is asked for. Small bodies
+    need none, and other senders have theirs."""
     monkeypatch.setattr(endpoints, "PLACE_SECONDS", 0.0)
     with running_hub(trust_proxy=["127.0.0.1"]) as hub:
         places = core_of(hub).incoming

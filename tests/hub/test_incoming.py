@@ -95,7 +95,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_late_messages_give_way_while_others_wait(clock: list[float]) -> None:
-    """The oldest first, once each; whoever waits goes on."""
+    """The oldest first, once each; the waiting threads go on."""
     places = Incoming(MIB, 10)
     parts = [Part(places) for _ in range(6)]
     arrivals = [places.take(MIB, "a", lambda: True, message=part) for part in parts]

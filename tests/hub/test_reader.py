@@ -164,8 +164,8 @@ def begin_large(client: RawClient, size: int = HALF, *, fin: bool = True) -> byt
 
 
 def test_large_messages_that_come_in_have_a_place_each() -> None:
-    """Those of one sender no more than its share; who waits for one is not read, and loses
-    nothing; small messages need none."""
+    """Those of one sender have no more than its share; a client that waits is not read
+    from, and loses nothing; small messages need none."""
     with running_hub(trust_proxy=["127.0.0.1"]) as hub, contextlib.ExitStack() as stack:
         core = core_of(hub)
         share = INCOMING_SHARE // HALF

@@ -143,7 +143,7 @@ hub.serve_forever(signals=True)
 
 
 def test_stop_before_it_serves_is_not_forgotten() -> None:
-    """The hub ran when it was to be served: it is not started anew."""
+    """The hub ran when it was to be served, so it is not started again."""
     text = """
 class Early:
     def __enter__(self):

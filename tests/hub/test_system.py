@@ -36,7 +36,7 @@ def test_small_differences_change_nothing(given: list[float]) -> None:
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0])
 def test_longer_interval_stays_as_it_is(given: list[float], seconds: float) -> None:
-    """Whoever sets it knows why."""
+    """The operator has set it on purpose."""
     interval = SwitchInterval(seconds)
     for threads in (0, 5000, 10):
         interval.adapt(threads)

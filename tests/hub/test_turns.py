@@ -100,7 +100,7 @@ def test_thread_is_charged_for_its_own_work_once(clock: Clock, turns: Turns) -> 
 
 
 def test_what_is_kept_is_bounded(clock: Clock, turns: Turns) -> None:
-    """Whoever was busy the longest ago is forgotten first."""
+    """The sender that was idle for longest is forgotten first."""
     turns.charge("first", 5.0)
     turns.charge("second", 5.0)
     for number in range(MAX_SENDERS - 2):

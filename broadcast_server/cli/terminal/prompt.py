@@ -201,9 +201,9 @@ class PromptScreen:
                 context.get("exception") or RuntimeError(context["message"])
             )
         )
-        # With the first drawing: whoever sees the prompt may paste. The terminal is in raw mode by
-        # then: a program that was started in the background has been stopped on the way there, and
-        # must not change what the shell's terminal reports.
+        # With the first drawing: a user who sees the prompt may paste. The terminal is in raw mode
+        # by then: a program that was started in the background has been stopped on the way there,
+        # and must not change what the shell's terminal reports.
         if isinstance(self._output, SteadyOutput):
             self._output.first_modes = MODES.format("h")
         loop.call_soon(self._draw)

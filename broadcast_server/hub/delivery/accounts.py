@@ -30,8 +30,8 @@ CUT_SECONDS = 0.25
 REST_SHARE = 4
 # ... unless all logs have grown by such a part of what they may take since then.
 GROWTH_SHARE = 64
-# So many clients are cut off one by one, and looked each time whether that is enough; more of them
-# in groups of as many.
+# The first 64 clients are cut off one by one, with a look after each whether that is enough; more
+# of them in groups of 64.
 CUT_GROUP = 64
 # Where all logs hold so much more than they may, large messages wait.
 GATE_SHARE = 8
@@ -74,6 +74,9 @@ class Accounts:
         self._shrink_total = 0  # ... or when all logs take more than this
         self._lacks = False  # no place for forms was found since it was looked who can be cut off
         self._held_more = False  # `_held` has grown since it was bounded
+        # One message has to fit, in its largest form.
+        largest = max(form.growth * settings.max_message_bytes + form.overhead for form in ALL)
+        self._most_held = max(settings.total_log_bytes // HOLDERS_SHARE, largest)
 
     def mind_gate(self) -> None:
         """Let large messages wait while all logs hold a good deal more than they may: what was not
@@ -129,10 +132,13 @@ class Accounts:
             if not self._has_place(size) and not self._may_exceed(room, size):
                 self._lacks = True
                 return False
-        # Counted with what is made next; after all others now.
+        self._put_last(room)  # counted with what is made next
+        return True
+
+    def _put_last(self, room: Room[Connection]) -> None:
+        """Note that a room holds forms; those of all others go before them."""
         self._formed[room] = None
         self._formed.move_to_end(room)
-        return True
 
     def _has_place(self, size: int) -> bool:
         """Tell whether so many bytes of forms are no more than all logs may take, and all forms no
@@ -168,9 +174,7 @@ class Accounts:
         self.count(room)
         self.make_place(room, 0)
         if room.forms_bytes and not room.closed:
-            # Also where there is no place for them.
-            self._formed[room] = None
-            self._formed.move_to_end(room)
+            self._put_last(room)  # also where there is no place for them
 
     def drop_forms(self) -> bool:
         """Drop the forms of the room of which none was made for longest; return whether there was
@@ -199,7 +203,7 @@ class Accounts:
             for room in self._formed
             for connection in room.behind
             if connection.rest is not None and connection.form is not RAW and connection.blocked
-            # Who takes a little all the time holds it as well.
+            # A client that takes a little all the time holds it as well.
             if connection.blocked_since <= before or connection.rest_since <= long_before
         ]
         # Who would take more waits for the hub.
@@ -382,10 +386,7 @@ class Accounts:
         self._held = dict.fromkeys(holders)
         users = Counter(map(id, holders.values()))
         size = sum({id(data): len(data) for data in holders.values()}.values())
-        # One message has to fit, in its largest form.
-        settings = self._settings
-        largest = max(form.growth * settings.max_message_bytes + form.overhead for form in ALL)
-        most = max(settings.total_log_bytes // HOLDERS_SHARE, largest)
+        most = self._most_held
         if size <= most:
             return
         for connection in sorted(holders, key=lambda one: one.blocked_since):

@@ -1,7 +1,7 @@
 """Which large form is made next.
 
-They are made one at a time. Those who have made rooms take turns, and then the rooms of each: a
-stranger with a thousand rooms delays a form of somebody else by one of its own.
+The fan-out makes one large form after the other. Senders that have made rooms take turns, and then
+the rooms of each: a stranger with a thousand rooms delays the form of another sender by one form.
 """
 
 from __future__ import annotations

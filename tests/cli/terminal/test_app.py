@@ -220,7 +220,7 @@ def test_paste_of_several_lines_is_one_question() -> None:
 
 
 def test_paste_is_marked_from_the_first_prompt_on() -> None:
-    """Whoever sees the prompt may paste."""
+    """A user who sees the prompt may paste."""
     with running_hub() as hub, joined(hub) as ann:
         written = ann.raw.read_text()
         assert written.count("[?2004h") == 1

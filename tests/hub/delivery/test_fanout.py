@@ -481,12 +481,10 @@ def test_forms_made_for_who_joins_are_counted_where_nothing_is_said(hub: Broadca
         assert wait_until(lambda: total_cost(fanout) == room.held_bytes())
 
 
-def test_small_rooms_come_between_the_groups_of_a_large_pass(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A room with very many members, or very large messages, holds up no other one for all of
-    them."""
-    monkeypatch.setattr(fanout_module, "GROUP", 2)
+def note_sends(
+    bench: Bench, rooms: dict[socket.socket, str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Return a list that gets the room of each send from now on, in order."""
     order: list[str] = []
 
     class Keeping:
@@ -499,6 +497,17 @@ def test_small_rooms_come_between_the_groups_of_a_large_pass(
         order.append(rooms[sock])
         return sock.send(data)
 
+    monkeypatch.setattr(bench.fanout.writer, "sender", Keeping())
+    monkeypatch.setattr(fanout_module.gil, "send", send)
+    return order
+
+
+def test_small_rooms_come_between_the_groups_of_a_large_pass(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room with very many members, or very large messages, holds up no other one for all of
+    them."""
+    monkeypatch.setattr(fanout_module, "GROUP", 2)
     rooms: dict[socket.socket, str] = {}
     for path, count in (("/large", 6), ("/small", 1)):
         bench.room = bench.rooms.open(path)
@@ -507,8 +516,7 @@ def test_small_rooms_come_between_the_groups_of_a_large_pass(
             activate(bench.fanout, client)
             rooms[client.sock] = path
         make_pass(bench.fanout, bench.room)
-    monkeypatch.setattr(bench.fanout.writer, "sender", Keeping())
-    monkeypatch.setattr(fanout_module.gil, "send", send)
+    order = note_sends(bench, rooms, monkeypatch)
     bench.publish(1, 100, "/large")
     bench.publish(1, 100, "/small")
     bench.fanout.notify(bench.rooms.open("/small"))
@@ -534,21 +542,8 @@ def test_small_rooms_that_come_between_are_no_more_than_a_group(
     crowd = [bench.member("/crowd") for _ in range(12)]
     small = [bench.member(f"/{number}") for number in range(20)]
     bench.turns()
-    order: list[str] = []
-
-    class Keeping:
-        """Sends go through the function below."""
-
-        def begin(self) -> tuple[bool, float]:
-            return True, 0.0
-
-    def send(sock: socket.socket, data: bytes | memoryview) -> int:
-        order.append(rooms[sock])
-        return sock.send(data)
-
     rooms = {client.sock: client.room.path for client, _ in crowd + small}
-    monkeypatch.setattr(bench.fanout.writer, "sender", Keeping())
-    monkeypatch.setattr(fanout_module.gil, "send", send)
+    order = note_sends(bench, rooms, monkeypatch)
     for number in range(20):
         bench.say("hi", f"/{number}")
     bench.say("hi", "/crowd")

@@ -48,7 +48,7 @@ def test_makers_take_turns() -> None:
 
 def test_room_is_there_once() -> None:
     """One that asks again, for whatever it is, keeps its place and what it has asked for first; it
-    can ask anew once it has that."""
+    can ask again once it has that."""
     wanted: Wanted[str] = Wanted()
     wanted.add("/a", "a", 1, JSON)
     wanted.add("/b", "a", 1, JSON)
